@@ -1,0 +1,1 @@
+"""unnoise: diffusion models that read like the papers, on Lightning and Hydra."""

@@ -1,0 +1,101 @@
+"""Prediction kinds are one process written three ways; thresholds."""
+
+import pytest
+import torch
+
+from unnoise.diffusion import schedules
+from unnoise.diffusion.denoiser import (
+    Clip,
+    Denoiser,
+    DynamicThreshold,
+    EpsilonPrediction,
+    VPrediction,
+    X0Prediction,
+    thresholded,
+)
+from unnoise.diffusion.noise_level import diffuse
+
+SCHEDULE = schedules.linear()
+
+
+class Tells(torch.nn.Module):
+    """A network whose output is given, which records what it was shown."""
+
+    def __init__(self, output):
+        super().__init__()
+        self.output = output
+
+    def forward(self, x, t, condition):
+        self.seen = x, t, condition
+        return self.output
+
+
+def noised(t):
+    generator = torch.Generator().manual_seed(1)
+    x0, eps = torch.randn(2, len(t), 3, 4, 4, dtype=torch.float64, generator=generator)
+    level = SCHEDULE.level(t)
+    return x0, eps, level, diffuse(x0, eps, level)
+
+
+def target(prediction, x0, eps, level):
+    alpha, sigma = level.like(x0)
+    return {
+        EpsilonPrediction: eps,
+        X0Prediction: x0,
+        VPrediction: alpha * eps - sigma * x0,
+    }[type(prediction)]
+
+
+PREDICTIONS = [EpsilonPrediction(), X0Prediction(), VPrediction()]
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS, ids=lambda p: type(p).__name__)
+def test_a_perfect_network_gives_back_picture_and_noise(prediction):
+    """x0, ε and v round trips, 1e-10."""
+    x0, eps, level, x_t = noised(torch.tensor([1, 10, 500, 999]))
+    guess = Denoiser(Tells(target(prediction, x0, eps, level)), prediction)(x_t, level)
+    torch.testing.assert_close(guess.x0, x0, rtol=0, atol=1e-10)
+    torch.testing.assert_close(guess.eps, eps, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS, ids=lambda p: type(p).__name__)
+def test_the_two_guesses_always_explain_x_t(prediction):
+    _, _, level, x_t = noised(torch.tensor([5, 100, 900]))
+    guess = Denoiser(Tells(torch.randn_like(x_t)), prediction)(x_t, level)
+    torch.testing.assert_close(diffuse(guess.x0, guess.eps, level), x_t, rtol=0, atol=1e-10)
+
+
+def test_network_is_told_t_and_the_condition():
+    network = Tells(torch.zeros(3, 2))
+    x = torch.randn(3, 2)
+    Denoiser(network, EpsilonPrediction())(x, SCHEDULE.level(torch.tensor(7)), "condition")
+    assert torch.equal(network.seen[0], x)
+    assert network.seen[1].tolist() == [7.0] * 3
+    assert network.seen[2] == "condition"
+
+
+def test_scalings_stay_in_float32_under_autocast():
+    with torch.autocast("cpu", torch.bfloat16):
+        network = Tells(torch.ones(3, 2, dtype=torch.bfloat16))
+        guess = Denoiser(network, VPrediction())(
+            torch.randn(3, 2), SCHEDULE.level(torch.tensor([1, 2, 3]))
+        )
+    assert guess.x0.dtype == guess.eps.dtype == torch.float32
+
+
+def test_clip_and_dynamic_threshold():
+    x0 = torch.tensor([[-3.0, 0.5, 1.0, 2.0], [-0.5, 0.1, 0.2, 0.9]])
+    assert torch.equal(Clip()(x0), x0.clamp(-1, 1))
+    dynamic = DynamicThreshold(quantile=1.0)(x0)
+    torch.testing.assert_close(dynamic[0], x0[0] / 3)
+    assert torch.equal(dynamic[1], x0[1])
+    half = DynamicThreshold(quantile=0.5)(x0)[0]
+    torch.testing.assert_close(half, x0[0].clamp(-1.5, 1.5) / 1.5)
+
+
+def test_thresholded_guess_still_explains_x_t():
+    _, _, level, x_t = noised(torch.tensor([50, 500]))
+    denoiser = Denoiser(Tells(torch.randn_like(x_t)), EpsilonPrediction())
+    guess = thresholded(denoiser, Clip())(x_t, level)
+    assert guess.x0.abs().max() <= 1
+    torch.testing.assert_close(diffuse(guess.x0, guess.eps, level), x_t, rtol=0, atol=1e-10)

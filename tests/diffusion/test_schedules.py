@@ -1,0 +1,101 @@
+"""Published values and the properties every schedule must have."""
+
+import pytest
+import torch
+
+from unnoise.diffusion import schedules
+from unnoise.diffusion.noise_level import CLEAN
+
+ALL = [
+    schedules.linear,
+    schedules.quadratic,
+    schedules.constant,
+    schedules.cosine,
+    schedules.sigmoid,
+]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "alpha_bar_T"),
+    [
+        (schedules.linear(), 4.03583e-5),
+        (schedules.quadratic(), 7.33412e-4),
+        (schedules.quadratic(beta_1=0.00085, beta_T=0.012), 4.66010e-3),
+        (schedules.cosine(), 2.42877e-9),
+        (schedules.linear(T=200, beta_1=5e-4, beta_T=0.1), 3.03184e-5),
+        (schedules.linear(T=512, beta_1=1e-4 * 1000 / 512, beta_T=20 / 512), 3.77845e-5),
+        (schedules.linear(T=200), 0.13218),
+        (schedules.constant(T=100, beta=0.05), 0.95**100),
+    ],
+)
+def test_published_terminal_alpha_bar(schedule, alpha_bar_T):
+    assert schedule.alphas_cumprod[-1].item() == pytest.approx(alpha_bar_T, rel=1e-4)
+
+
+@pytest.mark.parametrize("make", ALL)
+@pytest.mark.parametrize("T", [1, 2, 10, 1000, 4000])
+def test_alpha_bar_is_the_product_and_falls_inside_0_1(make, T):
+    schedule = make(T=T)
+    alpha_bar = schedule.alphas_cumprod
+    level = schedule.level(torch.arange(T))
+    assert len(alpha_bar) == T
+    torch.testing.assert_close(alpha_bar, (1 - schedule.betas).log().cumsum(0).exp())
+    assert bool((alpha_bar[1:] < alpha_bar[:-1]).all())
+    assert 0 < alpha_bar[-1]
+    assert alpha_bar[0] < 1
+    torch.testing.assert_close(
+        level.alpha**2 + level.sigma**2, torch.ones(T, dtype=torch.float64), rtol=0, atol=1e-12
+    )
+
+
+def test_sigmoid_with_its_limits_equals_the_published_curve():
+    """γ(τ) of the paper, (S(end) − S(...))/(S(end) − S(start)), at a few τ by hand."""
+    T = 1000
+    schedule = schedules.sigmoid(T=T)
+
+    def s(x):
+        return 1 / (1 + torch.exp(-torch.tensor(x, dtype=torch.float64)))
+
+    for t in (100, 500, 900):
+        expected = (s(3.0) - s(-3 + 6 * t / T)) / (s(3.0) - s(-3.0))
+        torch.testing.assert_close(schedule.alphas_cumprod[t - 1], expected, rtol=1e-9, atol=0)
+
+
+def test_training_times_are_uniform():
+    """χ² of 200k draws over 20 cells (19 degrees of freedom): p > 1e-4 means below 50.8."""
+    from unnoise.diffusion.random import Noise
+
+    u = Noise(0, torch.arange(200_000)).uniform("time")
+    times = schedules.linear().sample_times(u)
+    counts = torch.bincount(times // 50, minlength=20).double()
+    assert ((counts - 10_000) ** 2 / 10_000).sum() < 50.8
+    assert schedules.linear().sample_times(torch.tensor([0.0, 1 - 2**-24])).tolist() == [0, 999]
+
+
+@pytest.mark.parametrize("spacing", ["uniform", "quadratic"])
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 50, 250, 999, 1000])
+def test_grid_goes_from_noise_to_clean_without_repeats(spacing, steps):
+    levels = schedules.linear().grid(steps, spacing)
+    times = [int(level.t) for level in levels]
+    assert len(levels) == steps + 1
+    assert times[0] == 999
+    assert levels[-1] is CLEAN
+    assert all(a > b for a, b in zip(times, times[1:], strict=False))
+    assert steps == 1 or times[-2] == 0
+
+
+def test_quadratic_grid_is_even_in_the_square_root_of_t():
+    times = torch.stack([level.t for level in schedules.linear().grid(20, "quadratic")[:-1]])
+    gaps = -times.sqrt().diff()
+    assert (gaps.max() - gaps.min()) < 0.6  # rounding to whole t moves √t by at most 0.5 near 0
+    assert abs(times[10] - (999**0.5 * 9 / 19) ** 2) <= 0.5
+
+
+def test_too_many_steps_say_what_is_right():
+    with pytest.raises(ValueError, match="1001 steps .* T=1000: use 1 … 1000"):
+        schedules.linear().grid(1001)
+
+
+def test_betas_outside_0_1_are_refused():
+    with pytest.raises(ValueError, match="every beta must lie in"):
+        schedules.DiscreteSchedule(torch.tensor([0.1, 1.0], dtype=torch.float64))
