@@ -1,0 +1,1 @@
+"""Pictures: where they come from and in what order they are read."""

@@ -32,13 +32,16 @@ class Batch(TypedDict, total=False):
 class Images(ABC):
     """The pictures of one split, addressed by number.
 
-    ``labels`` is (N,) int64. ``captions`` holds N strings, or is None. ``fingerprint`` is a hex
-    digest that changes whenever a pixel or a label does.
+    ``labels`` is (N,) int64. ``captions`` holds N strings, or is None.
     """
 
     labels: Tensor
     captions: Sequence[str] | None = None
-    fingerprint: str
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A hex digest that changes whenever a pixel or a label does."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -51,9 +54,9 @@ class Images(ABC):
 class ImageSource(Protocol):
     """A data set: what a ``conf/data`` file names.
 
-    ``prepare`` fetches what is missing (one process calls it); ``images`` opens a split. Both raise
-    FileNotFoundError saying which file belongs where, or ValueError for a file that is not what
-    its name says.
+    ``check`` looks without reading pictures; ``prepare`` fetches what is missing (one process calls
+    it); ``images`` opens a split. All raise FileNotFoundError saying which file belongs where, or
+    ValueError for a file that is not what its name says.
     """
 
     image_size: int
@@ -61,6 +64,10 @@ class ImageSource(Protocol):
 
     def class_names(self) -> tuple[str, ...]:
         """One name a label; empty where pictures have no classes."""
+        ...
+
+    def check(self) -> int | None:
+        """The number of training pictures, where it is known before they are read."""
         ...
 
     def prepare(self) -> None:
@@ -172,7 +179,7 @@ def training_loader(
     """
     if batch_size % ranks:
         raise ValueError(f"batch_size {batch_size} does not divide among {ranks} processes")
-    if not 0 < batch_size <= len(images):
+    if batch_size > len(images):
         raise ValueError(f"batch_size {batch_size} is larger than the data ({len(images)} images)")
     return _loader(
         _Stream(images, seed, flip), _Share(None, batch_size, start, rank, ranks), workers
@@ -196,9 +203,10 @@ def split_loader(
 def _loader(dataset: Dataset[Batch], share: _Share, workers: int) -> DataLoader[Batch]:
     return DataLoader(
         dataset,
-        sampler=share,  # type: ignore[arg-type]  # yields arrays of positions, one a batch
+        sampler=share,  # yields arrays of positions, one a batch
         batch_size=None,
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # else each pass would draw from torch's own
     )

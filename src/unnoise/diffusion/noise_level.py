@@ -46,7 +46,7 @@ class Gaussian(NamedTuple):
 
 
 def match(value: Tensor, x: Tensor) -> Tensor:
-    """A number a sample, (B,) or (), in the dtype of x (B, …) and ready to be multiplied with it."""
+    """A number a sample, (B,) or (), in the dtype of x (B, …), ready to be multiplied with it."""
     value = value.to(x)
     return value.reshape(-1, *[1] * (x.ndim - 1)) if value.ndim else value
 
@@ -66,7 +66,7 @@ def transition(s: NoiseLevel, t: NoiseLevel) -> tuple[Tensor, Tensor]:
     λ = ln SNR (Kingma et al. 2021, "Variational diffusion models", eq. 20). From one DDPM level to
     the next these are √(1 − β_t) and β_t.
     """
-    return t.alpha / s.alpha, -t.sigma**2 * torch.expm1(t.log_snr - s.log_snr)
+    return t.alpha / s.alpha, -(t.sigma**2) * torch.expm1(t.log_snr - s.log_snr)
 
 
 def forward_step(x_s: Tensor, s: NoiseLevel, t: NoiseLevel) -> Gaussian:

@@ -138,8 +138,10 @@ def sigmoid(
         raise ValueError(f"start {start} must be below end {end}")
     top = torch.tensor(end, dtype=torch.float64)
     return _from_alpha_bar(
-        lambda tau: ((top / temperature).sigmoid())
-        - ((start + (end - start) * tau) / temperature).sigmoid(),
+        lambda tau: (
+            ((top / temperature).sigmoid())
+            - ((start + (end - start) * tau) / temperature).sigmoid()
+        ),
         T,
         max_beta,
     )

@@ -1,0 +1,1 @@
+"""Training with Lightning: the only code that knows Lightning and Weights & Biases."""

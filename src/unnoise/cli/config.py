@@ -1,0 +1,191 @@
+"""From a configuration to objects, and how its problems are told.
+
+A configuration is a tree of plain dicts, lists and values. A dict with ``_target_`` is a node: it
+stands for ``target(**rest)``, and with ``_partial_: true`` for ``partial(target, **rest)``.
+Targets stand behind an allow-list, so that a configuration can choose code but not bring it.
+"""
+
+import difflib
+import functools
+import importlib
+import inspect
+import os
+import pkgutil
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Literal
+
+CLASSES_FROM = tuple(
+    f"unnoise.{wing}" for wing in ("data", "networks", "diffusion", "training", "evaluation")
+)
+FUNCTIONS_FROM = (  # those that write and fetch nothing when called
+    "unnoise.networks",
+    "unnoise.diffusion",
+    "unnoise.training.loggers",
+    "unnoise.training.learning_rate",
+)
+EXTERNAL = (
+    "torch.optim.Adam",
+    "torch.optim.AdamW",
+    "torch.optim.SGD",
+    "lightning.Trainer",
+    "lightning.pytorch.Trainer",
+    "lightning.pytorch.loggers.CSVLogger",
+    "lightning.pytorch.loggers.TensorBoardLogger",
+    "lightning.pytorch.loggers.WandbLogger",
+)
+# Read once: a configuration can set environment variables (hydra.job.env_set) later.
+USERS_PACKAGES = tuple(
+    name
+    for name in os.environ.get("UNNOISE_ALLOW", "").replace(" ", "").split(",")
+    if name and name.partition(".")[0] != "unnoise"
+)
+RESERVED = ("_target_", "_partial_")
+
+
+class _Unknown:
+    def __repr__(self) -> str:
+        return "UNKNOWN"
+
+
+UNKNOWN = _Unknown()
+"""Stands in a configuration for a value that could not be read and is already reported."""
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the message says where and why."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a configuration: a dotted ``key`` (or an override) and a message."""
+
+    key: str
+    message: str
+    severity: Literal["error", "warning"] = "error"
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.message}"
+
+
+def report(problems: Sequence[Problem]) -> str:
+    """All problems, one a line: errors under one heading, then warnings under another."""
+    width = min(max((len(p.key) for p in problems), default=0), 32)
+    parts = []
+    for severity, ending in (("error", "; nothing was run:"), ("warning", ":")):
+        lines = [p for p in problems if p.severity == severity]
+        if lines:
+            noun = "problem" if severity == "error" else "warning"
+            plural = "s" if len(lines) > 1 else ""
+            parts.append(f"{len(lines)} {noun}{plural} in the configuration{ending}")
+            parts += [f"  {p.key:<{width}}  {' '.join(p.message.split())}" for p in lines]
+    return "\n".join(parts)
+
+
+def did_you_mean(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
+    """``; did you mean 'x'?`` for the name most like ``name``, or an empty string."""
+    folded = {known.casefold(): known for known in names}
+    close = difflib.get_close_matches(name.casefold(), list(folded), n=1, cutoff=cutoff)
+    return f"; did you mean '{folded[close[0]]}'?" if close else ""
+
+
+# Targets
+
+
+def resolve_target(path: object) -> Callable[..., Any]:
+    """The class or function that a ``_target_`` names, if the allow-list has it.
+
+    Allowed are classes defined in ``CLASSES_FROM``, functions defined in ``FUNCTIONS_FROM``, the
+    classes in ``EXTERNAL``, and both kinds defined in the packages that the environment variable
+    UNNOISE_ALLOW names (comma-separated). What counts is where the object is defined, not the
+    path that leads to it. No module outside these packages is imported.
+
+    Raises:
+        ConfigError: not allowed, or there is no such module or name in it.
+    """
+    if not isinstance(path, str):
+        raise ConfigError(f"{path!r} is not a dotted path such as unnoise.networks.unet.UNet")
+    packages = (*CLASSES_FROM, *USERS_PACKAGES)
+    well_formed = re.fullmatch(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+", path, re.ASCII)
+    if not well_formed or not (path in EXTERNAL or _inside(path, packages)):
+        raise _refusal(path)
+    module_name, _, name = path.rpartition(".")
+    module = _module(module_name, path)
+    target = getattr(module, name, None)
+    if target is None:
+        names = [n for n, found in vars(module).items() if _allowed(found, path)]
+        raise ConfigError(f"{module_name} has no '{name}'{did_you_mean(name, names)}")
+    if not _allowed(target, path):
+        raise _refusal(path)
+    return target  # type: ignore[no-any-return]
+
+
+def _inside(path: str, packages: Sequence[str]) -> bool:
+    return any(path == package or path.startswith(package + ".") for package in packages)
+
+
+def _allowed(target: Any, path: str) -> bool:
+    """Whether the object itself, wherever it was found, is one that may be called."""
+    if not (inspect.isclass(target) or inspect.isfunction(target)):
+        return False
+    home, name = target.__module__, target.__qualname__
+    if getattr(sys.modules.get(home), name, None) is not target:
+        return False
+    if path in EXTERNAL:
+        return inspect.isclass(target) and _inside(home, (path.partition(".")[0],))
+    ours = CLASSES_FROM if inspect.isclass(target) else FUNCTIONS_FROM
+    return _inside(home, (*ours, *USERS_PACKAGES))
+
+
+def _refusal(path: str) -> ConfigError:
+    near = did_you_mean(path, EXTERNAL)
+    if path.startswith("unnoise."):
+        near = did_you_mean(".".join(path.split(".")[:2]), CLASSES_FROM)
+    allowed = f"; allowed are classes of {', '.join(CLASSES_FROM)} and {', '.join(EXTERNAL)}"
+    return ConfigError(
+        f"'{path}' is not on the allow-list{near or allowed}"
+        " (for a package of your own, set UNNOISE_ALLOW to its name)"
+    )
+
+
+def _module(name: str, path: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if not _inside(name, (missing,)):
+            raise ConfigError(f"'{path}' needs the package '{missing}': install it") from error
+        parent, _, leaf = missing.rpartition(".")
+        inside = getattr(sys.modules.get(parent), "__path__", [])
+        near = did_you_mean(leaf, (module.name for module in pkgutil.iter_modules(inside)))
+        raise ConfigError(f"there is no module '{missing}'{near}") from error
+    except ImportError as error:
+        raise ConfigError(f"'{path}' cannot be imported: {error}") from error
+
+
+def instantiate(node: Any) -> Any:
+    """Build the objects that a plain tree of dicts and lists describes, innermost first.
+
+    Values that are neither dict nor list, objects included, are kept as they are.
+
+    Raises:
+        ConfigError: a target is not allowed, or a key begins with an underscore.
+        TypeError: a container is not plain (a DictConfig), or an argument does not exist.
+    """
+    if isinstance(node, list | tuple):
+        return [instantiate(item) for item in node]
+    if not isinstance(node, dict):
+        if isinstance(node, Mapping) or type(node).__name__ == "ListConfig":
+            raise TypeError(f"instantiate takes plain dicts and lists, not {type(node).__name__}")
+        return node
+    if "_target_" not in node:
+        return {key: instantiate(item) for key, item in node.items()}
+    target = resolve_target(node["_target_"])
+    if odd := [k for k in node if str(k).startswith("_") and k not in RESERVED]:
+        raise ConfigError(f"{node['_target_']}: {odd[0]} is not a key of a node")
+    arguments = {k: instantiate(item) for k, item in node.items() if k not in RESERVED}
+    partial = node.get("_partial_", False) is True
+    return functools.partial(target, **arguments) if partial else target(**arguments)

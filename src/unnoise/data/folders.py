@@ -1,0 +1,344 @@
+"""A user's own images: a folder of files, a sprite sheet, or the course's arrays of sprites.
+
+Without folders that say otherwise, images are held out for validation by a hash of what they are
+(path or pixels), so an image stays on its side when others are added.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal, final
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import Field
+from torch import Tensor
+
+from unnoise.data.images import TensorImages, enlarge, from_pil, square, to_channels
+from unnoise.data.loading import Images, Split
+
+ImageSize = Annotated[int, Field(ge=4)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"}
+_VALIDATION = ("validation", "val", "test")  # the first that is there
+
+
+def held_out(key: bytes, share: float) -> bool:
+    """Whether the item of this key is one of the ``share`` kept for validation."""
+    return int.from_bytes(hashlib.sha256(key).digest()[:8]) < share * 2**64
+
+
+@final
+class FileImages(Images):
+    """Images decoded from their files each time they are read.
+
+    ``fingerprint`` reads every file once, when first asked for.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], labels: Tensor, image_size: int, channels: int
+    ) -> None:
+        self.paths, self.labels = paths, labels
+        self.image_size, self.channels = image_size, channels
+
+    def read(self, indices: Tensor) -> Tensor:
+        """Images ``indices`` (B,) as uint8 (B, C, H, W); ValueError names an unreadable one."""
+        shape = (len(indices), self.channels, self.image_size, self.image_size)
+        images = torch.empty(shape, dtype=torch.uint8)
+        for row, index in enumerate(indices.tolist()):
+            images[row] = self._decode(index)
+        return images
+
+    def _decode(self, index: int) -> Tensor:
+        try:
+            with Image.open(self.paths[index]) as picture:
+                return square(picture, self.image_size, self.channels)
+        except Exception as error:  # a damaged file makes Pillow raise nearly anything
+            raise ValueError(
+                f"image {index}, {self.paths[index]}, is unreadable: {error}"
+            ) from error
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the files, their labels, the image size and the channels."""
+        digest = hashlib.sha256(repr((self.image_size, self.channels)).encode())
+        for path, label in zip(self.paths, self.labels.tolist(), strict=True):
+            digest.update(hashlib.sha256(path.read_bytes()).digest() + label.to_bytes(8))
+        return digest.hexdigest()
+
+
+@final
+class ImageFolder:
+    """PNG, JPEG, WebP, BMP and GIF files anywhere below ``root``: the central square of each.
+
+    An image's class is the first folder below ``root`` on its way; images directly in ``root`` have
+    none. If ``root`` has a folder ``train`` and one called ``validation``, ``val`` or ``test``,
+    these are the splits, and the classes lie below them. Otherwise ``validation_share`` of the
+    images is held out by a hash of the path below ``root``.
+
+    ``in_memory`` decodes all images once, when a split is opened: right for up to some 10,000
+    small ones. ``classes``, where given, must be the number of classes found.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        image_size: ImageSize,
+        channels: Literal[1, 3] = 3,
+        classes: Annotated[int, Field(ge=0)] | None = None,
+        validation_share: Share = 0.1,
+        in_memory: bool = False,
+    ) -> None:
+        self.root = root
+        self.image_size: int = image_size
+        self.channels: int = channels
+        self.classes, self.validation_share, self.in_memory = classes, validation_share, in_memory
+
+    def class_names(self) -> tuple[str, ...]:
+        """The folders' names, sorted; empty if the images lie directly in ``root``."""
+        parts = {folder for folder, _, _ in self._listing}
+        if "" in parts and len(parts) > 1:
+            raise ValueError(
+                f"data.root {self.root} has images of its own beside class folders "
+                f"({', '.join(sorted(parts - {''})[:3])}, …): put them into a folder too"
+            )
+        return tuple(sorted(parts - {""}))
+
+    def check(self) -> int:
+        """The number of training images; raises what is wrong with the folder."""
+        self.prepare()
+        return sum(split == "train" for _, _, split in self._listing)
+
+    def prepare(self) -> None:
+        """Check that there are images, and the declared number of classes."""
+        names = self.class_names()
+        if self.classes is not None and self.classes != len(names):
+            found = f"{len(names)} class folders" + (f" ({', '.join(names)})" if names else "")
+            raise ValueError(f"classes is {self.classes}, but data.root {self.root} has {found}")
+
+    def images(self, split: Split) -> Images:
+        """The split in the order of the files' paths."""
+        self.prepare()
+        names = {name: label for label, name in enumerate(self.class_names())}
+        chosen = [(path, names.get(folder, 0)) for folder, path, of in self._listing if of == split]
+        if not chosen:
+            raise ValueError(
+                f"no {split} images among the {len(self._listing)} below data.root {self.root}: "
+                "add images, or change data.validation_share"
+            )
+        paths, labels = zip(*chosen, strict=True)
+        files = FileImages(paths, torch.tensor(labels), self.image_size, self.channels)
+        if not self.in_memory:
+            return files
+        return TensorImages(files.read(torch.arange(len(files))), files.labels)
+
+    @cached_property
+    def _listing(self) -> list[tuple[str, Path, Split]]:
+        """(class folder or "", path, split) of every image, by path."""
+        root = Path(self.root).expanduser()
+        if not root.is_dir():
+            raise FileNotFoundError(f"data.root {self.root} is not a folder")
+        held = next((root / name for name in _VALIDATION if (root / name).is_dir()), None)
+        listing: list[tuple[str, Path, Split]] = []
+        if held is not None and (root / "train").is_dir():
+            tops: dict[Split, Path] = {"train": root / "train", "validation": held}
+            for split, top in tops.items():
+                listing += [(folder, path, split) for folder, path in _walk(top)]
+        else:
+            for folder, path in _walk(root):
+                key = path.relative_to(root).as_posix().encode()
+                held_back = held_out(key, self.validation_share)
+                listing.append((folder, path, "validation" if held_back else "train"))
+        if not listing:
+            kinds = ", ".join(sorted(_SUFFIXES))
+            raise FileNotFoundError(f"data.root {self.root} has no images ({kinds}) below it")
+        return listing
+
+
+def _walk(top: Path) -> Iterator[tuple[str, Path]]:
+    """(first folder below ``top`` or "", path) of every image below it, by path."""
+    for path in sorted(top.rglob("*")):
+        parts = path.relative_to(top).parts
+        hidden = any(part.startswith(".") for part in parts)
+        if path.suffix.lower() in _SUFFIXES and not hidden and path.is_file():
+            yield parts[0] if len(parts) > 1 else "", path
+
+
+def _open_distinct(
+    pixels: Tensor, labels: Tensor, image_size: int, channels: int, split: Split, share: float
+) -> TensorImages:
+    """The split of sprites (N, C, h, h): the first of identical ones, held out by their pixels."""
+    first: dict[bytes, int] = {}
+    for index, sprite in enumerate(pixels.numpy()):
+        first.setdefault(sprite.tobytes(), index)
+    chosen = [i for key, i in first.items() if held_out(key, share) == (split == "validation")]
+    if not chosen:
+        raise ValueError(
+            f"no {split} images among the {len(first)} distinct sprites: "
+            "add some, or change data.validation_share"
+        )
+    sprites = to_channels(enlarge(pixels[chosen], image_size), channels)
+    return TensorImages(sprites, labels[chosen])
+
+
+@final
+class SpriteSheet:
+    """The ``cell`` × ``cell`` pictures of one image file, without classes.
+
+    Cells of a single colour are dropped, and so are repeats. ``image_size`` must be a multiple of
+    ``cell``: each pixel becomes a square of pixels. Transparency becomes white.
+    ``validation_share`` of the pictures is held out by a hash of their pixels.
+
+    Raises:
+        ValueError: image_size is not a multiple of cell.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        image_size: ImageSize,
+        cell: ImageSize,
+        channels: Literal[1, 3] = 3,
+        classes: Literal[0] = 0,
+        validation_share: Share = 0.1,
+    ) -> None:
+        if image_size % cell:
+            raise ValueError(f"image_size {image_size} is not a multiple of cell {cell}")
+        self.root, self.cell, self.validation_share = root, cell, validation_share
+        self.image_size: int = image_size
+        self.channels: int = channels
+
+    def class_names(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    def check(self) -> None:
+        """Raise FileNotFoundError if ``root`` is no file."""
+        if not Path(self.root).expanduser().is_file():
+            raise FileNotFoundError(f"data.root {self.root} is not a file: name the sheet itself")
+
+    def prepare(self) -> None:
+        """Check that the sheet can be cut."""
+        self._cut()
+
+    def images(self, split: Split) -> TensorImages:
+        """The split's sprites, row by row."""
+        cells = self._cut()
+        drawn = cells[(cells != cells[:, :, :1, :1]).flatten(1).any(1)]
+        labels = torch.zeros(len(drawn), dtype=torch.int64)
+        return _open_distinct(
+            drawn, labels, self.image_size, self.channels, split, self.validation_share
+        )
+
+    def _cut(self) -> Tensor:
+        """All cells, row by row: (N, 3, cell, cell)."""
+        self.check()
+        try:
+            with Image.open(Path(self.root).expanduser()) as picture:
+                sheet = torch.from_numpy(np.array(from_pil(picture, channels=3)))
+        except Exception as error:  # a damaged file makes Pillow raise nearly anything
+            raise ValueError(f"data.root {self.root} is unreadable: {error}") from error
+        height, width, cell = sheet.shape[0], sheet.shape[1], self.cell
+        if height % cell or width % cell:
+            raise ValueError(
+                f"data.root {self.root} of {height}×{width} pixels does not divide into cells of "
+                f"{cell}×{cell}"
+            )
+        grid = sheet.reshape(height // cell, cell, width // cell, cell, 3).permute(0, 2, 4, 1, 3)
+        return grid.reshape(-1, 3, cell, cell)
+
+
+@final
+class SpritesFile:
+    """The 16×16 sprites of the course "How Diffusion Models Work" (DeepLearning.AI, 2023).
+
+    ``root`` is the folder of sprites_1788_16x16.npy, uint8 (N, 16, 16, 3), and
+    sprite_labels_nc_1788_16x16.npy, one-hot (N, 5); the published files have N = 89,400 and many
+    repeats. The first of identical sprites is kept, before ``validation_share`` of them is held
+    out by a hash of their pixels. ``image_size`` must be a multiple of 16.
+
+    Raises:
+        ValueError: image_size is not a multiple of 16, or classes is not 5.
+    """
+
+    pixels_name = "sprites_1788_16x16.npy"
+    labels_name = "sprite_labels_nc_1788_16x16.npy"
+    names = ("hero", "non-hero", "food", "spell", "side-facing")
+
+    def __init__(
+        self,
+        root: str,
+        image_size: ImageSize = 16,
+        channels: Literal[1, 3] = 3,
+        classes: int = 5,
+        validation_share: Share = 0.1,
+    ) -> None:
+        if image_size % 16:
+            raise ValueError(f"image_size {image_size} is not a multiple of the sprites' 16")
+        if classes != len(self.names):
+            raise ValueError(f"classes is {classes}, but the sprites have {len(self.names)}")
+        self.root, self.validation_share = root, validation_share
+        self.image_size: int = image_size
+        self.channels: int = channels
+
+    def class_names(self) -> tuple[str, ...]:
+        """The course's names for the five one-hot columns."""
+        return self.names
+
+    def check(self) -> None:
+        """Raise FileNotFoundError if one of the two files is not in ``root``."""
+        for name in (self.pixels_name, self.labels_name):
+            if not (Path(self.root).expanduser() / name).is_file():
+                raise FileNotFoundError(f"data.root {self.root} has no {name}: put it there")
+
+    def prepare(self) -> None:
+        """Check both files."""
+        self._load()
+
+    def images(self, split: Split) -> TensorImages:
+        """The split's distinct sprites in the order of the file."""
+        pixels, labels = self._load()
+        return _open_distinct(
+            torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(),
+            torch.from_numpy(labels.argmax(1).astype(np.int64)),
+            self.image_size,
+            self.channels,
+            split,
+            self.validation_share,
+        )
+
+    def _load(self) -> tuple[np.ndarray, np.ndarray]:
+        self.check()
+        folder = Path(self.root).expanduser()
+        pixels = _load_npy(folder / self.pixels_name)
+        labels = _load_npy(folder / self.labels_name)
+        if pixels.shape[1:] != (16, 16, 3) or pixels.dtype != np.uint8:
+            raise ValueError(
+                f"{folder / self.pixels_name} holds {pixels.dtype} {pixels.shape}, "
+                "not uint8 (N, 16, 16, 3)"
+            )
+        one_hot = labels.shape == (len(pixels), 5) and bool(
+            (((labels == 0) | (labels == 1)).all(1) & (labels.sum(1) == 1)).all()
+        )
+        if not one_hot:
+            raise ValueError(
+                f"{folder / self.labels_name} holds {labels.dtype} {labels.shape}, "
+                f"not one-hot rows ({len(pixels)}, 5)"
+            )
+        return pixels, labels
+
+
+def _load_npy(path: Path) -> np.ndarray:
+    with path.open("rb") as file:
+        start = file.read(64).lstrip()
+    if not start.startswith(b"\x93NUMPY"):
+        what = "a web page saved under that name" if start.startswith(b"<") else "something else"
+        raise ValueError(f"{path} is not a NumPy array but {what}: fetch the raw file")
+    try:
+        array: np.ndarray = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    return array

@@ -1,0 +1,148 @@
+"""The parts of the U-Net, as in DDPM (Ho et al. 2020, Appendix B).
+
+Shapes: B batch, C channels, H × W pixels, E width of the time embedding.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def scaled_init(layer: nn.Conv2d | nn.Linear, *, zero: bool = False) -> None:
+    """DDPM's initialisation: bias 0, weight uniform with variance 2 / (fan_in + fan_out), or 0."""
+    if zero:
+        nn.init.zeros_(layer.weight)
+    else:
+        nn.init.xavier_uniform_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def convolution(
+    in_channels: int, out_channels: int, size: int = 3, *, zero: bool = False
+) -> nn.Conv2d:
+    """A size × size convolution that keeps H × W."""
+    layer = nn.Conv2d(in_channels, out_channels, size, padding=size // 2)
+    scaled_init(layer, zero=zero)
+    return layer
+
+
+def linear(in_features: int, out_features: int) -> nn.Linear:
+    """A linear layer with DDPM's initialisation."""
+    layer = nn.Linear(in_features, out_features)
+    scaled_init(layer)
+    return layer
+
+
+def group_norm(channels: int, most_groups: int) -> nn.GroupNorm:
+    """Normalise in the most groups, up to ``most_groups``, that divide C and hold 4 channels each.
+
+    Four, because a group of one channel would subtract from each channel its mean, and with it
+    the time embedding (the rule of Karras et al. 2022, where channels divide).
+    """
+    groups = max(
+        g for g in range(1, most_groups + 1) if channels % g == 0 and (g == 1 or 4 * g <= channels)
+    )
+    return nn.GroupNorm(groups, channels, eps=1e-6)
+
+
+def sinusoidal_embedding(t: Tensor, width: int) -> Tensor:
+    """[sin(t·f), cos(t·f)], f_i = 10000^(−i / (width/2 − 1)), i < width/2: (B,) to (B, width).
+
+    In float32 whatever autocast says; ``width`` is even and at least 4 (Ho et al. 2020, after
+    Vaswani et al. 2017, section 3.5).
+    """
+    half = width // 2
+    exponent = torch.arange(half, dtype=torch.float32, device=t.device) / (half - 1)
+    angles = t.float()[:, None] * torch.exp(-math.log(10000.0) * exponent)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(dropout(silu(norm(conv(silu(norm(x))) + W·silu(embedding))))), (B, C, H, W).
+
+    The last convolution starts at zero. Where the channels change, a 1 × 1 convolution carries x.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        embedding_width: int,
+        dropout: float,
+        norm_groups: int,
+    ) -> None:
+        super().__init__()
+        self.norm1 = group_norm(in_channels, norm_groups)
+        self.conv1 = convolution(in_channels, out_channels)
+        self.time = linear(embedding_width, out_channels)
+        self.norm2 = group_norm(out_channels, norm_groups)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = convolution(out_channels, out_channels, zero=True)
+        self.shortcut = (
+            nn.Identity()
+            if in_channels == out_channels
+            else convolution(in_channels, out_channels, 1)
+        )
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """x (B, C, H, W) and the activated embedding silu(·) (B, E) to (B, C', H, W)."""
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = h + self.time(embedding)[:, :, None, None]
+        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
+        return self.shortcut(x) + h
+
+
+class SelfAttention(nn.Module):
+    """x + W·attention(norm(x)) over the H·W pixels, in heads of ``head_size`` channels.
+
+    W starts at zero. Queries, keys and values are one projection, in this order.
+    """
+
+    def __init__(self, channels: int, head_size: int | None, norm_groups: int) -> None:
+        super().__init__()
+        self.heads = 1 if head_size is None else channels // head_size
+        self.norm = group_norm(channels, norm_groups)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        for part in self.qkv.weight.chunk(3):
+            nn.init.xavier_uniform_(part)
+        nn.init.zeros_(self.qkv.bias)
+        self.out = nn.Linear(channels, channels)
+        scaled_init(self.out, zero=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the same."""
+        B, C, H, W = x.shape
+        tokens = self.norm(x).flatten(2).transpose(1, 2)  # (B, HW, C)
+        q, k, v = (
+            self.qkv(tokens).unflatten(2, (3, self.heads, C // self.heads)).permute(2, 0, 3, 1, 4)
+        )  # each (B, heads, HW, head_size)
+        h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return x + self.out(h).transpose(1, 2).unflatten(2, (H, W))
+
+
+class Downsample(nn.Module):
+    """Halve H and W: a 3 × 3 convolution of stride 2, padded on the right and bottom only."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+        scaled_init(self.conv)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, H/2, W/2)."""
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """Double H and W: each pixel four times, then a 3 × 3 convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = convolution(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, 2H, 2W)."""
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))

@@ -1,0 +1,225 @@
+"""What a run tells while it trains: numbers, pictures, progress.
+
+None of these touches the training stream: they read, and draw with their own noise.
+"""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from PIL import Image
+from pydantic import Field
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+from tqdm.auto import tqdm
+
+from unnoise.diffusion.noise_level import NoiseLevel, diffuse
+from unnoise.diffusion.random import Noise
+from unnoise.diffusion.samplers import Sampler
+from unnoise.pictures import grid, save_gif, to_pixels, to_signal
+from unnoise.training.diffusion_module import DiffusionModule
+from unnoise.training.loggers import JsonLines, log_picture
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class TrainingMetrics(Callback):
+    """Every ``every`` steps: mean loss, in all and by quartile of t, gradient norm, rate, speed.
+
+    Means are over the steps since the last line. ``images/s`` leaves out validation and pictures.
+    """
+
+    def __init__(self, every: Count = 50) -> None:
+        self.every = every
+        self._sums: Tensor | None = None
+        self._norm: Tensor | None = None
+        self._seconds, self._images = 0.0, 0
+
+    def on_train_batch_start(
+        self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Start the clock."""
+        self._started = time.perf_counter()
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, module: LightningModule, optimizer: Any
+    ) -> None:
+        """The gradient's norm before clipping, on steps that log it."""
+        if self._due(trainer.global_step + 1):
+            gradients = [p.grad for p in module.parameters() if p.grad is not None]
+            self._norm = get_total_norm(gradients)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Add up; log when due."""
+        self._images += len(outputs["u"]) * trainer.world_size
+        quartile = (outputs["u"] * 4).long()
+        terms = torch.stack((outputs["per_sample"], torch.ones_like(outputs["per_sample"])))
+        sums = torch.zeros(2, 4, device=terms.device).index_add_(1, quartile, terms)
+        self._sums = sums if self._sums is None else self._sums + sums
+        if self._norm is None:
+            self._seconds += time.perf_counter() - self._started
+            return
+        loss, count = trainer.strategy.reduce(self._sums, reduce_op="sum").tolist()
+        self._seconds += time.perf_counter() - self._started
+        metrics = {
+            "train/loss": sum(loss) / sum(count),
+            **{
+                f"train/loss_t{25 * q}-{25 * q + 25}%": loss[q] / count[q]
+                for q in range(4)
+                if count[q]
+            },
+            "train/gradient_norm": float(self._norm),
+            "train/learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "train/images_per_second": self._images / self._seconds,
+        }
+        _log(trainer, metrics)
+        self._sums, self._norm, self._seconds, self._images = None, None, 0.0, 0
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Log what validation found."""
+        _log(
+            trainer,
+            {
+                k: float(v)
+                for k, v in trainer.callback_metrics.items()
+                if k.startswith("validation")
+            },
+        )
+
+    def _due(self, step: int) -> bool:
+        return step % self.every == 0 or step == 1
+
+
+def _log(trainer: Trainer, metrics: dict[str, float]) -> None:
+    for logger in trainer.loggers:
+        logger.log_metrics(metrics, trainer.global_step)
+
+
+class SampleGrid(Callback):
+    """Draws ``count`` pictures from the averaged model every ``every`` steps, and at the end.
+
+    They go to ``<run>/samples``. The noise is the same each time, so the pictures can be watched
+    growing; classes take turns. At the end it also writes the denoising as an animation. Rank 0
+    draws; the others wait at their next step.
+    """
+
+    def __init__(self, sampler: Sampler, every: Count = 1000, count: Count = 64) -> None:
+        self.sampler, self.every, self.count = sampler, every, count
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Draw when due."""
+        step = trainer.global_step
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if stepped and step % self.every == 0 and step != trainer.max_steps:
+            self._draw(trainer, module, animate=False)
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Draw the last grid, and the animation."""
+        self._draw(trainer, module, animate=True)
+
+    def _draw(self, trainer: Trainer, module: LightningModule, animate: bool) -> None:
+        if not trainer.is_global_zero:
+            return
+        assert isinstance(module, DiffusionModule)
+        model = module.ema.model
+        levels = model.schedule.grid(self.sampler.steps, self.sampler.spacing)
+        shown = {levels[round(i * (len(levels) - 1) / 39)] for i in range(1, 40)}
+        frames: list[Image.Image] = []
+
+        def watch(x: Tensor, level: NoiseLevel) -> None:
+            if level in shown:
+                frames.append(grid(to_pixels(x[:25])))
+
+        model.eval()
+        ids = torch.arange(self.count, device=module.device)
+        with trainer.precision_plugin.forward_context():
+            noise = Noise(module.seed, ids)
+            x = model.sample(self.sampler, noise, watch=watch if animate else None)
+        path = _samples(trainer) / f"step_{trainer.global_step:08d}.png"
+        grid(to_pixels(x)).save(path)
+        log_picture(trainer.loggers, "samples", path, trainer.global_step)
+        if animate:
+            path = _samples(trainer) / "denoising.gif"
+            save_gif(frames, path)
+            log_picture(trainer.loggers, "denoising", path, trainer.global_step)
+
+
+class ForwardProcess(Callback):
+    """Draws the forward process of ``pictures`` images once, a row each, from clean to noise."""
+
+    def __init__(self, pictures: Count = 4, levels: Annotated[int, Field(ge=2)] = 12) -> None:
+        self.pictures, self.levels = pictures, levels
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Draw it, if the run does not have it yet."""
+        path = _samples(trainer) / "forward_process.png"
+        if not trainer.is_global_zero or path.exists():
+            return
+        assert isinstance(module, DiffusionModule)
+        ids = torch.arange(self.pictures)
+        x0 = to_signal(module.trainer.datamodule.validation_split.read(ids))  # type: ignore[attr-defined]
+        eps = Noise(module.seed, ids).normal("eps", x0.shape[1:])
+        steps = module.model.schedule.grid(self.levels - 1, "uniform")
+        columns = [diffuse(x0, eps, level) for level in reversed(steps)]
+        rows = torch.stack(columns, dim=1).flatten(0, 1)
+        grid(to_pixels(rows), columns=self.levels, width=960).save(path)
+        log_picture(trainer.loggers, "forward_process", path, trainer.global_step)
+
+
+def _samples(trainer: Trainer) -> Path:
+    folder = Path(trainer.default_root_dir) / "samples"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+class Progress(ProgressBar):
+    """One line that says how far training is, and the loss and speed that were logged last."""
+
+    def __init__(self, name: str, metrics: JsonLines) -> None:
+        super().__init__()
+        self.name, self.metrics = name, metrics
+        self._bar: Any = None
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Open the bar where the run stands."""
+        self._bar = tqdm(
+            total=trainer.max_steps,
+            initial=trainer.global_step,
+            desc=self.name,
+            unit="step",
+            dynamic_ncols=True,
+            disable=not trainer.is_global_zero,
+            bar_format="{desc} {percentage:3.0f}% {bar} {n}/{total} steps "
+            "[{elapsed}<{remaining}{postfix}]",
+        )
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move on."""
+        if "train/loss" in self.metrics.latest:
+            self._bar.set_postfix_str(
+                f", loss {self.metrics.latest['train/loss']:.4f}, "
+                f"{self.metrics.latest['train/images_per_second']:.0f} images/s",
+                refresh=False,
+            )
+        self._bar.update(trainer.global_step - self._bar.n)
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Close the bar."""
+        self._bar.close()
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        """Print above the bar."""
+        tqdm.write(" ".join(map(str, args)))
+
+    def disable(self) -> None:
+        """Show nothing."""
+        self._bar.disable = True

@@ -1,0 +1,104 @@
+"""Checkpoints: written so that a file under its final name is always whole."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.plugins import TorchCheckpointIO
+from pydantic import Field
+
+
+class DurableCheckpointIO(TorchCheckpointIO):
+    """Writes to a temporary file in the same directory, flushes it to disk and then renames it."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
+        """Save; what stood at ``path`` before stays whole until the new file is."""
+        write_durably(Path(path), lambda temporary: torch.save(checkpoint, temporary))
+
+
+def write_durably(path: Path, write: Callable[[Path], object]) -> None:
+    """Have ``write`` fill a temporary file beside ``path``, sync it, and put it in its place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+class Checkpoints(Callback):
+    """Saves to ``<run>/checkpoints`` every ``every`` optimizer steps and at the end.
+
+    The last ``keep`` stay.
+    """
+
+    def __init__(
+        self, every: Annotated[int, Field(ge=1)] = 1000, keep: Annotated[int, Field(ge=1)] = 2
+    ) -> None:
+        self.every, self.keep = every, keep
+        self._saved = -1
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """What a resumed run starts from is saved already."""
+        self._saved = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save when a step that is due, or the last, has just been taken."""
+        if trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps:
+            self._save(trainer)
+
+    def on_exception(
+        self, trainer: Trainer, module: LightningModule, exception: BaseException
+    ) -> None:
+        """Ctrl-C loses nothing."""
+        if isinstance(exception, KeyboardInterrupt):
+            self._save(trainer)
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Let Lightning count its batches from the optimizer steps taken.
+
+        Data and noise follow from the step alone; so do these counters, wherever between two steps
+        (in the middle of an accumulation, say) the checkpoint was written.
+        """
+        batches = checkpoint["global_step"] * trainer.accumulate_grad_batches
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        for scope in ("total", "current"):
+            progress[scope] = dict.fromkeys(progress[scope], batches)
+
+    def _save(self, trainer: Trainer) -> None:
+        if trainer.global_step == self._saved:
+            return
+        self._saved = trainer.global_step
+        run_dir = Path(trainer.default_root_dir)
+        path = run_dir / "checkpoints" / f"step_{trainer.global_step:08d}.ckpt"
+        trainer.save_checkpoint(path, weights_only=False)  # the optimizer too
+        if trainer.is_global_zero:
+            for old in checkpoints(run_dir)[: -self.keep]:
+                old.unlink()
+
+
+def checkpoints(run_dir: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first."""
+    return sorted((run_dir / "checkpoints").glob("step_*.ckpt"))
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimizer step a checkpoint was saved at."""
+    return int(checkpoint.stem.removeprefix("step_"))

@@ -1,0 +1,87 @@
+"""The LightningDataModule: an image source as training stream and validation split."""
+
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from unnoise.data.loading import Batch, Images, ImageSource, split_loader, training_loader
+
+
+class ImageDataModule(LightningDataModule):
+    """Serves an image source.
+
+    The training stream starts where the trainer's optimizer step stands, so a resumed run goes on
+    with the very next sample. An optimizer step sees ``batch_size`` samples in all: each of the
+    trainer's processes takes its share, in ``accumulate`` parts.
+
+    Args:
+        source: the data set.
+        batch_size: samples of an optimizer step, over all processes.
+        accumulate: forward passes an optimizer step.
+        seed: of order and flips.
+        flip: mirror half of the training images, left to right.
+        workers: processes that read images; 0 reads them in the training process.
+        validation_images: how many of the validation split to use.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        *,
+        batch_size: int,
+        accumulate: int = 1,
+        seed: int = 0,
+        flip: bool = False,
+        workers: int = 0,
+        validation_images: int = 1000,
+    ) -> None:
+        super().__init__()
+        self.source, self.batch_size, self.accumulate = source, batch_size, accumulate
+        self.seed, self.flip, self.workers = seed, flip, workers
+        self.validation_images = validation_images
+        self._splits: tuple[Images, Images] | None = None
+
+    def prepare_data(self) -> None:
+        """Fetch what is missing, once a machine."""
+        self.source.prepare()
+
+    def setup(self, stage: str) -> None:
+        """Open both splits."""
+        if self._splits is None:
+            self._splits = self.source.images("train"), self.source.images("validation")
+
+    @property
+    def train_images(self) -> Images:
+        """The training split."""
+        assert self._splits is not None, "setup has not run"
+        return self._splits[0]
+
+    @property
+    def validation_split(self) -> Images:
+        """The validation split."""
+        assert self._splits is not None, "setup has not run"
+        return self._splits[1]
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """The endless training stream, from the trainer's step on."""
+        trainer = self.trainer
+        return training_loader(
+            self.train_images,
+            batch_size=self.batch_size // self.accumulate,
+            seed=self.seed,
+            start=trainer.global_step * self.accumulate if trainer else 0,
+            flip=self.flip,
+            rank=trainer.global_rank if trainer else 0,
+            ranks=trainer.world_size if trainer else 1,
+            workers=self.workers,
+        )
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """The first ``validation_images`` of the validation split."""
+        trainer = self.trainer
+        return split_loader(
+            self.validation_split,
+            batch_size=self.batch_size // self.accumulate,
+            limit=self.validation_images,
+            rank=trainer.global_rank if trainer else 0,
+            ranks=trainer.world_size if trainer else 1,
+        )

@@ -1,0 +1,110 @@
+"""The LightningModule: one training step of a diffusion model, and its average."""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from unnoise.data.loading import Batch
+from unnoise.diffusion.objectives import Objective
+from unnoise.diffusion.random import Noise
+from unnoise.model import DiffusionModel
+from unnoise.training.ema import EMA
+from unnoise.training.learning_rate import factor
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+
+
+class DiffusionModule(LightningModule):
+    """Trains a DiffusionModel by an objective; ``ema.model`` is what one validates and samples.
+
+    Noise, times and dropped conditions come from (seed, place in the training stream), so a step
+    is a function of its batch alone. Dropout inside the network draws from torch's generator,
+    which is seeded for every step from (seed, step, rank).
+
+    Args:
+        model: what is trained.
+        objective: the loss.
+        optimizer: parameters to optimizer.
+        ema_decay: of the average.
+        seed: of all noise.
+        condition_dropout: probability that a sample's condition is replaced by the null one.
+        warmup_steps: over which the learning rate rises from 0.
+        lr_decay: "cosine" lets it fall to 0 at ``max_steps``.
+        max_steps: optimizer steps of the run.
+        config: plain containers; goes into each checkpoint, to rebuild the model from.
+    """
+
+    def __init__(
+        self,
+        model: DiffusionModel,
+        objective: Objective,
+        optimizer: OptimizerFactory,
+        *,
+        ema_decay: float,
+        seed: int,
+        max_steps: int,
+        condition_dropout: float = 0.0,
+        warmup_steps: int = 0,
+        lr_decay: Literal["constant", "cosine"] = "constant",
+        config: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+        self.ema = EMA(model, ema_decay)
+        self.seed, self.condition_dropout, self.config = seed, condition_dropout, config
+        self._make_optimizer = optimizer
+        self._rate = warmup_steps, lr_decay, max_steps
+        self._reseed = any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules())
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Algorithm 1: the mean loss, and for callbacks each sample's loss and time quantile."""
+        if self._reseed:
+            micro = batch_idx % self.trainer.accumulate_grad_batches
+            torch.manual_seed(_hash(self.seed, self.global_step, micro, self.global_rank))
+        noise = Noise(self.seed, batch["position"])
+        loss = self.model.loss(self.objective, batch, noise, self.condition_dropout)
+        return {
+            "loss": loss.per_sample.mean(),
+            "per_sample": loss.per_sample.detach(),
+            "u": loss.u,
+        }
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """The loss of the averaged model, on noise and times that are the same at every call."""
+        noise = Noise(_hash(self.seed, "validation"), batch["position"])
+        loss = self.ema.model.loss(self.objective, batch, noise)
+        self.log(
+            "validation/loss",
+            loss.per_sample.mean(),
+            batch_size=len(noise.ids),
+            sync_dist=True,
+            logger=False,  # TrainingMetrics does, at the optimizer step
+        )
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, and let the average follow: once an optimizer step, before any checkpoint."""
+        super().optimizer_step(*args, **kwargs)
+        self.ema.update(self.model)
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer, and the learning rate as a factor of the step."""
+        optimizer = self._make_optimizer(self.model.parameters())
+        schedule = LambdaLR(optimizer, lambda step: factor(step, *self._rate))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the config."""
+        checkpoint["config"] = self.config
+
+
+def _hash(*key: int | str) -> int:
+    return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:7], "little")

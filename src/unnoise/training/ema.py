@@ -1,0 +1,43 @@
+"""The exponential moving average of a model's weights."""
+
+import copy
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class EMA(nn.Module, Generic[Model]):
+    """A second copy of a model whose weights follow the first's: w̄ ← w̄ + (1 − d)·(w − w̄).
+
+    After t updates d = min(decay, (1 + t)/(10 + t)), so that short runs do not average in their
+    random start. The copy is a model of its own: validation, sampling and checkpoints read
+    ``EMA.model`` and nothing is ever swapped. Written as an interpolation the update leaves equal
+    weights exactly equal; d·w̄ + (1 − d)·w would let them drift.
+    """
+
+    updates: Tensor
+
+    def __init__(self, model: Model, decay: float) -> None:
+        super().__init__()
+        self.model: Model = copy.deepcopy(model).requires_grad_(False)
+        self.decay = decay
+        self.register_buffer("updates", torch.tensor(0))
+        self._count: int | None = None  # `updates` on the host, so that no step waits for the GPU
+
+    def decay_at(self, t: int) -> float:
+        """d of update t = 0, 1, 2, …"""
+        return min(self.decay, (1 + t) / (10 + t))
+
+    @torch.no_grad()
+    def update(self, model: Model) -> None:
+        """Follow ``model``, which has the parameters the copy was made of."""
+        if self._count is None:
+            self._count = int(self.updates)
+        mine: list[Tensor] = list(self.model.parameters())
+        theirs: list[Tensor] = list(model.parameters())
+        torch._foreach_lerp_(mine, theirs, 1 - self.decay_at(self._count))
+        self._count += 1
+        self.updates.fill_(self._count)

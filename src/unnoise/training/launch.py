@@ -1,0 +1,219 @@
+"""From an experiment to a finished run directory."""
+
+import json
+import logging
+import os
+import platform
+import subprocess
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from lightning import Callback, Trainer
+from pydantic import Field
+from torch import nn
+
+from unnoise.data.loading import ImageSource
+from unnoise.diffusion.denoiser import Denoiser, Prediction
+from unnoise.diffusion.objectives import Objective
+from unnoise.diffusion.samplers import Sampler
+from unnoise.diffusion.schedules import NoiseSchedule
+from unnoise.model import DiffusionModel
+from unnoise.networks.conditioning import Conditioner
+from unnoise.training.callbacks import Progress
+from unnoise.training.checkpoints import (
+    DurableCheckpointIO,
+    checkpoints,
+    step_of,
+    write_durably,
+)
+from unnoise.training.data_module import ImageDataModule
+from unnoise.training.diffusion_module import DiffusionModule, OptimizerFactory
+from unnoise.training.loggers import JsonLines
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """What a run is made of: one field for each key of ``conf/train.yaml``."""
+
+    name: str
+    data: ImageSource
+    network: nn.Module
+    schedule: NoiseSchedule
+    prediction: Prediction
+    objective: Objective
+    sampler: Sampler
+    conditioning: Conditioner | None
+    optimizer: OptimizerFactory
+    callbacks: dict[str, Callback]
+    logger: Callable[..., Any]
+    trainer: Callable[..., Trainer]
+    seed: Annotated[int, Field(ge=0)]
+    max_steps: Count
+    batch_size: Count
+    accumulate: Count
+    precision: Literal["auto", "32", "bf16", "16"]
+    compile: bool
+    flip: bool
+    workers: Annotated[int, Field(ge=0)]
+    validation_images: Count
+    warmup_steps: Annotated[int, Field(ge=0)]
+    lr_decay: Literal["constant", "cosine"]
+    gradient_clip: Annotated[float, Field(gt=0)] | None
+    ema_decay: Annotated[float, Field(ge=0, lt=1)]
+    condition_dropout: Share
+    resume: bool | str
+
+    def model(self) -> DiffusionModel:
+        """The denoiser with its schedule and conditioner."""
+        shape = (self.data.channels, self.data.image_size, self.data.image_size)
+        denoiser = Denoiser(self.network, self.prediction)
+        return DiffusionModel(denoiser, self.schedule, shape, self.conditioning)
+
+
+def fit(
+    experiment: Experiment, config: dict[str, Any], run_dir: Path, checkpoint: Path | None
+) -> dict[str, Path]:
+    """Train, from ``checkpoint`` on if there is one; everything the run leaves is in ``run_dir``.
+
+    Returns:
+        What a person wants to open, by name.
+    """
+    _quieten_lightning()
+    module = DiffusionModule(
+        experiment.model(),
+        experiment.objective,
+        experiment.optimizer,
+        ema_decay=experiment.ema_decay,
+        seed=experiment.seed,
+        max_steps=experiment.max_steps,
+        condition_dropout=experiment.condition_dropout,
+        warmup_steps=experiment.warmup_steps,
+        lr_decay=experiment.lr_decay,
+        config=config,
+    )
+    if experiment.compile:
+        module.model.denoiser.network.compile()
+    data = ImageDataModule(
+        experiment.data,
+        batch_size=experiment.batch_size,
+        accumulate=experiment.accumulate,
+        seed=experiment.seed,
+        flip=experiment.flip,
+        workers=experiment.workers,
+        validation_images=experiment.validation_images,
+    )
+    metrics = JsonLines(run_dir / "metrics.jsonl")
+    dashboards = experiment.logger(run_dir=run_dir, name=experiment.name)
+    trainer = experiment.trainer(
+        default_root_dir=run_dir,
+        logger=[metrics, *dashboards],
+        callbacks=[*experiment.callbacks.values(), Progress(experiment.name, metrics)],
+        plugins=[DurableCheckpointIO()],
+        max_steps=experiment.max_steps,
+        max_epochs=-1,
+        precision=lightning_precision(experiment.precision),
+        accumulate_grad_batches=experiment.accumulate,
+        gradient_clip_val=experiment.gradient_clip,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+    )
+    data.prepare_data()
+    data.setup("fit")
+    if checkpoint is not None:
+        metrics.rewind(step_of(checkpoint))
+    if trainer.is_global_zero:
+        _write_json(run_dir / "manifest.json", _manifest(experiment, data, trainer))
+        for logger in dashboards:
+            logger.log_hyperparams(config)
+    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    return _results(run_dir)
+
+
+def _quieten_lightning() -> None:
+    """Leave out what Lightning says of itself, and warnings that do not apply here."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers",
+        ".*treespec, LeafSpec.*",
+        ".*lr_scheduler.step.*",
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+def lightning_precision(precision: Literal["auto", "32", "bf16", "16"]) -> str:
+    """Lightning's name; "auto" is bf16 autocast where this machine computes it fast, else fp32."""
+    if precision != "auto":
+        return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[precision]
+    if torch.cuda.is_available():
+        fast = torch.cuda.get_device_capability() >= (8, 0)
+    else:
+        fast = torch.backends.cpu.get_cpu_capability() == "AVX512" and "avx512_bf16" in _cpu_flags()
+    return "bf16-mixed" if fast else "32-true"
+
+
+def _cpu_flags() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""
+
+
+def _manifest(experiment: Experiment, data: ImageDataModule, trainer: Trainer) -> dict[str, Any]:
+    """What a number of this run depends on besides its config."""
+    packages = ("unnoise", "torch", "lightning", "numpy")
+    return {
+        "name": experiment.name,
+        "seed": experiment.seed,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
+        "git_commit": _git_commit(),
+        "data": {
+            "train_images": len(data.train_images),
+            "fingerprint": data.train_images.fingerprint,
+        },
+        "parameters": sum(p.numel() for p in experiment.network.parameters()),
+        "world_size": trainer.world_size,
+        "device": str(trainer.strategy.root_device),
+        "precision": trainer.precision,
+        "host": platform.node(),
+        "pid": os.getpid(),
+    }
+
+
+def _git_commit() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    text = json.dumps(content, indent=2) + "\n"
+    write_durably(path, lambda temporary: temporary.write_text(text))
+
+
+def _results(run_dir: Path) -> dict[str, Path]:
+    grids = sorted((run_dir / "samples").glob("step_*.png"))
+    found = {
+        "sample grid": grids[-1] if grids else None,
+        "denoising": run_dir / "samples" / "denoising.gif",
+        "forward process": run_dir / "samples" / "forward_process.png",
+        "metrics": run_dir / "metrics.jsonl",
+        "checkpoint": next(reversed(checkpoints(run_dir)), None),
+    }
+    return {name: path for name, path in found.items() if path is not None and path.exists()}

@@ -1,0 +1,134 @@
+import hashlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from unnoise.data import downloads
+from unnoise.data.downloads import fetch
+
+CONTENT = bytes(range(256)) * 4096  # 1 MiB: several blocks
+MD5 = hashlib.md5(CONTENT).hexdigest()
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Host(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        if self.path == "/gone":
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(CONTENT)))
+        self.end_headers()
+        self.wfile.write(CONTENT[: 300_000 if self.path == "/cut" else None])
+
+    def log_message(self, format: str, *args: object) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), Host)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+@pytest.mark.parametrize("digest", [MD5, SHA256, SHA256.upper()], ids=["md5", "sha256", "upper"])
+def test_a_verified_file_is_all_that_stays(tmp_path, host, digest):
+    path = tmp_path / "new" / "file.bin"
+    fetch([f"{host}/file"], path, digest)
+    assert path.read_bytes() == CONTENT
+    assert names(path.parent) == ["file.bin"]
+
+
+def test_the_next_mirror_is_tried(tmp_path, host):
+    fetch([f"{host}/gone", f"{host}/cut", f"{host}/file"], tmp_path / "file.bin", MD5)
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+    assert names(tmp_path) == ["file.bin"]
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [("gone", "404"), ("cut", "300,000 bytes"), ("file", MD5)],
+    ids=["gone", "cut", "file"],
+)
+def test_a_wrong_answer_leaves_nothing_and_is_reported(tmp_path, host, place, reason):
+    digest = MD5 if place != "file" else "0" * 32
+    with pytest.raises(FileNotFoundError) as error:
+        fetch([f"{host}/{place}"], tmp_path / "file.bin", digest)
+    assert names(tmp_path) == []
+    for part in (f"{host}/{place}", reason, str(tmp_path), "file.bin", "data.root"):
+        assert part in str(error.value)
+
+
+def test_a_wrong_answer_does_not_touch_the_file_that_is_there(tmp_path, host):
+    (tmp_path / "file.bin").write_bytes(b"before")
+    with pytest.raises(FileNotFoundError):
+        fetch([f"{host}/cut"], tmp_path / "file.bin", MD5)
+    assert (tmp_path / "file.bin").read_bytes() == b"before"
+
+
+def test_all_mirrors_are_listed_when_none_answers(tmp_path):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # bound but not listening: refuses
+        port = closed.getsockname()[1]
+        urls = [f"http://127.0.0.1:{port}/a", f"http://127.0.0.1:{port}/b"]
+        with pytest.raises(FileNotFoundError) as error:
+            fetch(urls, tmp_path / "file.bin", MD5)
+    assert all(url in str(error.value) for url in urls)
+    assert names(tmp_path) == []
+
+
+def test_a_silent_host_does_not_hold_up_the_next(tmp_path, host, monkeypatch):
+    monkeypatch.setattr(downloads, "_TIMEOUT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        begun = time.perf_counter()
+        fetch([url, f"{host}/file"], tmp_path / "file.bin", MD5)
+    assert time.perf_counter() - begun < 5
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+
+
+def test_an_interrupted_download_leaves_nothing(tmp_path, host, monkeypatch):
+    class Interrupted(downloads.tqdm):
+        def update(self, n=1):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(downloads, "tqdm", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fetch([f"{host}/file"], tmp_path / "file.bin", MD5)
+    assert names(tmp_path) == []
+
+
+def test_the_final_name_appears_only_with_the_whole_file(tmp_path, host, monkeypatch):
+    seen = []
+
+    class Watched(downloads.tqdm):
+        def update(self, n=1):
+            seen.append(names(tmp_path))
+            return super().update(n)
+
+    monkeypatch.setattr(downloads, "tqdm", Watched)
+    fetch([f"{host}/file"], tmp_path / "file.bin", MD5)
+    assert len(seen) > 1
+    assert all(len(listing) == 1 and listing[0].endswith(".part") for listing in seen)
+
+
+def test_a_digest_must_be_md5_or_sha256(tmp_path):
+    with pytest.raises(ValueError, match="neither an MD5"):
+        fetch(["http://127.0.0.1/"], tmp_path / "file.bin", "abc")
