@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from unnoise.cli.config import instantiate
 from unnoise.diffusion.denoiser import Denoiser
+from unnoise.diffusion.noise_level import NoiseLevel
 from unnoise.diffusion.random import Noise
 from unnoise.diffusion.samplers import Sampler
 from unnoise.model import DiffusionModel
@@ -94,34 +95,32 @@ class TrainedModel:
         sampler = sampler or self.sampler
         if steps is not None:
             sampler = dataclasses.replace(sampler, steps=steps)
-        asked = self._asked(labels, torch.arange(first, first + n))
-        batches = torch.arange(first, first + n).split(batch_size)
-        levels = self.model.schedule.grid(sampler.steps, sampler.spacing)
+        steps = len(self.model.schedule.grid(sampler.steps, sampler.spacing)) - 1
         drawn = []
         with tqdm(
-            total=n * (len(levels) - 1), disable=not progress, desc="drawing", leave=False
+            total=n * steps,
+            disable=not progress,
+            leave=False,
+            bar_format="drawing {percentage:3.0f}% {bar} [{elapsed}<{remaining}]",
         ) as bar:
-            bar.bar_format = "{desc} {percentage:3.0f}% {bar} [{elapsed}<{remaining}]"
-            for ids in batches:
-                noise = Noise(seed, ids.to(self.model.device))
-                batch = None
-                if asked is not None:
-                    batch = {"label": asked[ids - first].to(self.model.device)}
-                x = self.model.sample(
-                    sampler, noise, batch, lambda x, level: bar.update(len(x)) and None
-                )
-                drawn.append(x.float().cpu())
+
+            def watch(x: Tensor, level: NoiseLevel) -> None:
+                bar.update(len(x))
+
+            for start in range(first, first + n, batch_size):
+                ids = torch.arange(start, min(start + batch_size, first + n))
+                ids = ids.to(self.model.device)
+                batch = None if labels is None else self._asked(labels, ids)
+                drawn.append(self.model.sample(sampler, Noise(seed, ids), batch, watch).cpu())
         return Pictures(torch.cat(drawn))
 
-    def _asked(self, labels: Sequence[int] | None, numbers: Tensor) -> Tensor | None:
-        if labels is None:
-            return None
+    def _asked(self, labels: Sequence[int], ids: Tensor) -> dict[str, Tensor]:
         if self.model.conditioner is None:
             raise ValueError("labels are given, but the model is unconditional")
         classes = self.config["conditioning"]["classes"]
         if not labels or not all(0 <= label < classes for label in labels):
             raise ValueError(f"labels {list(labels)} are not classes 0 … {classes - 1}")
-        return torch.tensor(labels)[numbers % len(labels)]
+        return {"label": torch.tensor(labels, device=ids.device)[ids % len(labels)]}
 
 
 def load(run: str | Path, *, averaged: bool = True, device: str = "auto") -> TrainedModel:

@@ -55,9 +55,17 @@ def sinusoidal_embedding(t: Tensor, width: int) -> Tensor:
     Vaswani et al. 2017, section 3.5).
     """
     half = width // 2
-    exponent = torch.arange(half, dtype=torch.float32, device=t.device) / (half - 1)
-    angles = t.float()[:, None] * torch.exp(-math.log(10000.0) * exponent)
+    i = torch.arange(half, dtype=torch.float32, device=t.device)
+    angles = t.float()[:, None] * torch.exp(-math.log(10000.0) * i / (half - 1))
     return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q·kᵀ / √d)·v for q, k, v (B, heads, N, d), in whichever way is fastest."""
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16:
+        # torch's fused kernel takes 1.5 times (N = 256) to 6 times (N = 64) as long here
+        return (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(dim=-1) @ v
+    return F.scaled_dot_product_attention(q, k, v)
 
 
 class ResidualBlock(nn.Module):
@@ -119,8 +127,9 @@ class SelfAttention(nn.Module):
         q, k, v = (
             self.qkv(tokens).unflatten(2, (3, self.heads, C // self.heads)).permute(2, 0, 3, 1, 4)
         )  # each (B, heads, HW, head_size)
-        h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        return x + self.out(h).transpose(1, 2).unflatten(2, (H, W))
+        h = attention(q, k, v).transpose(1, 2).flatten(2)
+        h = self.out(h).transpose(1, 2).unflatten(2, (H, W))
+        return x + h
 
 
 class Downsample(nn.Module):

@@ -78,8 +78,8 @@ class UNet(nn.Module):
         norm_groups: Count = 32,
     ) -> None:
         super().__init__()
-        resolutions = _resolutions(image_size, len(multipliers))
         widths = [channels * m for m in multipliers]
+        resolutions = _resolutions(image_size, len(widths))
         _check(channels, widths, resolutions, attention_resolutions, head_size)
         self.shape = (in_channels, image_size, image_size)
         self.channels, self.condition_width = channels, condition_width
@@ -138,6 +138,8 @@ class UNet(nn.Module):
         """
         embedding = F.silu(self._embedding(x, t, condition))
         h = self.conv_in(x)
+        if h.device.type == "cpu" and h.dtype == torch.float32:  # the faster layout there
+            h = h.contiguous(memory_format=torch.channels_last)
         skips = [h]
         for layer in self.down:
             h = layer(h, embedding) if isinstance(layer, Stage) else layer(h)
@@ -155,7 +157,8 @@ class UNet(nn.Module):
     def _embedding(self, x: Tensor, t: Tensor, condition: Condition | None) -> Tensor:
         """Time and condition as one vector a sample: (B, 4·channels)."""
         if x.shape[1:] != self.shape:
-            raise ValueError(f"x has shape {tuple(x.shape)}, the network wants (B, {self.shape})")
+            wanted = ", ".join(map(str, self.shape))
+            raise ValueError(f"x has shape {tuple(x.shape)}, the network wants (B, {wanted})")
         if t.shape not in ((), x.shape[:1]):
             raise ValueError(f"t has shape {tuple(t.shape)} for a batch of {len(x)}")
         if (condition is None) != (self.condition_width is None):
@@ -164,9 +167,13 @@ class UNet(nn.Module):
                 if condition is None
                 else "a condition was given to a network without condition_width"
             )
-        times = sinusoidal_embedding(t.expand(len(x)), self.channels)
+        times = sinusoidal_embedding(t.expand(len(x)), self.channels).to(x.dtype)
         embedding: Tensor = self.time2(F.silu(self.time1(times)))
         if condition is not None:
+            wanted = (len(x), self.condition_width)
+            if condition.vector.shape != wanted:
+                given = tuple(condition.vector.shape)
+                raise ValueError(f"the condition vector has shape {given}, not {wanted}")
             embedding = embedding + self.condition(condition.vector)
         return embedding
 
@@ -191,6 +198,8 @@ def _check(
     attention_resolutions: Sequence[int],
     head_size: int | None,
 ) -> None:
+    if not widths:
+        raise ValueError("multipliers is empty: give one number a level")
     if channels % 2 or channels < 4:
         raise ValueError(f"channels {channels} must be even and at least 4")
     absent = [r for r in attention_resolutions if r not in resolutions]

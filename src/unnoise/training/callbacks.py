@@ -163,8 +163,9 @@ class ForwardProcess(Callback):
         if not trainer.is_global_zero or path.exists():
             return
         assert isinstance(module, DiffusionModule)
-        ids = torch.arange(self.pictures)
-        x0 = to_signal(module.trainer.datamodule.validation_split.read(ids))  # type: ignore[attr-defined]
+        images = trainer.datamodule.validation_split  # type: ignore[attr-defined]
+        ids = torch.arange(min(self.pictures, len(images)))
+        x0 = to_signal(images.read(ids))
         eps = Noise(module.seed, ids).normal("eps", x0.shape[1:])
         steps = module.model.schedule.grid(self.levels - 1, "uniform")
         columns = [diffuse(x0, eps, level) for level in reversed(steps)]
@@ -206,7 +207,7 @@ class Progress(ProgressBar):
         """Move on."""
         if "train/loss" in self.metrics.latest:
             self._bar.set_postfix_str(
-                f", loss {self.metrics.latest['train/loss']:.4f}, "
+                f"loss {self.metrics.latest['train/loss']:.4f}, "
                 f"{self.metrics.latest['train/images_per_second']:.0f} images/s",
                 refresh=False,
             )

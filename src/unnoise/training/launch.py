@@ -34,7 +34,7 @@ from unnoise.training.checkpoints import (
 )
 from unnoise.training.data_module import ImageDataModule
 from unnoise.training.diffusion_module import DiffusionModule, OptimizerFactory
-from unnoise.training.loggers import JsonLines
+from unnoise.training.loggers import JsonLines, close
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -137,7 +137,10 @@ def fit(
         _write_json(run_dir / "manifest.json", _manifest(experiment, data, trainer))
         for logger in dashboards:
             logger.log_hyperparams(config)
-    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    finally:
+        close(dashboards)
     return _results(run_dir)
 
 

@@ -117,6 +117,13 @@ def auto(run_dir: Path, name: str) -> list[Logger]:
     return wandb(run_dir, name) if wandb_credentials() else tensorboard(run_dir, name)
 
 
+def close(dashboards: list[Logger]) -> None:
+    """End each dashboard's run, so that the next job of a process starts its own."""
+    for logger in dashboards:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()
+
+
 def wandb_credentials() -> bool:
     """Whether there is a key in WANDB_API_KEY or in the netrc file."""
     if os.environ.get("WANDB_API_KEY"):

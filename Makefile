@@ -1,0 +1,37 @@
+# make train and make test need python3 (3.11 or newer) and make, nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: train test test-slow check format bench clean
+
+train: .venv/ready  ## train the main experiment on the built-in sprites
+	$(BIN)/unnoise-train experiment=sprites
+
+test: .venv/ready  ## the test suite
+	$(BIN)/python -m pytest
+
+test-slow: .venv/ready  ## the tests that take longer
+	$(BIN)/python -m pytest -m slow
+
+check: .venv/ready  ## lint, format, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_imports.py
+
+format: .venv/ready  ## format and fix what can be fixed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/ready  ## the benchmarks; tables and JSON in outputs/bench
+	$(BIN)/python benchmarks/run.py
+
+.venv/ready: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "unnoise needs Python 3.11 or newer: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:  ## remove the environment and caches, but no run
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis dist build

@@ -1,0 +1,210 @@
+"""The training command as a user types it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from test_classics import CIFAR10_FILES, write_idx
+
+from unnoise.cli import train
+from unnoise.cli.compose import CONF, check_command_line
+
+TINY_NET = "network.channels=8 network.multipliers=[1,1] network.blocks=1 network.head_size=null"
+TINY = (
+    f"{TINY_NET} network.attention_resolutions=[] max_steps=2 batch_size=2 validation_images=2 "
+    "sampler=ddim sampler.steps=2 callbacks.samples.count=2 logger=none"
+).split()
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Every test works in a folder of its own, without credentials."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+
+
+def command(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["unnoise-train", *arguments])
+    train.main()
+
+
+def check(*overrides):
+    config, found = check_command_line("train", list(overrides))
+    return [str(problem) for problem in found + train.check(config)]
+
+
+def options(group):
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+GROUPS = [f"{g.name}={o}" for g in CONF.iterdir() if g.is_dir() and g.name != "hydra"
+          for o in options(g.name)]  # fmt: skip
+
+
+@pytest.mark.parametrize("choice", sorted(GROUPS))
+def test_every_option_of_every_group_is_right(choice, monkeypatch, tmp_path):
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    extra = ["data.root=.", "data.image_size=16"] if choice == "data=image_folder" else []
+    if "folder" in choice or "sheet" in choice or "file" in choice:
+        pytest.skip("needs the user's own files: tested with the sources")
+    assert check(choice, *extra) == []
+
+
+EXPERIMENTS = options("experiment")
+
+
+@pytest.fixture
+def data_root(tmp_path):
+    """Tiny files in the formats of the real ones."""
+    write_idx(tmp_path / "idx")
+    folder = tmp_path / "cifar" / "cifar-10-batches-bin"
+    folder.mkdir(parents=True)
+    for name, content in CIFAR10_FILES.items():
+        (folder / name).write_bytes(content)
+    return {"mnist": "idx", "fashion_mnist": "idx", "cifar10": "cifar", "cifar10_ddpm": "cifar"}
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_trains_two_steps(experiment, monkeypatch, tmp_path, data_root, capsys):
+    root = [f"data.root={data_root[experiment]}"] if experiment in data_root else []
+    command(monkeypatch, f"experiment={experiment}", *root, *TINY)
+    (run_dir,) = (tmp_path / "outputs" / experiment).iterdir()
+    printed = capsys.readouterr().out
+    for name in ("samples/step_00000002.png", "samples/denoising.gif", "metrics.jsonl",
+                 "checkpoints/step_00000002.ckpt", "samples/forward_process.png"):  # fmt: skip
+        assert (run_dir / name).exists()
+        assert f"outputs/{experiment}/{run_dir.name}/{name}" in printed
+    assert Image.open(run_dir / "samples" / "step_00000002.png").size[0] > 100
+    assert (run_dir / "config.yaml").exists()
+    manifest = json.loads((run_dir / "manifest.json").read_text())
+    assert manifest["world_size"] == 1
+    assert len(manifest["data"]["fingerprint"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["network.chanels=8"], "network.chanels=8: unknown key; did you mean 'network.channels'?"),
+        (["data=mnistt"], "data=mnistt: no such option; did you mean 'mnist'?"),
+        (["max_step=9"], "max_step=9: unknown key; did you mean 'max_steps'?"),
+        (["max_steps=many"], "max_steps: 'many' is not a whole number"),
+        (["network.dropout=1.5"], "network.dropout:"),
+        (["precision=f8"], "precision:"),
+        (["network.attention_resolutions=[7]"], "network: attention_resolutions"),
+        (["data=fashion_mnist", "data.image_size=30"], "network: image_size 30"),
+        (["batch_size=20001"], "batch_size: 20001 is more than the data (20000 images)"),
+        (["batch_size=10", "accumulate=3"], "batch_size: 10 does not divide into 3 parts"),
+        (["sampler.steps=2000"], "sampler.steps: 2000 steps asked of a schedule with T=1000"),
+        (["data=mnist", "data.root=/no/such"], "data: data.root /no/such is not a folder"),
+        (["logger=wandb"], "logger: Weights & Biases has no credentials here"),
+        (["+trainer.max_stepz=3"], "trainer.max_stepz: unknown key"),
+        (["optimizer.lr=fast"], "optimizer.lr:"),
+        (["schedule.T=0"], "schedule.T:"),
+        (["schedule=linear", "schedule.beta_1=1.5"], "schedule.beta_1:"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_each_mistake_is_told_with_its_key(overrides, told):
+    found = check(*overrides)
+    assert any(problem.startswith(told) for problem in found), found
+
+
+def test_a_schedule_that_does_not_reach_noise_is_a_warning(monkeypatch, capsys):
+    (warning,) = check("schedule.T=200")
+    assert warning.startswith("schedule: does not reach noise: 13.2%")
+    command(monkeypatch, *TINY, "schedule.T=200")
+    assert "1 warning in the configuration" in capsys.readouterr().err
+
+
+def test_all_mistakes_are_told_at_once_and_nothing_is_run(monkeypatch, capsys, tmp_path):
+    mistakes = ["network.chanels=8", "seed=-1", "schedule.T=x", "precision=f8", "smapler=ddim"]
+    with pytest.raises(SystemExit) as stop:
+        command(monkeypatch, *mistakes)
+    assert stop.value.code == 2
+    told = capsys.readouterr().err
+    for key in ("network.chanels", "seed", "schedule.T", "precision", "smapler"):
+        assert f"\n  {key}" in told
+    assert told.startswith("5 problems in the configuration; nothing was run:")
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_mistakes_in_a_users_own_file_are_told(monkeypatch, capsys, tmp_path):
+    folder = tmp_path / "mine" / "experiment"
+    folder.mkdir(parents=True)
+    (folder / "big.yaml").write_text(
+        "# @package _global_\ndefaults: [{override /data: mnist}]\nmax_stepz: 3\nseed: one\n"
+    )
+    with pytest.raises(SystemExit):
+        command(monkeypatch, "--config-dir", "mine", "experiment=big")
+    told = capsys.readouterr().err
+    assert "max_stepz  unknown key; did you mean 'max_steps'?" in told
+    assert "seed       'one' is not a whole number" in told
+
+
+def test_a_sweep_trains_every_combination_in_its_own_directory(monkeypatch, tmp_path):
+    command(monkeypatch, "-m", "schedule=linear,cosine", "seed=1,2", *TINY)
+    runs = sorted((tmp_path / "outputs" / "sprites").iterdir())
+    assert len(runs) == 4
+    assert all((run / "checkpoints" / "step_00000002.ckpt").exists() for run in runs)
+    configs = {(run / "config.yaml").read_text() for run in runs}
+    assert len(configs) == 4
+
+
+def test_resume_finds_the_run_whatever_does_not_change_it(monkeypatch, tmp_path, capsys):
+    command(monkeypatch, *TINY)
+    command(monkeypatch, *TINY, "resume=true", "trainer=cpu", "callbacks.metrics.every=7")
+    assert "resuming outputs/sprites/" in capsys.readouterr().out
+    assert len(list((tmp_path / "outputs" / "sprites").iterdir())) == 1
+    command(monkeypatch, *TINY, "resume=true", "seed=5")
+    assert "no earlier run of this configuration" in capsys.readouterr().out
+    assert len(list((tmp_path / "outputs" / "sprites").iterdir())) == 2
+
+
+def test_class_condition_trains_and_draws(monkeypatch, tmp_path):
+    command(monkeypatch, *TINY, "conditioning=class")
+    (run_dir,) = (tmp_path / "outputs" / "sprites").iterdir()
+    state = torch.load(run_dir / "checkpoints" / "step_00000002.ckpt", weights_only=True)
+    assert state["state_dict"]["model.conditioner.table.weight"].shape == (6, 128)
+
+
+def test_a_killed_command_goes_on_bit_for_bit(tmp_path):
+    """kill -9 in the middle, the same command plus resume=true, against an uninterrupted run."""
+    arguments = [*TINY, "max_steps=60", "callbacks.checkpoints.every=5", "batch_size=16"]
+    script = [sys.executable, "-c", "from unnoise.cli.train import main; main()", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def start(folder, *extra):
+        folder.mkdir(exist_ok=True)
+        return subprocess.Popen(
+            [*script, *extra], cwd=folder, env=environment, stderr=subprocess.DEVNULL
+        )
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    uninterrupted, process = start(whole), start(killed)
+    deadline = time.monotonic() + 120
+    while not list(killed.glob("outputs/*/*/checkpoints/step_*.ckpt")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not list(killed.glob("outputs/*/*/checkpoints/step_00000060.ckpt"))
+    assert start(killed, "resume=true").wait() == 0
+    assert uninterrupted.wait() == 0
+
+    def final(folder: Path):
+        (path,) = folder.glob("outputs/*/*/checkpoints/step_00000060.ckpt")
+        return torch.load(path, weights_only=True)["state_dict"]
+
+    a, b = final(whole), final(killed)
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[key], b[key]) for key in a)

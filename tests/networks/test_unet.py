@@ -1,0 +1,275 @@
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from diffusers_unet import same_networks, translated
+from torch import Tensor, nn
+
+from unnoise.networks.blocks import SelfAttention
+from unnoise.networks.conditioning import Condition
+from unnoise.networks.unet import Stage, UNet
+
+SMALL: dict[str, Any] = {
+    "image_size": 8,
+    "in_channels": 3,
+    "out_channels": 3,
+    "channels": 16,
+    "multipliers": (1, 2),
+    "blocks": 1,
+    "attention_resolutions": (4,),
+}
+
+CIFAR_NARROW = {
+    "image_size": 32,
+    "in_channels": 3,
+    "out_channels": 3,
+    "channels": 32,
+    "multipliers": (1, 2, 2, 2),
+    "norm_groups": 8,
+}
+LAPTOP = {
+    "image_size": 16,
+    "in_channels": 3,
+    "out_channels": 3,
+    "channels": 32,
+    "multipliers": (1, 2, 2),
+    "attention_resolutions": (8,),
+    "head_size": 32,
+    "norm_groups": 8,
+}
+GREY = {
+    "image_size": 28,
+    "in_channels": 1,
+    "out_channels": 2,
+    "channels": 20,
+    "multipliers": (1, 3, 2),
+    "blocks": 1,
+    "attention_resolutions": (28, 7),
+    "head_size": 10,
+    "norm_groups": 5,
+}
+ODD = {
+    "image_size": 12,
+    "in_channels": 5,
+    "out_channels": 7,
+    "channels": 24,
+    "multipliers": (2, 1, 3),
+    "blocks": 3,
+    "attention_resolutions": (6,),
+    "norm_groups": 6,
+}
+TWINS = [CIFAR_NARROW, LAPTOP, GREY, ODD]
+
+
+def awake(**changes: Any) -> UNet:
+    """A small network with random weights everywhere, so that its output is not 0."""
+    torch.manual_seed(0)
+    network = UNet(**(SMALL | changes))
+    for p in network.parameters():
+        nn.init.normal_(p, std=0.1)
+    return network
+
+
+def images(config: dict[str, Any], batch: int = 3, dtype: torch.dtype = torch.float32) -> Tensor:
+    torch.manual_seed(1)
+    size = config["image_size"]
+    return torch.randn(batch, config["in_channels"], size, size, dtype=dtype)
+
+
+def test_ddpm_cifar_network_has_the_published_size() -> None:
+    with torch.device("meta"):
+        network = UNet(image_size=32, in_channels=3, out_channels=3)
+    assert all(p.is_meta for p in network.parameters())
+    assert sum(p.numel() for p in network.parameters()) == 35_746_307
+
+
+@pytest.mark.parametrize("config", TWINS)
+def test_output_equals_diffusers(config: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    ours, theirs = same_networks(**config)
+    x, t = images(config), torch.tensor([0.0, 37.0, 999.0])
+    with torch.no_grad():
+        expected = theirs(x, t).sample
+        assert expected.std() > 0.1
+        torch.testing.assert_close(ours(x, t), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("config", TWINS)
+def test_gradients_equal_diffusers(config: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    ours, theirs = (network.double() for network in same_networks(**config))
+    x, t = images(config, 2, torch.float64), torch.tensor([3.0, 500.0])
+    out = ours(x, t)
+    weight = torch.randn_like(out)
+    (out * weight).sum().backward()
+    (theirs(x, t).sample * weight).sum().backward()
+    expected = dict(translated({name: p.grad for name, p in theirs.named_parameters()}))
+    actual = {name: p.grad for name, p in ours.named_parameters()}
+    assert actual.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(actual[name], gradient, rtol=1e-9, atol=1e-9, msg=name)
+
+
+def test_condition_vector_equals_diffusers_class_embedding() -> None:
+    torch.manual_seed(0)
+    ours, theirs = same_networks(**LAPTOP, classes=5)
+    x, t, labels = images(LAPTOP), torch.tensor([1.0, 10.0, 100.0]), torch.tensor([0, 4, 2])
+    with torch.no_grad():
+        expected = theirs(x, t, class_labels=labels).sample
+        actual = ours(x, t, Condition(vector=theirs.class_embedding(labels)))
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
+
+
+def test_initial_output_is_exactly_zero_and_can_learn() -> None:
+    network = UNet(**SMALL)
+    out = network(images(SMALL), torch.tensor(5.0))
+    assert torch.equal(out, torch.zeros_like(out))
+    (out - 1).square().mean().backward()
+    assert network.conv_out.weight.grad is not None
+    assert network.conv_out.weight.grad.norm() > 0
+
+
+def test_initialisation_has_ddpm_variance() -> None:
+    torch.manual_seed(0)
+    network = UNet(**(SMALL | {"channels": 64}))
+    zero = {f"{name}.out" for name, m in network.named_modules() if isinstance(m, SelfAttention)}
+    zero |= {name for name, _ in network.named_modules() if name.endswith("block.conv2")}
+    zero |= {"conv_out"}
+    assert len(zero) == 1 + 4 + 7  # output, attentions, residual blocks
+    for name, module in network.named_modules():
+        if not isinstance(module, nn.Conv2d | nn.Linear):
+            continue
+        assert module.bias is not None
+        assert not module.bias.any(), name
+        if name in zero:
+            assert not module.weight.any(), name
+            continue
+        for part in module.weight.chunk(3 if name.endswith("qkv") else 1):
+            receptive = part[0, 0].numel()
+            variance = 2 / (receptive * (part.shape[0] + part.shape[1]))
+            tolerance = 4 * (0.8 / part.numel()) ** 0.5  # 4 standard errors: a uniform's kurtosis
+            assert part.var().item() == pytest.approx(variance, rel=tolerance), name
+            assert part.abs().max().item() <= (3 * variance) ** 0.5 + 1e-7, name
+
+
+def test_one_time_for_all_equals_the_time_repeated() -> None:
+    network = awake()
+    x = images(SMALL)
+    with torch.no_grad():
+        expected = network(x, torch.full((3,), 7.0))
+        assert torch.equal(network(x, torch.tensor(7.0)), expected)
+
+
+def test_samples_do_not_see_each_other() -> None:
+    network = awake()
+    x, t = images(SMALL), torch.tensor([1.0, 20.0, 300.0])
+    with torch.no_grad():
+        together = network(x, t)
+        alone = torch.cat([network(x[i : i + 1], t[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm_groups", [1, 32])
+def test_time_reaches_every_residual_block(norm_groups: int) -> None:
+    network = awake(norm_groups=norm_groups)
+    network(images(SMALL), torch.tensor([1.0, 20.0, 300.0])).square().sum().backward()
+    stages = [m for m in network.modules() if isinstance(m, Stage)]
+    assert len(stages) == 2 + 2 + 4
+    for stage in stages:
+        gradient = stage.block.time.weight.grad
+        assert gradient is not None
+        assert gradient.norm() > 1e-2
+
+
+def test_attention_sits_at_its_resolutions_and_in_the_middle() -> None:
+    network = UNet(**CIFAR_NARROW)
+    seen: list[int] = []
+    for module in network.modules():
+        if isinstance(module, SelfAttention):
+            module.register_forward_hook(lambda _, args, out: seen.append(args[0].shape[-1]))
+    network(images(CIFAR_NARROW, 1), torch.tensor(0.0))
+    assert seen == [16, 16, 4, 16, 16, 16]
+
+
+def test_dropout_acts_in_training_only() -> None:
+    network = awake(dropout=0.5)
+    x, t = images(SMALL), torch.tensor(3.0)
+    assert not torch.equal(network(x, t), network(x, t))
+    network.eval()
+    assert torch.equal(network(x, t), network(x, t))
+
+
+def test_condition_changes_its_own_sample_only() -> None:
+    network = awake(condition_width=6)
+    x, t, vector = images(SMALL), torch.tensor(3.0), torch.zeros(3, 6)
+    with torch.no_grad():
+        before = network(x, t, Condition(vector=vector))
+        vector[1] = 1.0
+        after = network(x, t, Condition(vector=vector))
+    moved = (before - after).flatten(1).abs().amax(1)
+    assert moved[1] > 1e-3
+    assert moved[[0, 2]].max() < 1e-6
+
+
+def test_bfloat16_autocast_is_near_float32() -> None:
+    torch.manual_seed(0)
+    network, _ = same_networks(**LAPTOP)
+    x, t = images(LAPTOP), torch.tensor([0.0, 37.0, 999.0])
+    with torch.no_grad():
+        expected = network(x, t)
+        with torch.autocast("cpu", torch.bfloat16):
+            actual = network(x, t)
+    assert actual.dtype == torch.float32
+    error = (actual - expected).square().mean() / expected.square().mean()
+    assert 0 < error.sqrt() < 0.02
+
+
+def test_compiles_into_one_graph() -> None:
+    network = awake(condition_width=6)
+    x, t, condition = images(SMALL), torch.arange(3.0), Condition(vector=torch.randn(3, 6))
+    compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x, t, condition), network(x, t, condition))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"image_size": 30, "multipliers": (1, 2, 2)},
+            "image_size 30 cannot be halved 2 times: use a multiple of 4, e.g. 28 or 32",
+        ),
+        ({"image_size": 3}, "image_size 3 .* multiple of 2, e.g. 2 or 4"),
+        ({"image_size": 2, "multipliers": (1, 1, 1)}, "multiple of 4, e.g. 4$"),
+        ({"attention_resolutions": (16, 4)}, r"attention_resolutions \[16\] .* \[8, 4\]"),
+        ({"head_size": 12}, r"head_size 12 does not divide the channels \[32\]"),
+        ({"channels": 15}, "channels 15 must be even"),
+        ({"channels": 2}, "at least 4"),
+        ({"multipliers": ()}, "multipliers"),
+    ],
+)
+def test_impossible_networks_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        UNet(**(SMALL | changes))
+
+
+def test_wrong_inputs_are_refused() -> None:
+    x, t = images(SMALL), torch.arange(3.0)
+    plain, conditional = UNet(**SMALL), UNet(**SMALL, condition_width=6)
+    condition = Condition(vector=torch.zeros(3, 6))
+    with pytest.raises(ValueError, match=r"\(3, 3, 8, 6\).*\(B, 3, 8, 8\)"):
+        plain(x[..., :6], t)
+    with pytest.raises(ValueError, match=r"t has shape \(2,\) for a batch of 3"):
+        plain(x, t[:2])
+    with pytest.raises(ValueError, match="without condition_width"):
+        plain(x, t, condition)
+    with pytest.raises(ValueError, match="needs a condition"):
+        conditional(x, t)
+    with pytest.raises(ValueError, match=r"\(3, 5\).*\(3, 6\)"):
+        conditional(x, t, Condition(vector=torch.zeros(3, 5)))
+
+
+def test_head_size_is_not_checked_where_nothing_attends() -> None:
+    network = UNet(**(SMALL | {"multipliers": (1, 2), "head_size": 32}))
+    widths = [m.qkv.in_features for m in network.modules() if isinstance(m, SelfAttention)]
+    assert widths == list(itertools.repeat(32, 4))

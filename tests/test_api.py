@@ -1,0 +1,158 @@
+"""Loading and drawing, from Python and from the command line."""
+
+import json
+import os
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import unnoise
+from unnoise.cli import sample, train
+from unnoise.diffusion.samplers import Ancestral, Sampler
+
+TINY = (
+    "network.channels=8 network.multipliers=[1,1] network.blocks=1 network.head_size=null "
+    "network.attention_resolutions=[] max_steps=6 batch_size=8 validation_images=2 precision=32 "
+    "sampler=ddim sampler.steps=5 callbacks.samples.count=4 logger=none optimizer.lr=0.01"
+).split()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of an unconditional and one of a class-conditional model: their directories."""
+    folder, before = tmp_path_factory.mktemp("runs"), os.getcwd()
+    os.chdir(folder)
+    try:
+        for extra in (["name=plain"], ["name=classes", "conditioning=class"]):
+            sys.argv = ["unnoise-train", *TINY, *extra]
+            train.main()
+    finally:
+        os.chdir(before)
+    return {p.parent.name: p for p in folder.glob("outputs/*/*")}
+
+
+def test_picture_k_is_the_same_in_any_batch_and_any_number(run):
+    model = unnoise.load(run["plain"])
+    whole = model.sample(7, batch_size=7).x
+    torch.testing.assert_close(model.sample(7, batch_size=3).x, whole, rtol=0, atol=1e-5)
+    torch.testing.assert_close(model.sample(2, first=4).x, whole[4:6], rtol=0, atol=1e-5)
+    assert not torch.allclose(model.sample(7, seed=1).x, whole)
+
+
+def test_the_loaded_model_draws_what_the_run_drew(run):
+    drawn = np.asarray(unnoise.load(run["plain"]).sample(4).grid(), dtype=int)
+    shown = np.asarray(Image.open(run["plain"] / "samples" / "step_00000006.png"), dtype=int)
+    assert np.abs(drawn - shown).max() <= 1
+
+
+def test_averaged_weights_by_default_and_last_on_request(run):
+    content = torch.load(run["plain"] / "checkpoints" / "step_00000006.ckpt", weights_only=True)[
+        "state_dict"
+    ]
+    for averaged, prefix in ((True, "ema.model."), (False, "model.")):
+        state = unnoise.load(run["plain"], averaged=averaged).model.state_dict()
+        assert all(torch.equal(value, content[prefix + key]) for key, value in state.items())
+
+
+def test_labels_choose_the_class(run):
+    model = unnoise.load(run["classes"])
+    turn = model.sample(10).x
+    torch.testing.assert_close(model.sample(10, labels=[0, 1, 2, 3, 4]).x, turn, rtol=0, atol=1e-5)
+    only = model.sample(10, labels=[3]).x
+    torch.testing.assert_close(only[[3, 8]], turn[[3, 8]], rtol=0, atol=1e-5)
+    assert not torch.allclose(only[[0, 1]], turn[[0, 1]], atol=1e-4)
+    with pytest.raises(ValueError, match=r"labels \[7\] are not classes 0 … 4"):
+        model.sample(1, labels=[7])
+    with pytest.raises(ValueError, match="the model is unconditional"):
+        unnoise.load(run["plain"]).sample(1, labels=[0])
+
+
+def test_sampler_and_steps_can_be_chosen(run):
+    model = unnoise.load(run["plain"])
+    few = model.sample(2, steps=2).x
+    assert not torch.allclose(few, model.sample(2).x, atol=1e-3)
+    other = model.sample(2, sampler=Sampler(Ancestral("posterior"), steps=2)).x
+    assert not torch.allclose(few, other, atol=1e-3)
+
+
+def test_shapes_and_scales(run):
+    pictures = unnoise.load(run["plain"]).sample(3)
+    assert pictures.pixels.dtype == torch.uint8
+    assert pictures.nhwc().shape == (3, 16, 16, 3)
+    assert [image.size for image in pictures.images()] == [(16, 16)] * 3
+    assert np.array_equal(np.asarray(pictures.images()[1]), pictures.nhwc()[1])
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path, run):
+    with pytest.raises(FileNotFoundError, match="there is no run or checkpoint"):
+        unnoise.load(tmp_path / "nothing")
+    with pytest.raises(FileNotFoundError, match="has no checkpoint yet"):
+        unnoise.load(tmp_path)
+    whole = (run["plain"] / "checkpoints" / "step_00000006.ckpt").read_bytes()
+    for name, content in (("cut.ckpt", whole[:-1000]), ("text.ckpt", b"hello"), ("empty", b"")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match="is not a whole checkpoint of unnoise"):
+            unnoise.load(tmp_path / name)
+
+
+class Payload:
+    def __reduce__(self):
+        return os.system, ("touch executed",)
+
+
+def test_a_hostile_checkpoint_executes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"config": Payload(), "state_dict": {}}, "pickle.ckpt")
+    torch.save(
+        {"config": {"network": {"_target_": "os.system", "command": "touch executed"},
+                    "prediction": {}}, "state_dict": {}},
+        "target.ckpt",
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="is not a whole checkpoint"):
+        unnoise.load("pickle.ckpt")
+    with pytest.raises(Exception, match="os.system"):
+        unnoise.load("target.ckpt")
+    assert not (tmp_path / "executed").exists()
+
+
+def command(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["unnoise-sample", *arguments])
+    sample.main()
+
+
+def test_command_writes_grid_singles_and_an_array(run, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    command(monkeypatch, f"run={run['plain']}", "n=5", "first=3", "batch_size=2", "out=drawn",
+            "sampler=ddim", "steps=3", "seed=9")  # fmt: skip
+    expected = unnoise.load(run["plain"]).sample(5, first=3, steps=3, seed=9)
+    array = np.load("drawn/images.npz")["arr_0"]
+    assert array.dtype == np.uint8
+    assert array.shape == (5, 16, 16, 3)
+    assert np.abs(array.astype(int) - expected.nhwc()).max() <= 1
+    names = sorted(path.name for path in (tmp_path / "drawn" / "images").iterdir())
+    assert names == [f"{k:06d}.png" for k in range(3, 8)]
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "drawn/images/000004.png")), array[1])
+    assert json.loads((tmp_path / "drawn/about.json").read_text())["seed"] == 9
+    assert "5 pictures in" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["run=nowhere"], "run  there is no run or checkpoint nowhere"),
+        ([], "run  missing: give it as run=..."),
+        (["run=.", "stepz=5"], "did you mean 'steps'?"),
+        (["run=.", "n=0"], "n "),
+        (["run=.", "sampler=dimm"], "did you mean 'ddim'?"),
+    ],
+)
+def test_command_tells_mistakes(overrides, told, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        command(monkeypatch, *overrides)
+    assert stop.value.code == 2
+    assert told in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

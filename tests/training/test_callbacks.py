@@ -1,0 +1,113 @@
+"""What a run tells: numbers that are right, pictures that are the averaged model's."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from lightning import Callback
+from PIL import Image
+from tiny import experiment
+
+from unnoise.diffusion.random import Noise
+from unnoise.diffusion.samplers import DDIM, Sampler
+from unnoise.model import DiffusionModel
+from unnoise.pictures import grid, to_pixels
+from unnoise.training.callbacks import ForwardProcess, SampleGrid
+from unnoise.training.launch import fit
+
+
+class Spy(Callback):
+    """Keeps what each step gave, and the trained module."""
+
+    def __init__(self):
+        self.outputs = []
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        self.outputs.append({k: v.detach().clone() for k, v in outputs.items()})
+        self.module = module
+
+
+def rows(run_dir):
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").open()]
+
+
+def test_logged_means_are_the_means_of_the_samples(tmp_path):
+    spy = Spy()
+    fit(experiment({"spy": spy}, max_steps=4), {}, tmp_path, None)
+    logged = {row["step"]: row for row in rows(tmp_path) if "train/loss" in row}
+    assert list(logged) == [1, 2, 4]
+    last = spy.outputs[2:4]
+    loss = torch.cat([o["per_sample"] for o in last])
+    u = torch.cat([o["u"] for o in last])
+    assert logged[4]["train/loss"] == pytest.approx(loss.mean().item(), rel=1e-5)
+    for q in range(4):
+        here = loss[(u >= q / 4) & (u < (q + 1) / 4)]
+        key = f"train/loss_t{25 * q}-{25 * q + 25}%"
+        assert (key in logged[4]) == (len(here) > 0)
+        if len(here):
+            assert logged[4][key] == pytest.approx(here.mean().item(), rel=1e-5)
+    assert logged[4]["train/images_per_second"] > 0
+
+
+def test_gradient_norm_is_the_norm_before_clipping(tmp_path):
+    class Norm(Callback):
+        def on_after_backward(self, trainer, module):
+            grads = [p.grad.flatten() for p in module.parameters() if p.grad is not None]
+            self.norm = torch.cat(grads).norm().item()
+
+    norm = Norm()
+    fit(experiment({"norm": norm}, max_steps=2, gradient_clip=1e-3), {}, tmp_path, None)
+    logged = [row for row in rows(tmp_path) if row["step"] == 2 and "train/loss" in row]
+    assert norm.norm > 1e-2
+    assert logged[0]["train/gradient_norm"] == pytest.approx(norm.norm, rel=1e-4)
+
+
+def test_the_grid_shows_the_averaged_model_on_fixed_noise(tmp_path):
+    spy, sampler = Spy(), Sampler(DDIM(), steps=3)
+    drawn = {"samples": SampleGrid(sampler, every=2, count=6), "spy": spy}
+    fit(experiment(drawn, max_steps=4), {}, tmp_path, None)
+    names = sorted(path.name for path in (tmp_path / "samples").glob("*"))
+    assert names == ["denoising.gif", "step_00000002.png", "step_00000004.png"]
+    model: DiffusionModel = spy.module.ema.model
+    expected = grid(to_pixels(model.sample(sampler, Noise(0, torch.arange(6)))))
+    found = np.asarray(Image.open(tmp_path / "samples" / "step_00000004.png"), dtype=int)
+    assert np.abs(found - np.asarray(expected, dtype=int)).max() <= 1
+    raw = grid(to_pixels(spy.module.model.sample(sampler, Noise(0, torch.arange(6)))))
+    assert np.abs(found - np.asarray(raw, dtype=int)).max() > 1
+
+
+def test_pictures_and_validation_leave_the_training_stream_alone(tmp_path):
+    with_pictures = {
+        "samples": SampleGrid(Sampler(DDIM(eta=1.0), steps=2), every=1, count=2),
+        "forward": ForwardProcess(),
+    }
+    weights = []
+    for name, callbacks, dropout in (("a", {}, 0.2), ("b", with_pictures, 0.2)):
+        spy = Spy()
+        fit(experiment({"spy": spy} | callbacks, dropout=dropout), {}, tmp_path / name, None)
+        weights.append(spy.module.state_dict())
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_forward_strip_goes_from_the_picture_to_noise(tmp_path):
+    fit(
+        experiment({"forward": ForwardProcess(pictures=2, levels=5)}, max_steps=1),
+        {},
+        tmp_path,
+        None,
+    )
+    strip = Image.open(tmp_path / "samples" / "forward_process.png")
+    assert strip.size[0] > 2 * strip.size[1]
+    pixels = np.asarray(strip.resize((5, 2), Image.Resampling.BOX), dtype=float)
+    picture = experiment().data.images("validation").read(torch.arange(1)).float()
+    assert pixels[0, 0].mean() == pytest.approx(picture.mean().item(), abs=25)
+    assert pixels[0, 4].mean() == pytest.approx(127, abs=25)
+
+
+def test_a_network_that_is_unsaid_starts_at_loss_one(tmp_path):
+    """Zero-initialised output: the first loss is 1 ± 4·√(2/n)."""
+    spy = Spy()
+    fit(experiment({"spy": spy}, max_steps=1, batch_size=40), {}, tmp_path, None)
+    n = 40 * 3 * 16 * 16
+    assert abs(spy.outputs[0]["loss"].item() - 1) < 4 * (2 / n) ** 0.5

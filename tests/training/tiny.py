@@ -1,0 +1,68 @@
+"""A run small enough to be trained many times in a test."""
+
+from functools import partial
+
+import torch
+from lightning import Trainer
+
+from unnoise.data.sprites import Sprites
+from unnoise.diffusion import schedules
+from unnoise.diffusion.denoiser import EpsilonPrediction
+from unnoise.diffusion.objectives import SimpleLoss
+from unnoise.diffusion.samplers import DDIM, Sampler
+from unnoise.networks.conditioning import ClassConditioner
+from unnoise.networks.unet import UNet
+from unnoise.training.callbacks import TrainingMetrics
+from unnoise.training.checkpoints import Checkpoints
+from unnoise.training.launch import Experiment
+from unnoise.training.loggers import none
+
+
+def experiment(callbacks=None, dropout=0.0, conditional=False, **changes):
+    """An Experiment on 40 sprites with about 5000 parameters; fields are replaced by name."""
+    torch.manual_seed(0)
+    conditioning = ClassConditioner(classes=5, width=4) if conditional else None
+    fields = {
+        "name": "tiny",
+        "data": Sprites(size=40, validation_size=8),
+        "network": UNet(
+            16,
+            3,
+            3,
+            channels=8,
+            multipliers=(1,),
+            blocks=1,
+            attention_resolutions=(),
+            dropout=dropout,
+            condition_width=4 if conditional else None,
+        ),
+        "schedule": schedules.linear(),
+        "prediction": EpsilonPrediction(),
+        "objective": SimpleLoss(),
+        "sampler": Sampler(DDIM(), steps=4),
+        "conditioning": conditioning,
+        "optimizer": partial(torch.optim.Adam, lr=1e-2),
+        "callbacks": {
+            "metrics": TrainingMetrics(every=2),
+            "checkpoints": Checkpoints(every=2, keep=3),
+            **(callbacks or {}),
+        },
+        "logger": none,
+        "trainer": partial(Trainer, accelerator="cpu", devices=1, val_check_interval=1000),
+        "seed": 0,
+        "max_steps": 10,
+        "batch_size": 8,
+        "accumulate": 1,
+        "precision": "32",
+        "compile": False,
+        "flip": True,
+        "workers": 0,
+        "validation_images": 8,
+        "warmup_steps": 3,
+        "lr_decay": "cosine",
+        "gradient_clip": 1.0,
+        "ema_decay": 0.99,
+        "condition_dropout": 0.5,
+        "resume": False,
+    }
+    return Experiment(**(fields | changes))
