@@ -1,5 +1,17 @@
 """unnoise: diffusion models that read like the papers, on Lightning and Hydra."""
 
-from unnoise.api import Pictures, TrainedModel, load
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unnoise.api import Pictures, TrainedModel, load
 
 __all__ = ["Pictures", "TrainedModel", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the API when it is first used: commands that only answer a question start faster."""
+    if name not in __all__:
+        raise AttributeError(f"module 'unnoise' has no attribute '{name}'")
+    from unnoise import api
+
+    return getattr(api, name)

@@ -23,11 +23,11 @@ def same_networks(
     head_size: int | None = None,
     norm_groups: int = 32,
     classes: int | None = None,
-) -> tuple[UNet, UNet2DModel]:
+) -> tuple[UNet, Any]:
     """A pair with equal random weights; with ``classes``, theirs embeds labels and ours takes
     the embedded label as its condition vector, through an identity."""
     attends = [image_size // 2**level in attention_resolutions for level in range(len(multipliers))]
-    theirs = UNet2DModel(
+    theirs: Any = UNet2DModel(  # type: ignore[no-untyped-call]
         sample_size=image_size,
         in_channels=in_channels,
         out_channels=out_channels,

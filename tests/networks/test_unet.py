@@ -20,7 +20,7 @@ SMALL: dict[str, Any] = {
     "attention_resolutions": (4,),
 }
 
-CIFAR_NARROW = {
+CIFAR_NARROW: dict[str, Any] = {
     "image_size": 32,
     "in_channels": 3,
     "out_channels": 3,
@@ -28,7 +28,7 @@ CIFAR_NARROW = {
     "multipliers": (1, 2, 2, 2),
     "norm_groups": 8,
 }
-LAPTOP = {
+LAPTOP: dict[str, Any] = {
     "image_size": 16,
     "in_channels": 3,
     "out_channels": 3,
@@ -38,7 +38,7 @@ LAPTOP = {
     "head_size": 32,
     "norm_groups": 8,
 }
-GREY = {
+GREY: dict[str, Any] = {
     "image_size": 28,
     "in_channels": 1,
     "out_channels": 2,
@@ -49,12 +49,12 @@ GREY = {
     "head_size": 10,
     "norm_groups": 5,
 }
-ODD = {
+ODD: dict[str, Any] = {
     "image_size": 12,
     "in_channels": 5,
     "out_channels": 7,
     "channels": 24,
-    "multipliers": (2, 1, 3),
+    "multipliers": (1, 2, 3),
     "blocks": 3,
     "attention_resolutions": (6,),
     "norm_groups": 6,
@@ -136,7 +136,7 @@ def test_initialisation_has_ddpm_variance() -> None:
     zero = {f"{name}.out" for name, m in network.named_modules() if isinstance(m, SelfAttention)}
     zero |= {name for name, _ in network.named_modules() if name.endswith("block.conv2")}
     zero |= {"conv_out"}
-    assert len(zero) == 1 + 4 + 7  # output, attentions, residual blocks
+    assert len(zero) == 1 + 4 + 8  # output, attentions, residual blocks
     for name, module in network.named_modules():
         if not isinstance(module, nn.Conv2d | nn.Linear):
             continue

@@ -53,7 +53,7 @@ def experiment(callbacks=None, dropout=0.0, conditional=False, **changes):
         "max_steps": 10,
         "batch_size": 8,
         "accumulate": 1,
-        "precision": "32",
+        "precision": "fp32",
         "compile": False,
         "flip": True,
         "workers": 0,

@@ -21,8 +21,6 @@ VOLATILE = ("hydra", "name", "resume", "trainer", "logger", "callbacks", "worker
 
 def main() -> None:
     """The command's entry point."""
-    OmegaConf.register_new_resolver("run_directory", run_directory, replace=True)
-    OmegaConf.register_new_resolver("sweep_directory", sweep_directory, replace=True)
     run("train", check, train)
 
 
@@ -64,7 +62,7 @@ def rules(config: dict[str, Any]) -> list[Problem]:
     data = instantiate(config["data"])
     try:
         images = data.check()
-    except (FileNotFoundError, ValueError) as error:
+    except (FileNotFoundError, ValueError, ImportError) as error:
         found.append(Problem("data", str(error)))
         images = None
     if images is not None and config["batch_size"] > images:
@@ -152,3 +150,7 @@ def sweep_directory(*, _root_: DictConfig) -> str:
 
 def _short(path: Path) -> str:
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+OmegaConf.register_new_resolver("run_directory", run_directory, replace=True)
+OmegaConf.register_new_resolver("sweep_directory", sweep_directory, replace=True)

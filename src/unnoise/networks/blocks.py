@@ -42,9 +42,8 @@ def group_norm(channels: int, most_groups: int) -> nn.GroupNorm:
     Four, because a group of one channel would subtract from each channel its mean, and with it
     the time embedding (the rule of Karras et al. 2022, where channels divide).
     """
-    groups = max(
-        g for g in range(1, most_groups + 1) if channels % g == 0 and (g == 1 or 4 * g <= channels)
-    )
+    most = max(1, min(most_groups, channels // 4))
+    groups = max(g for g in range(1, most + 1) if channels % g == 0)
     return nn.GroupNorm(groups, channels, eps=1e-6)
 
 
@@ -64,8 +63,10 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q·kᵀ / √d)·v for q, k, v (B, heads, N, d), in whichever way is fastest."""
     if q.device.type == "cpu" and q.dtype == torch.bfloat16:
         # torch's fused kernel takes 1.5 times (N = 256) to 6 times (N = 64) as long here
-        return (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(dim=-1) @ v
-    return F.scaled_dot_product_attention(q, k, v)
+        scores: Tensor = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+        return scores.softmax(dim=-1) @ v
+    out: Tensor = F.scaled_dot_product_attention(q, k, v)
+    return out
 
 
 class ResidualBlock(nn.Module):
@@ -100,7 +101,8 @@ class ResidualBlock(nn.Module):
         h = self.conv1(F.silu(self.norm1(x)))
         h = h + self.time(embedding)[:, :, None, None]
         h = self.conv2(self.dropout(F.silu(self.norm2(h))))
-        return self.shortcut(x) + h
+        out: Tensor = self.shortcut(x) + h
+        return out
 
 
 class SelfAttention(nn.Module):
@@ -122,14 +124,14 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same."""
-        B, C, H, W = x.shape
+        _, C, H, W = x.shape
         tokens = self.norm(x).flatten(2).transpose(1, 2)  # (B, HW, C)
         q, k, v = (
             self.qkv(tokens).unflatten(2, (3, self.heads, C // self.heads)).permute(2, 0, 3, 1, 4)
         )  # each (B, heads, HW, head_size)
         h = attention(q, k, v).transpose(1, 2).flatten(2)
-        h = self.out(h).transpose(1, 2).unflatten(2, (H, W))
-        return x + h
+        out: Tensor = x + self.out(h).transpose(1, 2).unflatten(2, (H, W))
+        return out
 
 
 class Downsample(nn.Module):
@@ -142,7 +144,8 @@ class Downsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, H/2, W/2)."""
-        return self.conv(F.pad(x, (0, 1, 0, 1)))
+        out: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))
+        return out
 
 
 class Upsample(nn.Module):
@@ -154,4 +157,5 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, 2H, 2W)."""
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        out: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return out

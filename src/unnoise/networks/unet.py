@@ -170,17 +170,18 @@ class UNet(nn.Module):
         times = sinusoidal_embedding(t.expand(len(x)), self.channels).to(x.dtype)
         embedding: Tensor = self.time2(F.silu(self.time1(times)))
         if condition is not None:
-            wanted = (len(x), self.condition_width)
-            if condition.vector.shape != wanted:
-                given = tuple(condition.vector.shape)
-                raise ValueError(f"the condition vector has shape {given}, not {wanted}")
+            given, expected = tuple(condition.vector.shape), (len(x), self.condition_width)
+            if given != expected:
+                raise ValueError(f"the condition vector has shape {given}, not {expected}")
             embedding = embedding + self.condition(condition.vector)
         return embedding
 
 
 def _resolutions(image_size: int, levels: int) -> list[int]:
     """The resolution of each level: image_size, image_size / 2, …"""
-    unit = 2 ** (levels - 1)
+    if levels == 0:
+        raise ValueError("multipliers is empty: give one number a level")
+    unit: int = 2 ** (levels - 1)
     if image_size % unit:
         below = image_size // unit * unit
         nearest = f"{below} or {below + unit}" if below else f"{unit}"
@@ -198,8 +199,6 @@ def _check(
     attention_resolutions: Sequence[int],
     head_size: int | None,
 ) -> None:
-    if not widths:
-        raise ValueError("multipliers is empty: give one number a level")
     if channels % 2 or channels < 4:
         raise ValueError(f"channels {channels} must be even and at least 4")
     absent = [r for r in attention_resolutions if r not in resolutions]

@@ -60,7 +60,7 @@ class Experiment:
     max_steps: Count
     batch_size: Count
     accumulate: Count
-    precision: Literal["auto", "32", "bf16", "16"]
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
     compile: bool
     flip: bool
     workers: Annotated[int, Field(ge=0)]
@@ -156,10 +156,10 @@ def _quieten_lightning() -> None:
         warnings.filterwarnings("ignore", message)
 
 
-def lightning_precision(precision: Literal["auto", "32", "bf16", "16"]) -> str:
+def lightning_precision(precision: Literal["auto", "fp32", "bf16", "fp16"]) -> str:
     """Lightning's name; "auto" is bf16 autocast where this machine computes it fast, else fp32."""
     if precision != "auto":
-        return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[precision]
+        return {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[precision]
     if torch.cuda.is_available():
         fast = torch.cuda.get_device_capability() >= (8, 0)
     else:

@@ -1,0 +1,108 @@
+"""The share of a training step that is neither forward pass, backward pass nor optimizer.
+
+Trains the sprites experiment with its usual callbacks for a number of steps and times, in each,
+the network's forward pass, the backward pass and the optimizer's update. What is left is reading
+data, drawing noise, the loss, clipping, the averaged weights, metrics, and Lightning.
+
+    python benchmarks/step_overhead.py [--steps 150] [--out outputs/bench/step_overhead.json]
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import torch
+from lightning import Callback
+
+from unnoise.cli.compose import check_command_line
+from unnoise.cli.config import instantiate
+from unnoise.cli.train import check
+from unnoise.training.launch import Experiment, fit
+
+ROOT = Path(__file__).parents[1]
+SKIPPED = 20  # steps, while caches warm
+
+
+class Clock(Callback):
+    """Adds up what each training step spends in its three parts."""
+
+    def __init__(self):
+        self.steps, self.parts = [], []
+
+    def on_train_start(self, trainer, module):
+        network = module.model.denoiser.network
+        network.register_forward_pre_hook(lambda *_: self._begin())
+        network.register_forward_hook(lambda *_: self._end("forward"))
+        optimizer = trainer.optimizers[0]
+        clip = module.configure_gradient_clipping
+
+        def clip_then_begin(*args, **kwargs):
+            clip(*args, **kwargs)
+            self._begin()
+
+        module.configure_gradient_clipping = clip_then_begin
+        optimizer.register_step_post_hook(lambda *_: self._end("optimizer"))
+        self._last = None
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        now = perf_counter()
+        if self._last is not None:
+            self.steps.append(now - self._last)
+            self.parts.append(self._spent)
+        self._last, self._spent = now, {}
+
+    def on_before_backward(self, *_):
+        self._begin()
+
+    def on_after_backward(self, *_):
+        self._end("backward")
+
+    def _begin(self):
+        self._started = perf_counter()
+
+    def _end(self, part):
+        self._spent[part] = perf_counter() - self._started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--out", type=Path, default=ROOT / "outputs/bench/step_overhead.json")
+    arguments = parser.parse_args()
+    overrides = ["experiment=sprites", "logger=none", f"max_steps={arguments.steps}",
+                 "~callbacks.samples", "~callbacks.checkpoints", "~callbacks.forward_process",
+                 "trainer.val_check_interval=100000"]  # fmt: skip
+    config, problems = check_command_line("train", overrides)
+    assert config is not None, problems
+    assert not problems + check(config)
+    torch.manual_seed(0)
+    experiment = Experiment(**{key: instantiate(value) for key, value in config.items()})
+    clock = Clock()
+    experiment.callbacks["clock"] = clock
+    with tempfile.TemporaryDirectory() as folder:
+        fit(experiment, config, Path(folder), None)
+    steps, parts = clock.steps[SKIPPED:], clock.parts[SKIPPED:]
+    share = [1 - sum(part.values()) / step for step, part in zip(steps, parts, strict=True)]
+    result = {
+        "steps": len(steps),
+        "batch": config["batch_size"],
+        "precision": config["precision"],
+        "threads": torch.get_num_threads(),
+        "ms_per_step": 1e3 * median(steps),
+        **{f"ms_{name}": 1e3 * median(p[name] for p in parts) for name in parts[0]},
+        "share_of_the_rest": median(share),
+    }
+    print(f"\ntraining step of experiment=sprites, batch {result['batch']}, median of {len(steps)}")
+    for name in ("forward", "backward", "optimizer"):
+        print(f"  {name:<10} {result['ms_' + name]:8.2f} ms")
+    print(f"  {'step':<10} {result['ms_per_step']:8.2f} ms")
+    print(f"  the rest   {100 * result['share_of_the_rest']:8.1f} %   (target: under 5 %)")
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
