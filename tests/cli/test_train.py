@@ -19,7 +19,7 @@ from unnoise.cli.compose import CONF, check_command_line
 TINY_NET = "network.channels=8 network.multipliers=[1,1] network.blocks=1 network.head_size=null"
 TINY = (
     f"{TINY_NET} network.attention_resolutions=[] max_steps=2 batch_size=2 validation_images=2 "
-    "sampler=ddim sampler.steps=2 callbacks.samples.count=2 logger=none"
+    "sampler=ddim sampler.steps=2 callbacks.samples.count=2 sampler@callbacks.samples.sampler=ddim callbacks.samples.sampler.steps=2 logger=none"
 ).split()
 
 

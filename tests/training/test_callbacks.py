@@ -17,6 +17,9 @@ from unnoise.training.callbacks import ForwardProcess, SampleGrid
 from unnoise.training.launch import fit
 
 
+SDE = Sampler(DDIM(eta=1.0), steps=2)
+
+
 class Spy(Callback):
     """Keeps what each step gave, and the trained module."""
 
@@ -65,7 +68,7 @@ def test_gradient_norm_is_the_norm_before_clipping(tmp_path):
 
 def test_the_grid_shows_the_averaged_model_on_fixed_noise(tmp_path):
     spy, sampler = Spy(), Sampler(DDIM(), steps=3)
-    drawn = {"samples": SampleGrid(sampler, every=2, count=6), "spy": spy}
+    drawn = {"samples": SampleGrid(sampler, sampler, every=2, count=6), "spy": spy}
     fit(experiment(drawn, max_steps=4), {}, tmp_path, None)
     names = sorted(path.name for path in (tmp_path / "samples").glob("*"))
     assert names == ["denoising.gif", "step_00000002.png", "step_00000004.png"]
@@ -79,7 +82,7 @@ def test_the_grid_shows_the_averaged_model_on_fixed_noise(tmp_path):
 
 def test_pictures_and_validation_leave_the_training_stream_alone(tmp_path):
     with_pictures = {
-        "samples": SampleGrid(Sampler(DDIM(eta=1.0), steps=2), every=1, count=2),
+        "samples": SampleGrid(SDE, SDE, every=1, count=2),
         "forward": ForwardProcess(),
     }
     weights = []

@@ -16,6 +16,9 @@ from unnoise.training.launch import fit
 from unnoise.training.loggers import JsonLines
 
 
+QUICK = Sampler(DDIM(), steps=2)
+
+
 @pytest.fixture(autouse=True)
 def no_credentials(monkeypatch, tmp_path):
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
@@ -91,7 +94,7 @@ def test_wandb_offline_has_pictures_config_and_the_step_axis_after_a_resume(tmp_
     def offline(run_dir, name):
         return loggers.wandb(run_dir, name, mode="offline")
 
-    samples = {"samples": SampleGrid(Sampler(DDIM(), steps=2), every=2, count=2)}
+    samples = {"samples": SampleGrid(QUICK, QUICK, every=2, count=2)}
     config = {"data": {"size": 40, "nested": [1, 2]}, "seed": 0}
     fit(experiment(samples, logger=offline, max_steps=4), config, tmp_path, None)
     newest = checkpoints(tmp_path)[-1]

@@ -41,7 +41,7 @@ class TensorImages(Images):
 
     def read(self, indices: Tensor) -> Tensor:
         """Images ``indices`` (B,) as uint8 (B, C, H, W)."""
-        return self.images[indices]
+        return self.images.index_select(0, indices)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -110,9 +110,9 @@ class _Stream(Dataset[Batch]):
             order, flips = self._epoch(int(epoch))
             indices[here], mirrored[here] = order[places[here]], flips[places[here]]
         batch = _read(self.images, torch.from_numpy(indices), torch.from_numpy(positions))
-        if mirrored.any():
-            rows = torch.from_numpy(mirrored)
-            batch["image"][rows] = batch["image"][rows].flip(-1)
+        if self.flip:
+            pixels, rows = batch["image"].numpy(), mirrored.nonzero()[0]
+            pixels[rows] = pixels[rows, ..., ::-1]
         return batch
 
 
@@ -128,7 +128,7 @@ class _Split(Dataset[Batch]):
 
 
 def _read(images: Images, indices: Tensor, positions: Tensor) -> Batch:
-    batch = Batch(image=images.read(indices), label=images.labels[indices], position=positions)
+    batch = Batch(image=images.read(indices), label=images.labels.index_select(0, indices), position=positions)
     if images.captions is not None:
         batch["caption"] = [images.captions[i] for i in indices.tolist()]
     return batch

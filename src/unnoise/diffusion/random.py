@@ -21,15 +21,13 @@ _32_BITS = 0xFFFFFFFF
 
 def philox(counter: Tensor, key: tuple[int, int]) -> Tensor:
     """Ten Philox rounds: counter (4, …) of 32-bit words in int64 to as many random words."""
-    column = (2,) + (1,) * (counter.ndim - 1)
-    multiplier = torch.tensor(_MULTIPLIERS, device=counter.device).view(column)
-    even, odd = counter[0::2], counter[1::2]
+    a, b, c, d = counter
     for r in range(10):
-        words = [(key[i] + r * _KEY_INCREMENTS[i]) & _32_BITS for i in (0, 1)]
-        product = (multiplier * even).flip(0)  # wraps modulo 2^64, which keeps both halves right
-        round_key = torch.tensor(words, device=counter.device).view(column)
-        even, odd = ((product >> 32) & _32_BITS) ^ odd ^ round_key, product & _32_BITS
-    return torch.stack((even[0], odd[0], even[1], odd[1]))
+        key_a, key_c = ((key[i] + r * _KEY_INCREMENTS[i]) & _32_BITS for i in (0, 1))
+        p, q = a * _MULTIPLIERS[0], c * _MULTIPLIERS[1]  # modulo 2^64, which keeps both halves
+        a, b = ((q >> 32) & _32_BITS) ^ b ^ key_a, q & _32_BITS
+        c, d = ((p >> 32) & _32_BITS) ^ d ^ key_c, p & _32_BITS
+    return torch.stack((a, b, c, d))
 
 
 class Noise:

@@ -13,7 +13,6 @@ from lightning.pytorch.callbacks import ProgressBar
 from PIL import Image
 from pydantic import Field
 from torch import Tensor
-from torch.nn.utils import get_total_norm
 from tqdm.auto import tqdm
 
 from unnoise.diffusion.noise_level import NoiseLevel, diffuse
@@ -35,7 +34,6 @@ class TrainingMetrics(Callback):
     def __init__(self, every: Count = 50) -> None:
         self.every = every
         self._sums: Tensor | None = None
-        self._norm: Tensor | None = None
         self._seconds, self._images = 0.0, 0
 
     def on_train_batch_start(
@@ -44,24 +42,17 @@ class TrainingMetrics(Callback):
         """Start the clock."""
         self._started = time.perf_counter()
 
-    def on_before_optimizer_step(
-        self, trainer: Trainer, module: LightningModule, optimizer: Any
-    ) -> None:
-        """The gradient's norm before clipping, on steps that log it."""
-        if self._due(trainer.global_step + 1):
-            gradients = [p.grad for p in module.parameters() if p.grad is not None]
-            self._norm = get_total_norm(gradients)
-
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Add up; log when due."""
+        assert isinstance(module, DiffusionModule)
         self._images += len(outputs["u"]) * trainer.world_size
         quartile = (outputs["u"] * 4).long()
         terms = torch.stack((outputs["per_sample"], torch.ones_like(outputs["per_sample"])))
         sums = torch.zeros(2, 4, device=terms.device).index_add_(1, quartile, terms)
         self._sums = sums if self._sums is None else self._sums + sums
-        if self._norm is None:
+        if not self._due(trainer, batch_idx):
             self._seconds += time.perf_counter() - self._started
             return
         loss, count = trainer.strategy.reduce(self._sums, reduce_op="sum").tolist()
@@ -73,12 +64,12 @@ class TrainingMetrics(Callback):
                 for q in range(4)
                 if count[q]
             },
-            "train/gradient_norm": float(self._norm),
+            "train/gradient_norm": float(module.gradient_norm),
             "train/learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
             "train/images_per_second": self._images / self._seconds,
         }
         _log(trainer, metrics)
-        self._sums, self._norm, self._seconds, self._images = None, None, 0.0, 0
+        self._sums, self._seconds, self._images = None, 0.0, 0
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Log what validation found."""
@@ -91,8 +82,9 @@ class TrainingMetrics(Callback):
             },
         )
 
-    def _due(self, step: int) -> bool:
-        return step % self.every == 0 or step == 1
+    def _due(self, trainer: Trainer, batch_idx: int) -> bool:
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        return stepped and (trainer.global_step % self.every == 0 or trainer.global_step == 1)
 
 
 def _log(trainer: Trainer, metrics: dict[str, float]) -> None:
@@ -104,12 +96,15 @@ class SampleGrid(Callback):
     """Draws ``count`` pictures from the averaged model every ``every`` steps, and at the end.
 
     They go to ``<run>/samples``. The noise is the same each time, so the pictures can be watched
-    growing; classes take turns. At the end it also writes the denoising as an animation. Rank 0
-    draws; the others wait at their next step.
+    growing; classes take turns. ``sampler`` draws while the run goes on; at the end ``final`` draws
+    the last grid and an animation of the denoising. Rank 0 draws; the others wait at their next
+    step.
     """
 
-    def __init__(self, sampler: Sampler, every: Count = 1000, count: Count = 64) -> None:
-        self.sampler, self.every, self.count = sampler, every, count
+    def __init__(
+        self, sampler: Sampler, final: Sampler, every: Count = 1000, count: Count = 64
+    ) -> None:
+        self.sampler, self.final, self.every, self.count = sampler, final, every, count
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -118,18 +113,20 @@ class SampleGrid(Callback):
         step = trainer.global_step
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if stepped and step % self.every == 0 and step != trainer.max_steps:
-            self._draw(trainer, module, animate=False)
+            self._draw(trainer, module, self.sampler, animate=False)
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Draw the last grid, and the animation."""
-        self._draw(trainer, module, animate=True)
+        self._draw(trainer, module, self.final, animate=True)
 
-    def _draw(self, trainer: Trainer, module: LightningModule, animate: bool) -> None:
+    def _draw(
+        self, trainer: Trainer, module: LightningModule, sampler: Sampler, animate: bool
+    ) -> None:
         if not trainer.is_global_zero:
             return
         assert isinstance(module, DiffusionModule)
         model = module.ema.model
-        levels = model.schedule.grid(self.sampler.steps, self.sampler.spacing)
+        levels = model.schedule.grid(sampler.steps, sampler.spacing)
         shown = {levels[round(i * (len(levels) - 1) / 39)] for i in range(1, 40)}
         frames: list[Image.Image] = []
 
@@ -141,7 +138,7 @@ class SampleGrid(Callback):
         ids = torch.arange(self.count, device=module.device)
         with trainer.precision_plugin.forward_context():
             noise = Noise(module.seed, ids)
-            x = model.sample(self.sampler, noise, watch=watch if animate else None)
+            x = model.sample(sampler, noise, watch=watch if animate else None)
         path = _samples(trainer) / f"step_{trainer.global_step:08d}.png"
         grid(to_pixels(x)).save(path)
         log_picture(trainer.loggers, "samples", path, trainer.global_step)

@@ -1,6 +1,7 @@
 """The LightningModule: one training step of a diffusion model, and its average."""
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
@@ -36,6 +37,7 @@ class DiffusionModule(LightningModule):
         condition_dropout: probability that a sample's condition is replaced by the null one.
         warmup_steps: over which the learning rate rises from 0.
         lr_decay: "cosine" lets it fall to 0 at ``max_steps``.
+        gradient_clip: greatest norm of the gradient; None does not clip.
         max_steps: optimizer steps of the run.
         config: plain containers; goes into each checkpoint, to rebuild the model from.
     """
@@ -52,13 +54,16 @@ class DiffusionModule(LightningModule):
         condition_dropout: float = 0.0,
         warmup_steps: int = 0,
         lr_decay: Literal["constant", "cosine"] = "constant",
+        gradient_clip: float | None = None,
         config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.model, self.objective = model, objective
         self.ema = EMA(model, ema_decay)
         self.seed, self.condition_dropout, self.config = seed, condition_dropout, config
+        self.gradient_clip, self.gradient_norm = gradient_clip, torch.zeros(())
         self._make_optimizer = optimizer
+        self._trained = list(model.parameters())
         self._rate = warmup_steps, lr_decay, max_steps
         self._reseed = any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules())
 
@@ -90,11 +95,16 @@ class DiffusionModule(LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, and let the average follow: once an optimizer step, before any checkpoint."""
         super().optimizer_step(*args, **kwargs)
-        self.ema.update(self.model)
+        self.ema.update([*self._trained])
+
+    def configure_gradient_clipping(self, *args: Any, **kwargs: Any) -> None:
+        """Scale the gradient to a norm of at most ``gradient_clip``; keep what its norm was."""
+        limit = math.inf if self.gradient_clip is None else self.gradient_clip
+        self.gradient_norm = nn.utils.clip_grad_norm_(self._trained, limit)
 
     def configure_optimizers(self) -> Any:
         """The optimizer, and the learning rate as a factor of the step."""
-        optimizer = self._make_optimizer(self.model.parameters())
+        optimizer = self._make_optimizer(self._trained)
         schedule = LambdaLR(optimizer, lambda step: factor(step, *self._rate))
         return {
             "optimizer": optimizer,

@@ -23,6 +23,7 @@ class EMA(nn.Module, Generic[Model]):
     def __init__(self, model: Model, decay: float) -> None:
         super().__init__()
         self.model: Model = copy.deepcopy(model).requires_grad_(False)
+        self._parameters_of_copy: list[Tensor] = list(self.model.parameters())
         self.decay = decay
         self.register_buffer("updates", torch.tensor(0))
         self._count: int | None = None  # `updates` on the host, so that no step waits for the GPU
@@ -32,12 +33,11 @@ class EMA(nn.Module, Generic[Model]):
         return min(self.decay, (1 + t) / (10 + t))
 
     @torch.no_grad()
-    def update(self, model: Model) -> None:
-        """Follow ``model``, which has the parameters the copy was made of."""
+    def update(self, parameters: list[Tensor]) -> None:
+        """Follow the parameters of the model that the copy was made of, in their order."""
         if self._count is None:
             self._count = int(self.updates)
-        mine: list[Tensor] = list(self.model.parameters())
-        theirs: list[Tensor] = list(model.parameters())
-        torch._foreach_lerp_(mine, theirs, 1 - self.decay_at(self._count))
+        weight = 1 - self.decay_at(self._count)
+        torch._foreach_lerp_(self._parameters_of_copy, parameters, weight)
         self._count += 1
         self.updates.fill_(self._count)

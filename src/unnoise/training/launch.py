@@ -98,6 +98,7 @@ def fit(
         condition_dropout=experiment.condition_dropout,
         warmup_steps=experiment.warmup_steps,
         lr_decay=experiment.lr_decay,
+        gradient_clip=experiment.gradient_clip,
         config=config,
     )
     if experiment.compile:
@@ -122,7 +123,6 @@ def fit(
         max_epochs=-1,
         precision=lightning_precision(experiment.precision),
         accumulate_grad_batches=experiment.accumulate,
-        gradient_clip_val=experiment.gradient_clip,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
