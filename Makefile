@@ -8,7 +8,7 @@ train: .venv/ready  ## train the main experiment on the built-in sprites
 	$(BIN)/unnoise-train experiment=sprites
 
 test: .venv/ready  ## the test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 test-slow: .venv/ready  ## the tests that take longer
 	$(BIN)/python -m pytest -m slow
@@ -24,7 +24,7 @@ format: .venv/ready  ## format and fix what can be fixed
 	$(BIN)/ruff format .
 
 bench: .venv/ready  ## the benchmarks; tables and JSON in outputs/bench
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python tests/benchmarks/run.py
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "unnoise needs Python 3.11 or newer: make PYTHON=python3.12 …")'

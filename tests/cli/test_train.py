@@ -19,7 +19,8 @@ from unnoise.cli.compose import CONF, check_command_line
 TINY_NET = "network.channels=8 network.multipliers=[1,1] network.blocks=1 network.head_size=null"
 TINY = (
     f"{TINY_NET} network.attention_resolutions=[] max_steps=2 batch_size=2 validation_images=2 "
-    "sampler=ddim sampler.steps=2 callbacks.samples.count=2 sampler@callbacks.samples.sampler=ddim callbacks.samples.sampler.steps=2 logger=none"
+    "sampler=ddim sampler.steps=2 callbacks.samples.count=2 "
+    "callbacks.samples.sampler.steps=2 logger=none"
 ).split()
 
 
@@ -39,7 +40,7 @@ def command(monkeypatch, *arguments):
 
 def check(*overrides):
     config, found = check_command_line("train", list(overrides))
-    return [str(problem) for problem in found + train.check(config)]
+    return [str(problem) for batch in (found, *train.check(config)) for problem in batch]
 
 
 def options(group):
@@ -50,13 +51,25 @@ GROUPS = [f"{g.name}={o}" for g in CONF.iterdir() if g.is_dir() and g.name != "h
           for o in options(g.name)]  # fmt: skip
 
 
+OWN_FILES = {
+    "data=image_folder": ["data.root=pictures"],
+    "data=sprite_sheet": ["data.root=pictures/1.png"],
+    "data=sprites_file": ["data.root=pictures"],
+    "data=hugging_face": ["data.name=pictures"],
+}
+
+
 @pytest.mark.parametrize("choice", sorted(GROUPS))
 def test_every_option_of_every_group_is_right(choice, monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    extra = ["data.root=.", "data.image_size=16"] if choice == "data=image_folder" else []
-    if "folder" in choice or "sheet" in choice or "file" in choice:
-        pytest.skip("needs the user's own files: tested with the sources")
-    assert check(choice, *extra) == []
+    extra = ["batch_size=2"] if choice in OWN_FILES else []
+    for k in range(40):
+        folder = tmp_path / "pictures"
+        folder.mkdir(exist_ok=True)
+        Image.new("RGB", (40, 40), (k, 0, 0)).save(folder / f"{k}.png")
+    for name in ("sprites_1788_16x16.npy", "sprite_labels_nc_1788_16x16.npy"):
+        (folder / name).touch()
+    assert check(choice, *extra, *OWN_FILES.get(choice, [])) == []
 
 
 EXPERIMENTS = options("experiment")
@@ -126,14 +139,16 @@ def test_a_schedule_that_does_not_reach_noise_is_a_warning(monkeypatch, capsys):
 
 
 def test_all_mistakes_are_told_at_once_and_nothing_is_run(monkeypatch, capsys, tmp_path):
-    mistakes = ["network.chanels=8", "seed=-1", "schedule.T=x", "precision=f8", "smapler=ddim"]
+    mistakes = ["network.chanels=8", "seed=-1", "schedule.T=x", "precision=f8", "smapler=ddim",
+                "trainer.num_nodes=x",]  # fmt: skip
     with pytest.raises(SystemExit) as stop:
         command(monkeypatch, *mistakes)
     assert stop.value.code == 2
     told = capsys.readouterr().err
-    for key in ("network.chanels", "seed", "schedule.T", "precision", "smapler"):
+    keys = ("network.chanels", "seed", "schedule.T", "precision", "smapler", "trainer.num_nodes")
+    for key in keys:
         assert f"\n  {key}" in told
-    assert told.startswith("5 problems in the configuration; nothing was run:")
+    assert sum(line.startswith("  ") for line in told.splitlines()) == len(keys)
     assert not (tmp_path / "outputs").exists()
 
 
@@ -148,6 +163,13 @@ def test_mistakes_in_a_users_own_file_are_told(monkeypatch, capsys, tmp_path):
     told = capsys.readouterr().err
     assert "max_stepz  unknown key; did you mean 'max_steps'?" in told
     assert "seed       'one' is not a whole number" in told
+
+
+def test_a_primary_config_of_ones_own(monkeypatch, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "run.yaml").write_text("defaults: [train, _self_]\nname: own\n")
+    command(monkeypatch, "--config-dir", "mine", "--config-name", "run", *TINY)
+    assert len(list((tmp_path / "outputs" / "own").iterdir())) == 1
 
 
 def test_a_sweep_trains_every_combination_in_its_own_directory(monkeypatch, tmp_path):
@@ -165,8 +187,61 @@ def test_resume_finds_the_run_whatever_does_not_change_it(monkeypatch, tmp_path,
     assert "resuming outputs/sprites/" in capsys.readouterr().out
     assert len(list((tmp_path / "outputs" / "sprites").iterdir())) == 1
     command(monkeypatch, *TINY, "resume=true", "seed=5")
-    assert "no earlier run of this configuration" in capsys.readouterr().out
+    assert "no checkpoint of an earlier run" in capsys.readouterr().out
     assert len(list((tmp_path / "outputs" / "sprites").iterdir())) == 2
+
+
+def test_resume_takes_the_newest_run_that_has_a_checkpoint(monkeypatch, tmp_path, capsys):
+    command(monkeypatch, *TINY)
+    (run,) = (tmp_path / "outputs" / "sprites").iterdir()
+    (run.parent / f"9999-01-01_00-00-00_{run.name[-8:]}").mkdir()  # killed before its first
+    command(monkeypatch, *TINY, "resume=true")
+    assert f"resuming outputs/sprites/{run.name} at step 2" in capsys.readouterr().out
+
+
+def test_a_certain_run_goes_on_to_more_steps(monkeypatch, tmp_path):
+    command(monkeypatch, *TINY)
+    (run,) = (tmp_path / "outputs" / "sprites").iterdir()
+    command(monkeypatch, *TINY, f"resume={run}", "max_steps=4")
+    assert (run / "checkpoints" / "step_00000004.ckpt").exists()
+    assert "max_steps: 4" in (run / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["resume=nowhere"], "resume: there is no run or checkpoint nowhere"),
+        (["resume={run}/checkpoints/step_00000002.ckpt"], "is not a run directory"),
+        (["resume={run}", "schedule.T=500"], "schedule.T: is 500, but"),
+        (["resume={run}", "prediction=v"], "prediction._target_: is"),
+        (["schedule.T=40", "sampler.steps=9"], "callbacks.samples.sampler.steps: 50 steps asked"),
+        (["+trainer.max_epochs=3"], "trainer.max_epochs: is set from the key max_steps"),
+        (["precision=fp16"], "optimizer.fused: must be false with precision=fp16"),
+    ],
+    ids=str,
+)
+def test_what_would_end_or_falsify_a_run_is_told_before(overrides, told, monkeypatch, tmp_path):
+    base = [o for o in TINY if "callbacks.samples.sampler.steps" not in o]
+    if "{run}" in overrides[0]:
+        command(monkeypatch, *TINY)
+        (run,) = (tmp_path / "outputs" / "sprites").iterdir()
+        overrides = [o.format(run=run) for o in overrides]
+        base = TINY
+    found = check(*base, *overrides)
+    assert any(told in problem for problem in found), found
+
+
+def test_missing_files_are_told_without_a_traceback(monkeypatch, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setattr("unnoise.data.classics.fetch", lambda urls, path, digest: _offline(path))
+    with pytest.raises(SystemExit) as stop:
+        command(monkeypatch, *TINY, "data=mnist", "data.root=empty")
+    assert stop.value.code == 2
+    assert "data: put train-images-idx3-ubyte.gz there" in capsys.readouterr().err
+
+
+def _offline(path):
+    raise FileNotFoundError(f"put {path.name} there")
 
 
 def test_class_condition_trains_and_draws(monkeypatch, tmp_path):

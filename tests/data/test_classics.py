@@ -31,7 +31,7 @@ def write_idx(folder: Path, zipped: bool = True) -> None:
             path, raw = folder / f"{prefix}-{name}-ubyte", idx(array)
             if zipped:
                 path = path.with_name(path.name + ".gz")
-            path.write_bytes(gzip.compress(raw) if zipped else raw)
+            path.write_bytes(gzip.compress(raw, mtime=0) if zipped else raw)
 
 
 def cifar_record(labels: list[int], seed: int) -> bytes:
@@ -221,7 +221,7 @@ def test_images_without_their_files(tmp_path, source):
         ("train-images-idx3-ubyte", idx(DIGITS["train"][:, :27]), r"not \(28, 28\)"),
         ("train-labels-idx1-ubyte", idx(KINDS["train"][:6]), "7 images, but .* 6 labels"),
         ("train-labels-idx1-ubyte", idx(np.full(7, 10, np.uint8)), "label 10, but only 10 classes"),
-        ("train-labels-idx1-ubyte.gz", gzip.compress(idx(KINDS["train"]))[:-9], "damaged"),
+        ("train-labels-idx1-ubyte.gz", gzip.compress(idx(KINDS["train"]), mtime=0)[:-9], "damaged"),
         ("train-labels-idx1-ubyte.gz", b"<html>", "damaged"),
     ],
 )

@@ -1,11 +1,14 @@
 """What a run tells: numbers that are right, pictures that are the averaged model's."""
 
 import json
+import time
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from lightning import Callback
+from lightning.pytorch.loggers.logger import DummyLogger
 from PIL import Image
 from tiny import experiment
 
@@ -15,7 +18,6 @@ from unnoise.model import DiffusionModel
 from unnoise.pictures import grid, to_pixels
 from unnoise.training.callbacks import ForwardProcess, SampleGrid
 from unnoise.training.launch import fit
-
 
 SDE = Sampler(DDIM(eta=1.0), steps=2)
 
@@ -114,3 +116,32 @@ def test_a_network_that_is_unsaid_starts_at_loss_one(tmp_path):
     fit(experiment({"spy": spy}, max_steps=1, batch_size=40), {}, tmp_path, None)
     n = 40 * 3 * 16 * 16
     assert abs(spy.outputs[0]["loss"].item() - 1) < 4 * (2 / n) ** 0.5
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
+    sgd = partial(torch.optim.SGD, lr=1e30)
+    broken = experiment(optimizer=sgd, gradient_clip=None, warmup_steps=0)
+    with pytest.raises(FloatingPointError, match=r"the loss is (nan|inf) in the 2 steps to step 2"):
+        fit(broken, {}, tmp_path, None)
+
+
+def test_a_dashboard_that_fails_is_left_and_the_run_goes_on(tmp_path):
+    class Broken(DummyLogger):
+        def log_metrics(self, metrics, step=None):
+            raise OSError("no route to host")
+
+    with pytest.warns(UserWarning, match=r"Broken failed .no route to host. and is left out"):
+        fit(experiment(logger=lambda run_dir, name: [Broken()]), {}, tmp_path, None)
+    assert [row["step"] for row in rows(tmp_path) if "train/loss" in row] == [1, 2, 4, 6, 8, 10]
+
+
+def test_images_per_second_count_reading(tmp_path):
+    class Slow(Callback):
+        def on_train_start(self, trainer, module):
+            images = trainer.datamodule.train_images
+            read = images.read
+            images.read = lambda indices: (time.sleep(0.05), read(indices))[1]
+
+    fit(experiment({"slow": Slow()}, max_steps=8), {}, tmp_path, None)
+    rates = [row["train/images_per_second"] for row in rows(tmp_path) if "train/loss" in row]
+    assert max(rates[1:]) < 8 / 0.05

@@ -15,7 +15,6 @@ from unnoise.training.checkpoints import checkpoints
 from unnoise.training.launch import fit
 from unnoise.training.loggers import JsonLines
 
-
 QUICK = Sampler(DDIM(), steps=2)
 
 

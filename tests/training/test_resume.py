@@ -1,6 +1,8 @@
 """A run that was killed and resumed is the run that was not, bit for bit."""
 
 import json
+import os
+import signal
 from functools import partial
 
 import pytest
@@ -83,6 +85,7 @@ def test_killed_anywhere(tmp_path, hook, n):
     fit(experiment(), {}, tmp_path / "a", None)
     kill_and_resume(tmp_path, hook, n)
     assert_same_run(tmp_path / "a", tmp_path / "b")
+    assert losses(tmp_path / "a") == losses(tmp_path / "b")
 
 
 @pytest.mark.parametrize(
@@ -111,27 +114,39 @@ def test_checkpoint_at_the_very_end_of_an_epoch_with_workers(tmp_path):
 
 
 def test_crash_during_validation_leaves_weights_as_they_were(tmp_path):
-    changes = {
-        "trainer": _trainer(val_check_interval=3),
-    }
+    changes = {"validate_every": 3}
     fit(experiment(**changes), {}, tmp_path / "a", None)
     kill_and_resume(tmp_path, "validation", 2, **changes)
     assert_same_run(tmp_path / "a", tmp_path / "b")
 
 
-def test_interrupt_in_the_middle_of_an_accumulation_saves_and_resumes(tmp_path):
-    class Interrupt(Kill):
-        def _count(self, hook):
-            try:
-                super()._count(hook)
-            except Killed:
-                raise KeyboardInterrupt from None
+class Interrupt(Kill):
+    """Sends a signal where Kill would end the run."""
 
+    def __init__(self, number, hook, n):
+        super().__init__(hook, n)
+        self.number = number
+
+    def _count(self, hook):
+        try:
+            super()._count(hook)
+        except Killed:
+            os.kill(os.getpid(), self.number)
+
+
+# with accumulate=2: batches 9 and 10 are step 5, and 11 begins step 6
+@pytest.mark.parametrize(("hook", "n"), [("before", 11), ("step", 5), ("before", 10)])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_at_a_whole_step_and_the_run_resumes(tmp_path, number, hook, n):
+    before = signal.getsignal(number)
     fit(experiment(accumulate=2), {}, tmp_path / "a", None)
-    with pytest.raises(SystemExit):  # how Lightning ends on Ctrl-C
-        fit(experiment({"kill": Interrupt("before", 12)}, accumulate=2), {}, tmp_path / "b", None)
+    interrupted = experiment({"stop": Interrupt(number, hook, n)}, accumulate=2)
+    with pytest.raises(SystemExit) as stop:
+        fit(interrupted, {}, tmp_path / "b", None)
+    assert stop.value.code == 128 + number
     newest = checkpoints(tmp_path / "b")[-1]
     assert newest.name == "step_00000005.ckpt"
+    assert signal.getsignal(number) == before
     fit(experiment(accumulate=2), {}, tmp_path / "b", newest)
     assert_same_run(tmp_path / "a", tmp_path / "b")
 
@@ -167,8 +182,3 @@ def test_the_last_step_always_has_a_checkpoint(tmp_path):
     assert [path.name for path in checkpoints(tmp_path)] == [
         f"step_{step:08d}.ckpt" for step in (4, 6, 7)
     ]
-
-
-def _trainer(**changes):
-    made = experiment().trainer
-    return type(made)(made.func, **(made.keywords | changes))

@@ -14,7 +14,7 @@ from unnoise.networks.conditioning import ClassConditioner
 from unnoise.networks.unet import UNet
 from unnoise.training.callbacks import TrainingMetrics
 from unnoise.training.checkpoints import Checkpoints
-from unnoise.training.launch import Experiment
+from unnoise.training.experiment import Experiment
 from unnoise.training.loggers import none
 
 
@@ -48,7 +48,7 @@ def experiment(callbacks=None, dropout=0.0, conditional=False, **changes):
             **(callbacks or {}),
         },
         "logger": none,
-        "trainer": partial(Trainer, accelerator="cpu", devices=1, val_check_interval=1000),
+        "trainer": partial(Trainer, accelerator="cpu", devices=1),
         "seed": 0,
         "max_steps": 10,
         "batch_size": 8,
@@ -57,6 +57,7 @@ def experiment(callbacks=None, dropout=0.0, conditional=False, **changes):
         "compile": False,
         "flip": True,
         "workers": 0,
+        "validate_every": 1000,
         "validation_images": 8,
         "warmup_steps": 3,
         "lr_decay": "cosine",

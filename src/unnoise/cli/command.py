@@ -1,7 +1,8 @@
 """What the commands share: check everything the user typed, then hand over to Hydra."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any
 
 import hydra
@@ -13,33 +14,41 @@ from omegaconf import DictConfig, OmegaConf
 from unnoise.cli.compose import CONF, check_command_line
 from unnoise.cli.config import ConfigError, Problem, report
 
-Check = Callable[[dict[str, Any]], list[Problem]]
+Check = Callable[[dict[str, Any]], Iterable[list[Problem]]]
 Job = Callable[[dict[str, Any]], None]
 
 
 def run(config_name: str, check: Check, job: Job) -> None:
     """Compose ``conf/<config_name>.yaml`` with the command line, check it whole, and run the job.
 
-    All problems are printed at once and end the process with status 2 before anything is run.
-    Under --multirun each job's own configuration is checked again.
+    All problems are printed, as soon as ``check`` gives them, and end the process with status 2
+    before anything is run. Under --multirun each job's own configuration is checked again.
     """
     arguments = get_args_parser().parse_args()
     config_name = arguments.config_name or config_name
+    if arguments.config_path:
+        sys.exit("--config-path would hide the shipped configs: use --config-dir, which adds yours")
     if not _only_asks(arguments):
         config, found = check_command_line(
             config_name, arguments.overrides, [arguments.config_dir] if arguments.config_dir else []
         )
-        _stop_if_wrong(found + ([] if config is None else check(config)))
+        _stop_if_wrong(chain([found], [] if config is None else check(config)))
 
     def task(node: DictConfig) -> None:
         plain = OmegaConf.to_container(node, resolve=True)
         assert isinstance(plain, dict)
         config = {str(key): value for key, value in plain.items()}
         if HydraConfig.get().mode == RunMode.MULTIRUN:
-            errors = [p for p in check(config) if p.severity == "error"]
+            errors = [p for found in check(config) for p in found if p.severity == "error"]
             if errors:
                 raise ConfigError(report(errors))
-        job(config)
+            job(config)
+            return
+        try:
+            job(config)
+        except ConfigError as error:
+            print(error, file=sys.stderr)
+            sys.exit(2)
 
     hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
 
@@ -50,8 +59,11 @@ def _only_asks(arguments: Any) -> bool:
     return any(getattr(arguments, question) for question in questions)
 
 
-def _stop_if_wrong(found: Sequence[Problem]) -> None:
-    if found:
-        print(report(found), file=sys.stderr)
-    if any(problem.severity == "error" for problem in found):
+def _stop_if_wrong(batches: Iterable[list[Problem]]) -> None:
+    wrong = False
+    for found in batches:
+        if found:
+            print(report(found), file=sys.stderr, flush=True)
+        wrong |= any(problem.severity == "error" for problem in found)
+    if wrong:
         sys.exit(2)

@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
-from hydra import compose, initialize_config_dir
+from hydra import compose
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException, MissingConfigException
+from hydra.version import setbase
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import (
     InterpolationKeyError,
@@ -51,22 +55,30 @@ def check_command_line(
         for folder in config_dirs
         if not Path(folder).is_dir()
     ]
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        composer = _Composer(config_name, [d for d in config_dirs if Path(d).is_dir()])
+    searched = create_config_search_path(str(CONF))
+    for folder in filter(os.path.isdir, config_dirs):
+        path = f"file://{Path(folder).resolve()}"
+        searched.prepend("command-line", path, anchor=SearchPathQuery(provider="schema"))
+    setbase("1.3")
+    Hydra.create_main_hydra2("unnoise", searched)
+    try:
+        composer = _Composer(config_name)
         try:
             config = composer.run(overrides)
         except _FAULTS as error:  # not the overrides' fault
             config = None
             composer.found.append(composer.broken(error))
+    finally:
+        GlobalHydra.instance().clear()
     return config, found + composer.found
 
 
 class _Composer:
     """Adds overrides one after the other to those accepted so far."""
 
-    def __init__(self, config_name: str, config_dirs: Sequence[str | Path]) -> None:
+    def __init__(self, config_name: str) -> None:
         self.config_name = config_name
-        self.folders = [f"file://{Path(folder).resolve()}" for folder in config_dirs]
+        self.folders: list[str] = []  # of the user's own hydra.searchpath
         self.found: list[Problem] = []
         self.accepted: list[str] = []
         self.loader = GlobalHydra.instance().config_loader()

@@ -21,11 +21,10 @@ from typing import Any, Literal
 CLASSES_FROM = tuple(
     f"unnoise.{wing}" for wing in ("data", "networks", "diffusion", "training", "evaluation")
 )
-FUNCTIONS_FROM = (  # those that write and fetch nothing when called
+FUNCTIONS_FROM = (
     "unnoise.networks",
     "unnoise.diffusion",
     "unnoise.training.loggers",
-    "unnoise.training.learning_rate",
 )
 EXTERNAL = (
     "torch.optim.Adam",
@@ -66,6 +65,10 @@ class Problem:
     key: str
     message: str
     severity: Literal["error", "warning"] = "error"
+
+    def __post_init__(self) -> None:
+        if not self.key.isprintable():
+            object.__setattr__(self, "key", self.key.encode("unicode_escape").decode())
 
     def __str__(self) -> str:
         return f"{self.key}: {self.message}"

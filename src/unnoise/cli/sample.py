@@ -1,17 +1,20 @@
 """unnoise-sample: draw pictures from a trained model."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 from pydantic import Field
 
 from unnoise.cli.command import run as run_command
-from unnoise.cli.config import Problem, instantiate
+from unnoise.cli.config import ConfigError, Problem, instantiate
 from unnoise.cli.preflight import construction_problems, problems
 from unnoise.diffusion.samplers import Sampler
 
@@ -42,7 +45,7 @@ def main() -> None:
     run_command("sample", check, draw)
 
 
-def check(config: dict[str, Any]) -> list[Problem]:
+def check(config: dict[str, Any]) -> Iterator[list[Problem]]:
     """All that is wrong with a request, short of what only the checkpoint can tell."""
     from unnoise.api import find_checkpoint
 
@@ -54,7 +57,13 @@ def check(config: dict[str, Any]) -> list[Problem]:
             find_checkpoint(Path(config["run"]))
         except FileNotFoundError as error:
             found.append(Problem("run", str(error)))
-    return found
+    if not any(problem.key == "device" for problem in found):
+        try:
+            torch.empty(0, device="cpu" if config["device"] == "auto" else config["device"])
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            found.append(Problem("device", f"{config['device']} cannot be used here: {reason}"))
+    yield found
 
 
 def draw(config: dict[str, Any]) -> None:
@@ -63,35 +72,36 @@ def draw(config: dict[str, Any]) -> None:
 
     request = Request(**{key: instantiate(value) for key, value in config.items()})
     started = time.monotonic()
-    trained = load(request.run, averaged=request.averaged, device=request.device)
-    pictures = trained.sample(
-        request.n,
-        sampler=request.sampler,
-        steps=request.steps,
-        seed=request.seed,
-        first=request.first,
-        labels=request.labels,
-        batch_size=request.batch_size,
-        progress=True,
-    )
-    sampler = config["sampler"] or trained.config["sampler"]
-    kind = sampler["stepper"]["_target_"].rpartition(".")[2].lower()
-    steps = request.steps or sampler["steps"] or "all"
-    weights = "" if request.averaged else "_last-weights"
-    run_dir = trained.checkpoint.parent.parent
-    out = Path(request.out or run_dir / "drawn" / f"{kind}-{steps}_seed{request.seed}{weights}")
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        trained = load(request.run, averaged=request.averaged, device=request.device)
+        sampler = config["sampler"] or trained.config["sampler"]
+        about = {
+            "checkpoint": str(trained.checkpoint),
+            "sampler": sampler,
+            **{k: config[k] for k in ("n", "first", "seed", "steps", "labels", "averaged")},
+        }
+        kind = sampler["stepper"]["_target_"].rpartition(".")[2].lower()
+        steps = request.steps or sampler["steps"] or "all"
+        out = Path(request.out or _folder(trained.checkpoint, f"{kind}-{steps}", about))
+        out.mkdir(parents=True, exist_ok=True)
+        pictures = trained.sample(
+            request.n,
+            sampler=request.sampler,
+            steps=request.steps,
+            seed=request.seed,
+            first=request.first,
+            labels=request.labels,
+            batch_size=request.batch_size,
+            progress=True,
+        )
+    except ValueError as error:  # what only the checkpoint could tell
+        raise ConfigError(str(error)) from error
     pictures.grid().save(out / "grid.png")
     np.savez_compressed(out / "images.npz", arr_0=pictures.nhwc())
     if request.singles:
         (out / "images").mkdir(exist_ok=True)
         for number, image in enumerate(pictures.images(), request.first):
             image.save(out / "images" / f"{number:06d}.png")
-    about = {
-        "checkpoint": str(trained.checkpoint),
-        "sampler": sampler,
-        **{k: config[k] for k in ("n", "first", "seed", "steps", "labels", "averaged")},
-    }
     (out / "about.json").write_text(json.dumps(about, indent=2) + "\n")
     print(
         f"{len(pictures)} pictures in {time.monotonic() - started:.0f} s, by {kind}, {steps} steps"
@@ -99,3 +109,10 @@ def draw(config: dict[str, Any]) -> None:
     for name, file in (("grid", "grid.png"), ("array", "images.npz"), ("singles", "images")):
         if (out / file).exists():
             print(f"  {name:<8} {os.path.relpath(out / file)}")
+
+
+def _folder(checkpoint: Path, kind: str, about: dict[str, Any]) -> Path:
+    """A folder of its own for each request: in the run, or here for a file from elsewhere."""
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
+    home = checkpoint.parents[1] if checkpoint.parent.name == "checkpoints" else Path()
+    return home / "drawn" / f"{kind}_{digest}"

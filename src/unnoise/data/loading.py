@@ -128,7 +128,9 @@ class _Split(Dataset[Batch]):
 
 
 def _read(images: Images, indices: Tensor, positions: Tensor) -> Batch:
-    batch = Batch(image=images.read(indices), label=images.labels.index_select(0, indices), position=positions)
+    batch = Batch(
+        image=images.read(indices), label=images.labels.index_select(0, indices), position=positions
+    )
     if images.captions is not None:
         batch["caption"] = [images.captions[i] for i in indices.tolist()]
     return batch

@@ -3,6 +3,7 @@
 None of these touches the training stream: they read, and draw with their own noise.
 """
 
+import math
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +21,7 @@ from unnoise.diffusion.random import Noise
 from unnoise.diffusion.samplers import Sampler
 from unnoise.pictures import grid, save_gif, to_pixels, to_signal
 from unnoise.training.diffusion_module import DiffusionModule
-from unnoise.training.loggers import JsonLines, log_picture
+from unnoise.training.loggers import JsonLines, log_metrics, log_picture
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -28,7 +29,11 @@ Count = Annotated[int, Field(ge=1)]
 class TrainingMetrics(Callback):
     """Every ``every`` steps: mean loss, in all and by quartile of t, gradient norm, rate, speed.
 
-    Means are over the steps since the last line. ``images/s`` leaves out validation and pictures.
+    Means are over the steps since the last line. Images a second count reading, but neither
+    validation nor drawing.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
     """
 
     def __init__(self, every: Count = 50) -> None:
@@ -39,8 +44,9 @@ class TrainingMetrics(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Start the clock."""
-        self._started = time.perf_counter()
+        """Start the clock: when the batch before was done, and this one began to be read."""
+        assert isinstance(module, DiffusionModule)
+        self._started = module.idle_since or time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -57,6 +63,11 @@ class TrainingMetrics(Callback):
             return
         loss, count = trainer.strategy.reduce(self._sums, reduce_op="sum").tolist()
         self._seconds += time.perf_counter() - self._started
+        if not math.isfinite(sum(loss)):
+            raise FloatingPointError(
+                f"the loss is {sum(loss)} in the {self.every} steps to step {trainer.global_step}: "
+                "lower optimizer.lr, or set gradient_clip"
+            )
         metrics = {
             "train/loss": sum(loss) / sum(count),
             **{
@@ -68,12 +79,14 @@ class TrainingMetrics(Callback):
             "train/learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
             "train/images_per_second": self._images / self._seconds,
         }
-        _log(trainer, metrics)
+        log_metrics(trainer, metrics)
         self._sums, self._seconds, self._images = None, 0.0, 0
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Log what validation found."""
-        _log(
+        """Log what validation found; its time does not count."""
+        assert isinstance(module, DiffusionModule)
+        module.idle_since = time.perf_counter()
+        log_metrics(
             trainer,
             {
                 k: float(v)
@@ -85,11 +98,6 @@ class TrainingMetrics(Callback):
     def _due(self, trainer: Trainer, batch_idx: int) -> bool:
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         return stepped and (trainer.global_step % self.every == 0 or trainer.global_step == 1)
-
-
-def _log(trainer: Trainer, metrics: dict[str, float]) -> None:
-    for logger in trainer.loggers:
-        logger.log_metrics(metrics, trainer.global_step)
 
 
 class SampleGrid(Callback):
@@ -141,11 +149,11 @@ class SampleGrid(Callback):
             x = model.sample(sampler, noise, watch=watch if animate else None)
         path = _samples(trainer) / f"step_{trainer.global_step:08d}.png"
         grid(to_pixels(x)).save(path)
-        log_picture(trainer.loggers, "samples", path, trainer.global_step)
+        log_picture(trainer, "samples", path)
         if animate:
             path = _samples(trainer) / "denoising.gif"
             save_gif(frames, path)
-            log_picture(trainer.loggers, "denoising", path, trainer.global_step)
+            log_picture(trainer, "denoising", path)
 
 
 class ForwardProcess(Callback):
@@ -164,11 +172,13 @@ class ForwardProcess(Callback):
         ids = torch.arange(min(self.pictures, len(images)))
         x0 = to_signal(images.read(ids))
         eps = Noise(module.seed, ids).normal("eps", x0.shape[1:])
-        steps = module.model.schedule.grid(self.levels - 1, "uniform")
+        schedule = module.model.schedule
+        most = len(schedule.grid(None, "uniform")) - 1
+        steps = schedule.grid(min(self.levels - 1, most), "uniform")
         columns = [diffuse(x0, eps, level) for level in reversed(steps)]
         rows = torch.stack(columns, dim=1).flatten(0, 1)
-        grid(to_pixels(rows), columns=self.levels, width=960).save(path)
-        log_picture(trainer.loggers, "forward_process", path, trainer.global_step)
+        grid(to_pixels(rows), columns=len(steps), width=960).save(path)
+        log_picture(trainer, "forward_process", path)
 
 
 def _samples(trainer: Trainer) -> Path:

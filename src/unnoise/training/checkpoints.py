@@ -1,14 +1,20 @@
 """Checkpoints: written so that a file under its final name is always whole."""
 
 import os
+import signal
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from pydantic import Field
+
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
@@ -42,7 +48,8 @@ def write_durably(path: Path, write: Callable[[Path], object]) -> None:
 class Checkpoints(Callback):
     """Saves to ``<run>/checkpoints`` every ``every`` optimizer steps and at the end.
 
-    The last ``keep`` stay.
+    The last ``keep`` stay. On SIGINT (Ctrl-C) and SIGTERM it saves after the step under way and
+    ends the process with status 130 or 143; a second signal ends it at once.
     """
 
     def __init__(
@@ -50,24 +57,48 @@ class Checkpoints(Callback):
     ) -> None:
         self.every, self.keep = every, keep
         self._saved = -1
+        self._signal: int | None = None
+        self._handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """What a resumed run starts from is saved already."""
-        self._saved = trainer.global_step
+        """What a resumed run starts from is saved already; from now on signals wait for a step."""
+        self._saved, self._signal = trainer.global_step, None
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = {s: signal.signal(s, self._on_signal) for s in _STOPPING}
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save when a step that is due, or the last, has just been taken."""
-        if trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps:
+        """Save when a step that is due, or the last, has just been taken, or a signal came."""
+        stop = self._signal is not None
+        if trainer.world_size > 1:  # all ranks stop after the same step
+            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
+        last = trainer.global_step == trainer.max_steps
+        if trainer.global_step % self.every == 0 or last or stop:
             self._save(trainer)
+        if stop:
+            sys.exit(128 + (self._signal or signal.SIGTERM))
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Give the signals back."""
+        self._release()
 
     def on_exception(
         self, trainer: Trainer, module: LightningModule, exception: BaseException
     ) -> None:
-        """Ctrl-C loses nothing."""
-        if isinstance(exception, KeyboardInterrupt):
-            self._save(trainer)
+        """Give the signals back."""
+        self._release()
+
+    def _release(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        """Stop after the step that is under way; a second signal stops at once."""
+        if self._signal is not None:
+            sys.exit(128 + number)
+        self._signal = number
 
     def on_load_checkpoint(
         self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]

@@ -2,13 +2,12 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable
+import time
 from typing import Any, Literal
 
 import torch
 from lightning import LightningModule
 from torch import Tensor, nn
-from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from unnoise.data.loading import Batch
@@ -16,9 +15,7 @@ from unnoise.diffusion.objectives import Objective
 from unnoise.diffusion.random import Noise
 from unnoise.model import DiffusionModel
 from unnoise.training.ema import EMA
-from unnoise.training.learning_rate import factor
-
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+from unnoise.training.optimization import OptimizerFactory, factor
 
 
 class DiffusionModule(LightningModule):
@@ -62,6 +59,7 @@ class DiffusionModule(LightningModule):
         self.ema = EMA(model, ema_decay)
         self.seed, self.condition_dropout, self.config = seed, condition_dropout, config
         self.gradient_clip, self.gradient_norm = gradient_clip, torch.zeros(())
+        self.idle_since: float | None = None
         self._make_optimizer = optimizer
         self._trained = list(model.parameters())
         self._rate = warmup_steps, lr_decay, max_steps
@@ -80,8 +78,14 @@ class DiffusionModule(LightningModule):
             "u": loss.u,
         }
 
+    def on_train_batch_end(self, *args: Any) -> None:
+        """Callbacks have had their turn: from here on the next batch is read."""
+        self.idle_since = time.perf_counter()
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The loss of the averaged model, on noise and times that are the same at every call."""
+        if not len(batch["position"]):  # a rank's share of the last batch can be empty
+            return
         noise = Noise(_hash(self.seed, "validation"), batch["position"])
         loss = self.ema.model.loss(self.objective, batch, noise)
         self.log(

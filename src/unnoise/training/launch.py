@@ -7,24 +7,13 @@ import platform
 import subprocess
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from lightning import Callback, Trainer
-from pydantic import Field
-from torch import nn
+from lightning import Trainer
 
-from unnoise.data.loading import ImageSource
-from unnoise.diffusion.denoiser import Denoiser, Prediction
-from unnoise.diffusion.objectives import Objective
-from unnoise.diffusion.samplers import Sampler
-from unnoise.diffusion.schedules import NoiseSchedule
-from unnoise.model import DiffusionModel
-from unnoise.networks.conditioning import Conditioner
 from unnoise.training.callbacks import Progress
 from unnoise.training.checkpoints import (
     DurableCheckpointIO,
@@ -33,50 +22,9 @@ from unnoise.training.checkpoints import (
     write_durably,
 )
 from unnoise.training.data_module import ImageDataModule
-from unnoise.training.diffusion_module import DiffusionModule, OptimizerFactory
+from unnoise.training.diffusion_module import DiffusionModule
+from unnoise.training.experiment import Experiment
 from unnoise.training.loggers import JsonLines, close
-
-Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Experiment:
-    """What a run is made of: one field for each key of ``conf/train.yaml``."""
-
-    name: str
-    data: ImageSource
-    network: nn.Module
-    schedule: NoiseSchedule
-    prediction: Prediction
-    objective: Objective
-    sampler: Sampler
-    conditioning: Conditioner | None
-    optimizer: OptimizerFactory
-    callbacks: dict[str, Callback]
-    logger: Callable[..., Any]
-    trainer: Callable[..., Trainer]
-    seed: Annotated[int, Field(ge=0)]
-    max_steps: Count
-    batch_size: Count
-    accumulate: Count
-    precision: Literal["auto", "fp32", "bf16", "fp16"]
-    compile: bool
-    flip: bool
-    workers: Annotated[int, Field(ge=0)]
-    validation_images: Count
-    warmup_steps: Annotated[int, Field(ge=0)]
-    lr_decay: Literal["constant", "cosine"]
-    gradient_clip: Annotated[float, Field(gt=0)] | None
-    ema_decay: Annotated[float, Field(ge=0, lt=1)]
-    condition_dropout: Share
-    resume: bool | str
-
-    def model(self) -> DiffusionModel:
-        """The denoiser with its schedule and conditioner."""
-        shape = (self.data.channels, self.data.image_size, self.data.image_size)
-        denoiser = Denoiser(self.network, self.prediction)
-        return DiffusionModel(denoiser, self.schedule, shape, self.conditioning)
 
 
 def fit(
@@ -121,7 +69,8 @@ def fit(
         plugins=[DurableCheckpointIO()],
         max_steps=experiment.max_steps,
         max_epochs=-1,
-        precision=lightning_precision(experiment.precision),
+        precision=lightning_precision(experiment.precision, _accelerator(experiment)),
+        val_check_interval=experiment.validate_every * experiment.accumulate,
         accumulate_grad_batches=experiment.accumulate,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
@@ -129,10 +78,8 @@ def fit(
         enable_checkpointing=False,
         enable_model_summary=False,
     )
-    data.prepare_data()
     data.setup("fit")
-    if checkpoint is not None:
-        metrics.rewind(step_of(checkpoint))
+    metrics.rewind(0 if checkpoint is None else step_of(checkpoint))
     if trainer.is_global_zero:
         _write_json(run_dir / "manifest.json", _manifest(experiment, data, trainer))
         for logger in dashboards:
@@ -156,14 +103,22 @@ def _quieten_lightning() -> None:
         warnings.filterwarnings("ignore", message)
 
 
-def lightning_precision(precision: Literal["auto", "fp32", "bf16", "fp16"]) -> str:
-    """Lightning's name; "auto" is bf16 autocast where this machine computes it fast, else fp32."""
+def _accelerator(experiment: Experiment) -> str:
+    """What the trainer is going to use, as far as it matters for the precision."""
+    asked = getattr(experiment.trainer, "keywords", {}).get("accelerator", "auto")
+    return str(asked) if asked != "auto" else "gpu" if torch.cuda.is_available() else "cpu"
+
+
+def lightning_precision(
+    precision: Literal["auto", "fp32", "bf16", "fp16"], accelerator: str
+) -> str:
+    """Lightning's name; "auto" is bf16 autocast where the accelerator is fast at it, else fp32."""
     if precision != "auto":
         return {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[precision]
-    if torch.cuda.is_available():
-        fast = torch.cuda.get_device_capability() >= (8, 0)
+    if accelerator in ("gpu", "cuda"):
+        fast = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
     else:
-        fast = torch.backends.cpu.get_cpu_capability() == "AVX512" and "avx512_bf16" in _cpu_flags()
+        fast = accelerator == "cpu" and "avx512_bf16" in _cpu_flags()
     return "bf16-mixed" if fast else "32-true"
 
 

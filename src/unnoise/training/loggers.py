@@ -9,11 +9,15 @@ import netrc
 import os
 import time
 import uuid
+import warnings
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlparse
 
+import numpy as np
+from lightning import Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
@@ -136,15 +140,39 @@ def wandb_credentials() -> bool:
     return logins.authenticators(urlparse(base).hostname or "") is not None
 
 
-def log_picture(loggers: list[Logger], name: str, path: Path, step: int) -> None:
-    """Show a picture file (PNG or GIF) on each dashboard that can."""
-    for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            show = logger.log_video if path.suffix == ".gif" else logger.log_image
-            extra: dict[str, Any] = {"format": ["gif"]} if path.suffix == ".gif" else {}
-            show(name, [str(path)], step, **extra)
-        elif isinstance(logger, TensorBoardLogger) and path.suffix == ".png":
-            import numpy as np
+def log_metrics(trainer: Trainer, metrics: dict[str, float]) -> None:
+    """Write metrics to every logger at the trainer's optimizer step."""
+    step = trainer.global_step
+    _on_each(trainer, lambda logger: logger.log_metrics(metrics, step))
 
+
+def log_picture(trainer: Trainer, name: str, path: Path) -> None:
+    """Show a picture file (PNG or GIF) on each dashboard that can."""
+    step = trainer.global_step
+
+    def show(logger: Logger) -> None:
+        if isinstance(logger, WandbLogger) and path.suffix == ".gif":
+            logger.log_video(name, [str(path)], step, format=["gif"])
+        elif isinstance(logger, WandbLogger):
+            logger.log_image(name, [str(path)], step)
+        elif isinstance(logger, TensorBoardLogger) and path.suffix == ".png":
             pixels = np.asarray(Image.open(path).convert("RGB"))
             logger.experiment.add_image(name, pixels, step, dataformats="HWC")
+
+    _on_each(trainer, show)
+
+
+def _on_each(trainer: Trainer, act: Callable[[Logger], None]) -> None:
+    """Act on every logger; a dashboard that fails is said once and left, the run goes on."""
+    for logger in list(trainer.loggers):
+        try:
+            act(logger)
+        except Exception as error:
+            if isinstance(logger, JsonLines):
+                raise
+            trainer.loggers = [other for other in trainer.loggers if other is not logger]
+            warnings.warn(
+                f"{type(logger).__name__} failed ({error}) and is left out from step "
+                f"{trainer.global_step} on; metrics.jsonl goes on",
+                stacklevel=2,
+            )

@@ -3,7 +3,7 @@
 Both train in one process, step about step (A B A B …), so that whatever else the machine does
 meets both alike. The ratio is the median over the pairs of neighbouring steps.
 
-    python benchmarks/unet_speed.py [--cifar] [--out outputs/bench/unet_speed.json]
+    python tests/benchmarks/unet_speed.py [--cifar] [--out outputs/bench/unet_speed.json]
 """
 
 import argparse
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "networks"))
 from diffusers_unet import same_networks  # noqa: E402
 

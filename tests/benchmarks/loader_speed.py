@@ -5,7 +5,7 @@ float32 in [−1, 1]: ours from uint8 tensors in memory, torchvision's from a Da
 through Pad, RandomHorizontalFlip, ToTensor and Normalize with torch's DataLoader. The two take
 turns in one run.
 
-    python benchmarks/loader_speed.py [--out outputs/bench/loader_speed.json]
+    python tests/benchmarks/loader_speed.py [--out outputs/bench/loader_speed.json]
 """
 
 import argparse
@@ -25,7 +25,7 @@ from unnoise.data.images import TensorImages, pad
 from unnoise.data.loading import training_loader
 from unnoise.pictures import to_signal
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BATCH, N = 128, 60_000
 
 

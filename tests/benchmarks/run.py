@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-OUT = HERE.parent / "outputs" / "bench"
+OUT = HERE.parents[1] / "outputs" / "bench"
 NAMES = ("unet_speed", "step_overhead", "loader_speed")
 
 

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from unnoise.training.learning_rate import factor
+from unnoise.training.optimization import factor
 
 
 def test_warmup_rises_linearly_to_one():

@@ -1,7 +1,14 @@
-"""The learning rate as a function of the step alone, so that resuming needs no memory of it."""
+"""Optimizers, and the learning rate as a function of the step alone."""
 
 import math
+from collections.abc import Callable, Iterable
 from typing import Literal
+
+from torch import nn
+from torch.optim import Optimizer
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+"""Parameters to their optimizer: what a ``conf/optimizer`` file stands for."""
 
 
 def factor(
