@@ -35,10 +35,11 @@ def run(tmp_path_factory):
 
 
 def test_picture_k_is_the_same_in_any_batch_and_any_number(run):
+    """Up to the rounding of convolutions, which the first step multiplies by 1/alpha_T = 160."""
     model = unnoise.load(run["plain"])
     whole = model.sample(7, batch_size=7).x
-    torch.testing.assert_close(model.sample(7, batch_size=3).x, whole, rtol=0, atol=1e-5)
-    torch.testing.assert_close(model.sample(2, first=4).x, whole[4:6], rtol=0, atol=1e-5)
+    torch.testing.assert_close(model.sample(7, batch_size=3).x, whole, rtol=0, atol=1e-4)
+    torch.testing.assert_close(model.sample(2, first=4).x, whole[4:6], rtol=0, atol=1e-4)
     assert not torch.allclose(model.sample(7, seed=1).x, whole)
 
 
@@ -60,10 +61,10 @@ def test_averaged_weights_by_default_and_last_on_request(run):
 def test_labels_choose_the_class(run):
     model = unnoise.load(run["classes"])
     turn = model.sample(10).x
-    torch.testing.assert_close(model.sample(10, labels=[0, 1, 2, 3, 4]).x, turn, rtol=0, atol=1e-5)
+    torch.testing.assert_close(model.sample(10, labels=[0, 1, 2, 3, 4]).x, turn, rtol=0, atol=1e-4)
     only = model.sample(10, labels=[3]).x
-    torch.testing.assert_close(only[[3, 8]], turn[[3, 8]], rtol=0, atol=1e-5)
-    assert not torch.allclose(only[[0, 1]], turn[[0, 1]], atol=1e-4)
+    torch.testing.assert_close(only[[3, 8]], turn[[3, 8]], rtol=0, atol=1e-4)
+    assert not torch.allclose(only[[0, 1]], turn[[0, 1]], atol=1e-2)
     with pytest.raises(ValueError, match=r"labels \[7\] are not classes 0 … 4"):
         model.sample(1, labels=[7])
     with pytest.raises(ValueError, match="the model is unconditional"):

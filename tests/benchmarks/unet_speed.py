@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "networks"))
-from diffusers_unet import same_networks  # noqa: E402
+from diffusers_unet import same_networks
 
 
 class Case(NamedTuple):
