@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from unnoise.cli.config import instantiate
 from unnoise.diffusion.denoiser import Denoiser

@@ -74,6 +74,8 @@ def test_the_grid_shows_the_averaged_model_on_fixed_noise(tmp_path):
     fit(experiment(drawn, max_steps=4), {}, tmp_path, None)
     names = sorted(path.name for path in (tmp_path / "samples").glob("*"))
     assert names == ["denoising.gif", "step_00000002.png", "step_00000004.png"]
+    with Image.open(tmp_path / "samples" / "denoising.gif") as animation:
+        assert animation.n_frames == 3, "a frame for each of the 3 steps"
     model: DiffusionModel = spy.module.ema.model
     expected = grid(to_pixels(model.sample(sampler, Noise(0, torch.arange(6)))))
     found = np.asarray(Image.open(tmp_path / "samples" / "step_00000004.png"), dtype=int)

@@ -3,6 +3,7 @@
 None of these touches the training stream: they read, and draw with their own noise.
 """
 
+import itertools
 import math
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from PIL import Image
 from pydantic import Field
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from unnoise.diffusion.noise_level import NoiseLevel, diffuse
 from unnoise.diffusion.random import Noise
@@ -24,6 +25,7 @@ from unnoise.training.diffusion_module import DiffusionModule
 from unnoise.training.loggers import JsonLines, log_metrics, log_picture
 
 Count = Annotated[int, Field(ge=1)]
+FRAMES = 40  # of an animation, at most
 
 
 class TrainingMetrics(Callback):
@@ -134,12 +136,13 @@ class SampleGrid(Callback):
             return
         assert isinstance(module, DiffusionModule)
         model = module.ema.model
-        levels = model.schedule.grid(sampler.steps, sampler.spacing)
-        shown = {levels[round(i * (len(levels) - 1) / 39)] for i in range(1, 40)}
+        steps = len(model.schedule.grid(sampler.steps, sampler.spacing)) - 1
+        shown = {round(i * steps / FRAMES) for i in range(1, FRAMES + 1)}
+        taken = itertools.count(1)
         frames: list[Image.Image] = []
 
         def watch(x: Tensor, level: NoiseLevel) -> None:
-            if level in shown:
+            if next(taken) in shown:
                 frames.append(grid(to_pixels(x[:25])))
 
         model.eval()
