@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from unnoise.data import classics
-from unnoise.data.classics import CIFAR10, CIFAR100, MNIST, FashionMNIST
+from unnoise.data.cifar import CIFAR10, CIFAR100
+from unnoise.data.classics import MNIST, FashionMNIST
 
 RNG = np.random.default_rng(0)
 DIGITS = {

@@ -5,8 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from unnoise.data.folders import ImageFolder, SpritesFile, SpriteSheet
+from unnoise.data.folders import ImageFolder
 from unnoise.data.loading import split_loader
+from unnoise.data.sprite_files import SpritesFile, SpriteSheet
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
