@@ -18,7 +18,7 @@
 # small model, and then draws with it. The symbols are those of
 # [Ho, Jain & Abbeel 2020](https://arxiv.org/abs/2006.11239) (DDPM).
 #
-# It takes about four minutes on two CPU cores.
+# It takes about five minutes on two CPU cores.
 
 # %%
 import os

@@ -5,6 +5,7 @@ None of these touches the training stream: they read, and draw with their own no
 
 import itertools
 import math
+import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -206,6 +207,7 @@ class Progress(ProgressBar):
             desc=self.name,
             unit="step",
             dynamic_ncols=True,
+            mininterval=0.2 if sys.stderr.isatty() else 30,  # seconds; a log file wants few lines
             disable=not trainer.is_global_zero,
             bar_format="{desc} {percentage:3.0f}% {bar} {n}/{total} steps "
             "[{elapsed}<{remaining}{postfix}]",
