@@ -213,6 +213,7 @@ def test_a_certain_run_goes_on_to_more_steps(monkeypatch, tmp_path):
         (["resume=nowhere"], "resume: there is no run or checkpoint nowhere"),
         (["resume={run}/checkpoints/step_00000002.ckpt"], "is not a run directory"),
         (["resume={run}", "schedule.T=500"], "schedule.T: is 500, but"),
+        (["resume={run}", "lr_decay=cosine"], "lr_decay: is 'cosine', but"),
         (["resume={run}", "prediction=v"], "prediction._target_: is"),
         (["schedule.T=40", "sampler.steps=9"], "callbacks.samples.sampler.steps: 50 steps asked"),
         (["+trainer.max_epochs=3"], "trainer.max_epochs: is set from the key max_steps"),

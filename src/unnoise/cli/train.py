@@ -19,7 +19,7 @@ from unnoise.cli.preflight import construction_problems, problems
 
 OUTPUTS = Path("outputs")
 LIGHTNING = ("callbacks", "logger", "trainer")
-VOLATILE = ("hydra", "name", "resume", "trainer", "logger", "callbacks", "workers", "accumulate",
+VOLATILE = ("hydra", "name", "sampler", "resume", "trainer", "logger", "callbacks", "workers", "accumulate",
             "validate_every", "validation_images")  # fmt: skip
 """Keys that do not change what is computed: a run is resumed whatever they are."""
 SET_HERE = {
@@ -148,7 +148,8 @@ def resume_problems(config: dict[str, Any]) -> list[Problem]:
     return [
         Problem(key, f"is {now.get(key)!r}, but {run_dir} was trained with {then.get(key)!r}")
         for key in sorted(then.keys() | now.keys())
-        if key != "max_steps" and then.get(key) != now.get(key)
+        if then.get(key) != now.get(key)
+        and not (key == "max_steps" and config["lr_decay"] == "constant")
     ]
 
 

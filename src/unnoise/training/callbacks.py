@@ -99,8 +99,8 @@ class TrainingMetrics(Callback):
         )
 
     def _due(self, trainer: Trainer, batch_idx: int) -> bool:
-        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        return stepped and (trainer.global_step % self.every == 0 or trainer.global_step == 1)
+        step, stepped = trainer.global_step, (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        return stepped and (step % self.every == 0 or step in (1, trainer.max_steps))
 
 
 class SampleGrid(Callback):

@@ -77,7 +77,12 @@ class Checkpoints(Callback):
         if trainer.global_step % self.every == 0 or last or stop:
             self._save(trainer)
         if stop:
-            sys.exit(128 + (self._signal or signal.SIGTERM))
+            number = signal.Signals(self._signal or signal.SIGTERM)
+            trainer.print(
+                f"\n{number.name}: step {trainer.global_step} is saved; go on with the same command "
+                "and resume=true"
+            )
+            sys.exit(128 + number)
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Give the signals back."""
