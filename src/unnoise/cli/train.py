@@ -19,8 +19,10 @@ from unnoise.cli.preflight import construction_problems, problems
 
 OUTPUTS = Path("outputs")
 LIGHTNING = ("callbacks", "logger", "trainer")
-VOLATILE = ("hydra", "name", "sampler", "resume", "trainer", "logger", "callbacks", "workers", "accumulate",
-            "validate_every", "validation_images")  # fmt: skip
+VOLATILE = (
+    *("hydra", "name", "resume", "sampler", "trainer", "logger", "callbacks"),
+    *("workers", "accumulate", "validate_every", "validation_images"),
+)
 """Keys that do not change what is computed: a run is resumed whatever they are."""
 SET_HERE = {
     "max_steps": "max_steps",

@@ -79,8 +79,8 @@ class Checkpoints(Callback):
         if stop:
             number = signal.Signals(self._signal or signal.SIGTERM)
             trainer.print(
-                f"\n{number.name}: step {trainer.global_step} is saved; go on with the same command "
-                "and resume=true"
+                f"\n{number.name}: step {trainer.global_step} is saved; "
+                "go on with the same command and resume=true"
             )
             sys.exit(128 + number)
 
