@@ -144,7 +144,11 @@ def load(run: str | Path, *, averaged: bool = True, device: str = "auto") -> Tra
         config, state = content["config"], content["state_dict"]
     except (RuntimeError, pickle.UnpicklingError, KeyError, EOFError, TypeError) as error:
         raise ValueError(f"{path} is not a whole checkpoint of unnoise: {error}") from error
-    denoiser = Denoiser(instantiate(config["network"]), instantiate(config["prediction"]))
+    denoiser = Denoiser(
+        instantiate(config["network"]),
+        instantiate(config["prediction"]),
+        config["learned_variance"],
+    )
     size = config["data"]["image_size"]
     model = DiffusionModel(
         denoiser,

@@ -7,8 +7,9 @@ from gaussian import GaussianOracle
 
 from unnoise.diffusion import schedules
 from unnoise.diffusion.denoiser import Denoiser, EpsilonPrediction
-from unnoise.diffusion.objectives import SimpleLoss
+from unnoise.diffusion.objectives import Loss, SimpleLoss
 from unnoise.diffusion.random import Noise
+from unnoise.diffusion.times import UniformTimes
 
 SCHEDULE = schedules.linear()
 
@@ -28,7 +29,9 @@ class Oracle(torch.nn.Module):
 def loss(network, n, pixels=64, seed=0):
     noise = Noise(seed, torch.arange(n))
     x0 = 0.3 + 0.25 * Noise(99, torch.arange(n)).normal("data", (pixels,))
-    return SimpleLoss()(Denoiser(network, EpsilonPrediction()), SCHEDULE, x0, None, noise)
+    denoiser = Denoiser(network, EpsilonPrediction())
+    u, weight = UniformTimes().draw(noise)
+    return Loss(SimpleLoss()(denoiser, SCHEDULE, x0, u, None, noise), u, weight)
 
 
 def test_a_network_that_says_nothing_has_loss_one():

@@ -11,10 +11,15 @@ from unnoise.diffusion import schedules
 from unnoise.diffusion.denoiser import Clip, Denoised, Denoiser, EpsilonPrediction
 from unnoise.diffusion.noise_level import CLEAN, posterior, posterior_variance, transition
 from unnoise.diffusion.random import Noise
-from unnoise.diffusion.samplers import DDIM, Ancestral, Sampler, sample
+from unnoise.diffusion.samplers import DDIM, Ancestral, Sampler, Walk, sample
 
 ORACLE = GaussianOracle()
 LINEAR = schedules.linear()
+
+
+def walk(z=None):
+    """A walk by the oracle whose noise is z."""
+    return Walk(ORACLE, LINEAR, lambda: z)
 
 
 def moments(stepper, levels, extra_variance=None):
@@ -22,7 +27,7 @@ def moments(stepper, levels, extra_variance=None):
     mean, variance = 0.0, 1.0
     x, z = torch.tensor([[[0.0], [1.0], [0.0]], [[0.0], [0.0], [1.0]]], dtype=torch.float64)
     for now, to in pairwise(levels):
-        at_zero, at_one, with_noise = stepper.step(ORACLE, x, now, to, None, lambda: z)[0].flatten()
+        at_zero, at_one, with_noise = stepper.step(walk(z), x, now, to).flatten()
         slope, std = at_one - at_zero, with_noise - at_zero
         mean, variance = slope * mean + at_zero, slope**2 * variance + std**2
         if extra_variance is not None:
@@ -53,7 +58,7 @@ def test_ddim_is_the_moment_recursion(steps):
     for now, to in pairwise(levels):
         v = now.alpha**2 * ORACLE.s**2 + now.sigma**2
         slope *= float(to.alpha * now.alpha * ORACLE.s**2 / v + to.sigma * now.sigma / v)
-    found, _ = affine(lambda x: sample(ORACLE, DDIM(), levels, x, lambda: torch.zeros_like(x)))
+    found, _ = affine(lambda x: sample(walk(), DDIM(), levels, x))
     assert found**2 == pytest.approx(slope**2, abs=1e-12)
 
 
@@ -80,8 +85,8 @@ def test_ddim_with_eta_one_is_ancestral_with_beta_tilde():
     x = torch.randn(2, 3, 4, 4, dtype=torch.float64)
     for now, to in pairwise(LINEAR.grid(20, "quadratic")):
         z = torch.randn_like(x)
-        a = DDIM(eta=1.0).step(ORACLE, x, now, to, None, lambda z=z: z)[0]
-        b = Ancestral("posterior").step(ORACLE, x, now, to, None, lambda z=z: z)[0]
+        a = DDIM(eta=1.0).step(walk(z), x, now, to)
+        b = Ancestral("posterior").step(walk(z), x, now, to)
         torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
 
 
@@ -95,7 +100,7 @@ def test_ancestral_is_algorithm_2():
         before = LINEAR.alphas_cumprod[t - 1]
         variances = {"beta": beta, "posterior": (1 - before) / (1 - alpha_bar) * beta, "none": 0}
         for name, variance in variances.items():
-            found = Ancestral(name).step(ORACLE, x, now, to, None, lambda: z)[0]
+            found = Ancestral(name).step(walk(z), x, now, to)
             expected = mean + torch.as_tensor(variance, dtype=torch.float64).sqrt() * z
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
 
@@ -104,7 +109,7 @@ def test_ancestral_is_algorithm_2():
 def test_last_step_is_the_guess_without_noise(stepper):
     x = torch.randn(2, 3, 4, 4, dtype=torch.float64)
     now = LINEAR.level(torch.tensor(0))
-    result = stepper.step(ORACLE, x, now, CLEAN, None, lambda: torch.full_like(x, torch.nan))[0]
+    result = stepper.step(walk(torch.full_like(x, torch.nan)), x, now, CLEAN)
     torch.testing.assert_close(result, ORACLE(x, now).x0, rtol=1e-12, atol=1e-12)
 
 
@@ -133,9 +138,8 @@ def test_ddim_encodes_and_decodes_with_error_falling_as_one_over_n():
     x0 = torch.tensor([[-0.2], [0.3], [0.7]], dtype=torch.float64)
     for steps in (100, 200, 400):
         levels = LINEAR.grid(steps)[:-1]
-        none = lambda: torch.zeros_like(x0)  # noqa: E731
-        up = sample(ORACLE, DDIM(), levels[::-1], x0, none)
-        errors.append((sample(ORACLE, DDIM(), levels, up, none) - x0).abs().max().item())
+        up = sample(walk(), DDIM(), levels[::-1], x0)
+        errors.append((sample(walk(), DDIM(), levels, up) - x0).abs().max().item())
     orders = [math.log2(a / b) for a, b in pairwise(errors)]
     assert all(0.85 < order < 1.15 for order in orders), (errors, orders)
 
@@ -179,7 +183,8 @@ def test_final_mean_uses_posterior_of_clipped_picture():
     now, to = LINEAR.level(torch.tensor(300)), LINEAR.level(torch.tensor(250))
     from unnoise.diffusion.denoiser import thresholded
 
-    found = Ancestral("none").step(thresholded(ORACLE, Clip()), x, now, to, None, lambda: x)[0]
+    clipped = Walk(thresholded(ORACLE, Clip()), LINEAR, lambda: x)
+    found = Ancestral("none").step(clipped, x, now, to)
     expected = posterior(ORACLE(x, now).x0.clamp(-1, 1), x, now, to).mean
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     assert posterior_variance(now, to) > 0

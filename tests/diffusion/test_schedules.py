@@ -100,4 +100,4 @@ def test_too_many_steps_say_what_is_right():
 
 def test_betas_outside_0_1_are_refused():
     with pytest.raises(ValueError, match="every beta must lie in"):
-        schedules.DiscreteSchedule(torch.tensor([0.1, 1.0], dtype=torch.float64))
+        schedules.DiscreteSchedule(torch.tensor([1.0, 0.1], dtype=torch.float64))

@@ -10,6 +10,7 @@ from unnoise.diffusion import schedules
 from unnoise.diffusion.denoiser import EpsilonPrediction
 from unnoise.diffusion.objectives import SimpleLoss
 from unnoise.diffusion.samplers import DDIM, Sampler
+from unnoise.diffusion.times import UniformTimes
 from unnoise.networks.conditioning import ClassConditioner
 from unnoise.networks.unet import UNet
 from unnoise.training.callbacks import TrainingMetrics
@@ -39,6 +40,7 @@ def experiment(callbacks=None, dropout=0.0, conditional=False, **changes):
         "schedule": schedules.linear(),
         "prediction": EpsilonPrediction(),
         "objective": SimpleLoss(),
+        "times": UniformTimes(),
         "sampler": Sampler(DDIM(), steps=4),
         "conditioning": conditioning,
         "optimizer": partial(torch.optim.Adam, lr=1e-2),
@@ -64,6 +66,7 @@ def experiment(callbacks=None, dropout=0.0, conditional=False, **changes):
         "gradient_clip": 1.0,
         "ema_decay": 0.99,
         "condition_dropout": 0.5,
+        "learned_variance": False,
         "resume": False,
     }
     return Experiment(**(fields | changes))

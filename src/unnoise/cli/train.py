@@ -62,7 +62,7 @@ def check(config: dict[str, Any]) -> Iterator[list[Problem]]:
     found = problems(quick, Experiment)
     right = set(config) - {problem.key.partition(".")[0] for problem in found}
     found += construction_problems(config, [k for k in ("network", "conditioning") if k in right])
-    others = ("data", "schedule", "prediction", "objective", "sampler")
+    others = ("data", "schedule", "prediction", "objective", "times", "sampler")
     found += construction_problems(config, [k for k in others if k in right], device="cpu")
     yield found or rules(config)
 

@@ -17,10 +17,22 @@ from unnoise.diffusion.noise_level import NoiseLevel, match
 
 
 class Denoised(NamedTuple):
-    """A guess of the two parts of x_t = alpha·x0 + sigma·eps, each (B, …)."""
+    """A guess of the two parts of x_t = alpha·x0 + sigma·eps, each (B, …).
+
+    ``variance_fraction`` (B, …), where a network learns it, places the variance of a reverse step
+    between β̃ (0) and β (1) on a logarithmic scale (Nichol & Dhariwal 2021, eq. 15).
+    """
 
     x0: Tensor
     eps: Tensor
+    variance_fraction: Tensor | None = None
+
+    def rows(self, these: slice) -> "Denoised":
+        """The guesses of some of the samples."""
+        fraction = self.variance_fraction
+        return Denoised(
+            self.x0[these], self.eps[these], None if fraction is None else fraction[these]
+        )
 
 
 Denoise = Callable[[Tensor, NoiseLevel], Denoised]
@@ -35,37 +47,75 @@ class Prediction(ABC):
         """(skip, out, inp) of x0 = skip·x_t + out·F(inp·x_t, t), shaped like alpha."""
 
 
+def unit_power(alpha: Tensor, sigma: Tensor) -> Tensor:
+    """1/√(alpha² + sigma²): scales x_t of unit-variance data to unit variance; 1 where it is so."""
+    return (alpha**2 + sigma**2).rsqrt()
+
+
 class EpsilonPrediction(Prediction):
-    """F is the noise: x0 = (x_t − sigma·F)/alpha (DDPM eq. 11)."""
+    """F is the noise: x0 = (x_t − sigma·F)/alpha (DDPM eq. 11). Cannot be where alpha is 0."""
 
     def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(1/alpha, −sigma/alpha, 1)."""
-        return 1 / alpha, -sigma / alpha, torch.ones_like(alpha)
+        """(1/alpha, −sigma/alpha, 1/√(alpha² + sigma²))."""
+        return 1 / alpha, -sigma / alpha, unit_power(alpha, sigma)
 
 
 class X0Prediction(Prediction):
     """F is the picture: x0 = F."""
 
     def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(0, 1, 1)."""
-        return torch.zeros_like(alpha), torch.ones_like(alpha), torch.ones_like(alpha)
+        """(0, 1, 1/√(alpha² + sigma²))."""
+        return torch.zeros_like(alpha), torch.ones_like(alpha), unit_power(alpha, sigma)
 
 
 class VPrediction(Prediction):
     """F is the velocity alpha·eps − sigma·x0 (Salimans & Ho 2022, §4)."""
 
     def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(alpha/power, −sigma/power, 1) with power = alpha² + sigma²."""
+        """(alpha/power, −sigma/power, 1/√power) with power = alpha² + sigma²."""
         power = alpha**2 + sigma**2
-        return alpha / power, -sigma / power, torch.ones_like(alpha)
+        return alpha / power, -sigma / power, unit_power(alpha, sigma)
+
+
+class FlowPrediction(Prediction):
+    """F is the velocity eps − x0 = dx_t/dt of the straight path alpha = 1 − t, sigma = t.
+
+    Source: Lipman et al. 2023, "Flow matching for generative modeling", with time reversed.
+    """
+
+    def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(1, −sigma, 1)/(alpha + sigma); on the straight path alpha + sigma = 1."""
+        whole = alpha + sigma
+        return 1 / whole, -sigma / whole, 1 / whole
+
+
+class EDMPrediction(Prediction):
+    """F has unit variance at every level, as has its input (Karras et al. 2022, Table 1).
+
+    Written for x_t = alpha·x0 + sigma·eps, of which the paper's is alpha = 1.
+    """
+
+    def __init__(self, sigma_data: Annotated[float, Field(gt=0)] = 0.5) -> None:
+        self.sigma_data = sigma_data
+
+    def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(σ_d²·alpha/r², σ_d·sigma/r, 1/r) with r² = sigma² + alpha²·σ_d²."""
+        r = (sigma**2 + alpha**2 * self.sigma_data**2).sqrt()
+        return self.sigma_data**2 * alpha / r**2, self.sigma_data * sigma / r, 1 / r
 
 
 class Denoiser(nn.Module):
-    """Guesses picture and noise of x_t, by a network F(x, t, condition) and a prediction kind."""
+    """Guesses picture and noise of x_t, by a network F(x, t, condition) and a prediction kind.
 
-    def __init__(self, network: nn.Module, prediction: Prediction) -> None:
+    With ``learned_variance`` the network puts out twice the channels: F, and 2·fraction − 1.
+    """
+
+    def __init__(
+        self, network: nn.Module, prediction: Prediction, learned_variance: bool = False
+    ) -> None:
         super().__init__()
         self.network, self.prediction = network, prediction
+        self.learned_variance = learned_variance
 
     def forward(
         self, x_t: Float[Tensor, "B *shape"], level: NoiseLevel, condition: Any = None
@@ -79,9 +129,14 @@ class Denoiser(nn.Module):
         skip_eps, out_eps = (1 - alpha * skip) / sigma, -alpha * out / sigma
         t = level.t.to(x_t).expand(len(x_t))
         output = self.network(match(inp, x_t) * x_t, t, condition).to(x_t)
+        fraction = None
+        if self.learned_variance:
+            output, spread = output.chunk(2, dim=1)
+            fraction = (spread + 1) / 2
         return Denoised(
             x0=match(skip, x_t) * x_t + match(out, x_t) * output,
             eps=match(skip_eps, x_t) * x_t + match(out_eps, x_t) * output,
+            variance_fraction=fraction,
         )
 
 
@@ -116,8 +171,9 @@ def thresholded(denoise: Denoise, threshold: Threshold) -> Denoise:
     """The same guess with its picture thresholded, and eps what then explains x_t."""
 
     def limited(x_t: Tensor, level: NoiseLevel) -> Denoised:
-        x0 = threshold(denoise(x_t, level).x0)
+        guess = denoise(x_t, level)
+        x0 = threshold(guess.x0)
         alpha, sigma = level.like(x_t)
-        return Denoised(x0, (x_t - alpha * x0) / sigma)
+        return Denoised(x0, (x_t - alpha * x0) / sigma, guess.variance_fraction)
 
     return limited

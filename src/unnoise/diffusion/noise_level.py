@@ -4,11 +4,14 @@ Everything follows from (alpha, sigma) of the two levels, for any schedule; vari
 ones have alpha_t² = ᾱ_t and sigma_t² = 1 − ᾱ_t. Below, s is the cleaner of two levels s < t.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+Variance = Literal["beta", "posterior", "learned"]
+"""Of a reverse step: β, β̃, or what the network places between them."""
 
 
 class NoiseLevel(NamedTuple):
@@ -90,3 +93,28 @@ def posterior(x0: Tensor, x_t: Tensor, t: NoiseLevel, s: NoiseLevel) -> Gaussian
     on_x_t = scale * (s.sigma / t.sigma) ** 2
     mean = match(on_x0, x0) * x0 + match(on_x_t, x0) * x_t
     return Gaussian(mean, match(posterior_variance(t, s), x0))
+
+
+def reverse_variance(
+    kind: Variance, t: NoiseLevel, s: NoiseLevel, fraction: Tensor | None = None
+) -> Tensor:
+    """The variance of p(x_s | x_t): β, β̃, or exp(fraction·ln β + (1 − fraction)·ln β̃).
+
+    The last is learned (Nichol & Dhariwal 2021, eq. 15) and has the shape of ``fraction``; the
+    others are float64, of the shape of the levels.
+
+    Raises:
+        ValueError: "learned" without a fraction.
+    """
+    beta, beta_tilde = transition(s, t)[1], posterior_variance(t, s)
+    if kind == "beta":
+        return beta
+    if kind == "posterior":
+        return beta_tilde
+    if fraction is None:
+        raise ValueError(
+            "the variance is to be the learned one, but the model was trained without "
+            "learned_variance=true: use beta or posterior"
+        )
+    top, bottom = match(beta.log(), fraction), match(beta_tilde.log(), fraction)
+    return (fraction * top + (1 - fraction) * bottom).exp()

@@ -13,10 +13,16 @@ from unnoise.diffusion.schedules import NoiseSchedule
 
 
 class Loss(NamedTuple):
-    """A loss a sample, and the quantile of the training times at which it was taken: both (B,)."""
+    """Of each sample (B,): the loss, the quantile u of its time, and its weight in the mean."""
 
     per_sample: Tensor
     u: Tensor
+    weight: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """What training minimises."""
+        return (self.weight * self.per_sample).mean()
 
 
 class Objective(ABC):
@@ -28,10 +34,11 @@ class Objective(ABC):
         denoiser: Denoiser,
         schedule: NoiseSchedule,
         x0: Float[Tensor, "B *shape"],
+        u: Float[Tensor, " B"],
         condition: Any,
         noise: Noise,
-    ) -> Loss:
-        """The loss of each picture x0 at a level and with noise drawn from ``noise``."""
+    ) -> Float[Tensor, " B"]:
+        """The loss of each picture x0 at quantile u of the training times."""
 
 
 class SimpleLoss(Objective):
@@ -42,12 +49,13 @@ class SimpleLoss(Objective):
         denoiser: Denoiser,
         schedule: NoiseSchedule,
         x0: Float[Tensor, "B *shape"],
+        u: Float[Tensor, " B"],
         condition: Any,
         noise: Noise,
-    ) -> Loss:
-        """Algorithm 1, lines 2 to 5."""
-        u = noise.uniform("time")
+    ) -> Float[Tensor, " B"]:
+        """Algorithm 1, lines 3 to 5."""
         level = schedule.level(schedule.sample_times(u))
         eps = noise.normal("eps", x0.shape[1:])
         eps_hat = denoiser(diffuse(x0, eps, level), level, condition).eps
-        return Loss((eps - eps_hat).square().flatten(1).mean(1), u)
+        loss: Tensor = (eps - eps_hat).square().flatten(1).mean(1)
+        return loss

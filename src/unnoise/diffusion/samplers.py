@@ -6,16 +6,24 @@ A sampler is one short ``step`` that mirrors its formula; the loop over levels s
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from unnoise.diffusion.denoiser import Denoise, Threshold, thresholded
-from unnoise.diffusion.noise_level import NoiseLevel, posterior, posterior_variance, transition
+from unnoise.diffusion.guidance import Guidance
+from unnoise.diffusion.noise_level import (
+    NoiseLevel,
+    Variance,
+    diffuse,
+    posterior,
+    posterior_variance,
+    reverse_variance,
+)
 from unnoise.diffusion.random import Noise
 from unnoise.diffusion.schedules import NoiseSchedule, Spacing
 
@@ -23,52 +31,55 @@ Watch = Callable[[Tensor, NoiseLevel], None]
 """Is shown x and its level after every step."""
 
 
+@dataclass
+class Walk:
+    """What the steps of one sampling share.
+
+    ``noise()`` gives fresh N(0, I) of the shape of x at each call. ``memory`` is what a step leaves
+    for the next one; it is None before the first.
+    """
+
+    denoise: Denoise
+    schedule: NoiseSchedule
+    noise: Callable[[], Tensor]
+    memory: Any = None
+
+
 class Stepper(ABC):
-    """One step of a sampler."""
+    """One step of a sampler.
+
+    ``order``: the error at the end falls as steps^−order, in x for the same noise where the walk
+    is deterministic, else in the distribution. ``evaluations`` of the denoiser a step takes.
+    """
+
+    order: ClassVar[int] = 1
+    evaluations: ClassVar[int] = 1
 
     @abstractmethod
-    def step(
-        self,
-        denoise: Denoise,
-        x: Tensor,
-        now: NoiseLevel,
-        to: NoiseLevel,
-        memory: Any,
-        noise: Callable[[], Tensor],
-    ) -> tuple[Tensor, Any]:
-        """x (B, …) at ``to``, and what the next step should remember (None at the first).
-
-        Each call of ``noise`` gives fresh N(0, I) of the shape of x.
-        """
+    def step(self, walk: Walk, x: Tensor, now: NoiseLevel, to: NoiseLevel) -> Tensor:
+        """x (B, …), which is at ``now``, at ``to``."""
 
 
 class Ancestral(Stepper):
     """DDPM's algorithm 2: draw x_s from N(mean of q(x_s | x_t, x0), σ²·I).
 
     With ε the mean is (x_t − β_t/√(1−ᾱ_t)·ε)/√(1−β_t). variance: "beta", σ² = β (optimal for data
-    N(0, I)); "posterior", σ² = β̃ (optimal for one data point); "none", σ² = 0, the ablation in
-    which pictures lose their detail and collapse to the mean. The last step adds no noise.
+    N(0, I)); "posterior", σ² = β̃ (optimal for one data point); "learned", between the two as the
+    network says; "none", σ² = 0, the ablation in which pictures lose their detail and collapse to
+    the mean. The last step adds no noise.
     """
 
-    def __init__(self, variance: Literal["beta", "posterior", "none"] = "beta") -> None:
+    def __init__(self, variance: Variance | Literal["none"] = "beta") -> None:
         self.variance = variance
 
-    def step(
-        self,
-        denoise: Denoise,
-        x: Tensor,
-        now: NoiseLevel,
-        to: NoiseLevel,
-        memory: Any,
-        noise: Callable[[], Tensor],
-    ) -> tuple[Tensor, Any]:
+    def step(self, walk: Walk, x: Tensor, now: NoiseLevel, to: NoiseLevel) -> Tensor:
         """mean + σ·z."""
-        mean = posterior(denoise(x, now).x0, x, now, to).mean
+        guess = walk.denoise(x, now)
+        mean = posterior(guess.x0, x, now, to).mean
         if self.variance == "none" or to.sigma == 0:
-            return mean, None
-        beta, beta_tilde = transition(to, now)[1], posterior_variance(now, to)
-        variance = beta if self.variance == "beta" else beta_tilde
-        return mean + variance.sqrt().to(x) * noise(), None
+            return mean
+        variance = reverse_variance(self.variance, now, to, guess.variance_fraction)
+        return mean + variance.sqrt().to(x) * walk.noise()
 
 
 class DDIM(Stepper):
@@ -80,34 +91,24 @@ class DDIM(Stepper):
     def __init__(self, eta: Annotated[float, Field(ge=0, le=1)] = 0.0) -> None:
         self.eta = eta
 
-    def step(
-        self,
-        denoise: Denoise,
-        x: Tensor,
-        now: NoiseLevel,
-        to: NoiseLevel,
-        memory: Any,
-        noise: Callable[[], Tensor],
-    ) -> tuple[Tensor, Any]:
+    def step(self, walk: Walk, x: Tensor, now: NoiseLevel, to: NoiseLevel) -> Tensor:
         """The three terms of eq. 12."""
-        x0, eps = denoise(x, now)
+        guess = walk.denoise(x, now)
         variance = self.eta**2 * posterior_variance(now, to)
-        x = to.alpha.to(x) * x0 + (to.sigma**2 - variance).sqrt().to(x) * eps
-        return (x + variance.sqrt().to(x) * noise() if variance > 0 else x), None
+        x = to.alpha.to(x) * guess.x0 + (to.sigma**2 - variance).sqrt().to(x) * guess.eps
+        return x + variance.sqrt().to(x) * walk.noise() if variance > 0 else x
 
 
 def sample(
-    denoise: Denoise,
+    walk: Walk,
     stepper: Stepper,
     levels: Sequence[NoiseLevel],
     x: Tensor,
-    noise: Callable[[], Tensor],
     watch: Watch | None = None,
 ) -> Tensor:
     """Walk x (B, …) from levels[0] to levels[-1]."""
-    memory = None
     for now, to in pairwise(levels):
-        x, memory = stepper.step(denoise, x, now, to, memory, noise)
+        x = stepper.step(walk, x, now, to)
         if watch is not None:
             watch(x, to)
     return x
@@ -115,15 +116,17 @@ def sample(
 
 @dataclass(frozen=True)
 class Sampler:
-    """A recipe for pictures: the step, how many of them at which levels, a threshold on x0.
+    """A recipe for pictures: the step, how many of them at which levels, and what bends the guess.
 
-    ``steps`` None takes every level of the schedule.
+    ``steps`` None takes every level of the schedule; ``threshold`` is applied to each guessed
+    picture, after ``guidance``.
     """
 
     stepper: Stepper
     steps: Annotated[int, Field(ge=1)] | None = None
     spacing: Spacing = "uniform"
     threshold: Threshold | None = None
+    guidance: Guidance = field(default_factory=Guidance)
 
     @torch.inference_mode()
     def __call__(
@@ -133,14 +136,23 @@ class Sampler:
         shape: Sequence[int],
         noise: Noise,
         watch: Watch | None = None,
+        start: Tensor | None = None,
+        strength: Annotated[float, Field(gt=0, le=1)] = 1.0,
     ) -> Tensor:
         """One picture (C, H, W) = shape for each id of ``noise``: (B, C, H, W) float32.
 
-        A picture depends on its own id only, whatever else is in the batch.
+        A picture depends on its own id only, whatever else is in the batch. With ``start``
+        (B, C, H, W) the walk begins at these pictures, noised, and goes the last ``strength`` share
+        of the steps (Meng et al. 2022, SDEdit). ``denoise`` is guided already.
         """
         levels = schedule.grid(self.steps, self.spacing)
         if self.threshold is not None:
             denoise = thresholded(denoise, self.threshold)
-        scale = (levels[0].alpha ** 2 + levels[0].sigma ** 2).sqrt()
-        x = noise.normal("x_T", shape) * scale.float()
-        return sample(denoise, self.stepper, levels, x, noise.normals("sampler", shape), watch)
+        x = noise.normal("x_T", shape)
+        if start is None:
+            x = x * (levels[0].alpha ** 2 + levels[0].sigma ** 2).sqrt().float()
+        else:
+            levels = levels[round((1 - strength) * (len(levels) - 1)) :]
+            x = diffuse(start, x, levels[0])
+        walk = Walk(denoise, schedule, noise.normals("sampler", shape))
+        return sample(walk, self.stepper, levels, x, watch)

@@ -10,90 +10,145 @@ from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int64, Shaped
 from pydantic import Field
 from torch import Tensor
 
 from unnoise.diffusion.noise_level import CLEAN, NoiseLevel
 
-Spacing = Literal["uniform", "quadratic"]
+Spacing = Literal["uniform", "quadratic", "log_snr", "karras"]
+RHO = 7  # of Karras et al. 2022
+LEAST_LOG_SNR = -14.0  # alpha is 0.001 there: spacings by SNR, which may begin at 0, start here
 Steps = Annotated[int, Field(ge=1)]
 Beta = Annotated[float, Field(gt=0, lt=1)]
 
 
 class NoiseSchedule(ABC):
-    """The levels of a diffusion process."""
+    """The levels of a diffusion process, at real times.
+
+    ``T`` is how many of them ``grid(None)`` takes.
+    """
+
+    T: int
+
+    @property
+    @abstractmethod
+    def ends(self) -> tuple[float, float]:
+        """Times of the noisiest and of the cleanest level that sampling visits."""
 
     @abstractmethod
     def level(self, t: Tensor) -> NoiseLevel:
         """The level at times t, of any shape."""
 
     @abstractmethod
+    def time_at(self, log_snr: Tensor) -> Tensor:
+        """The inverse of ``level(t).log_snr``: float64 times, of any shape, within the ends."""
+
+    @abstractmethod
     def sample_times(self, u: Tensor) -> Tensor:
         """Training times from u ~ U[0, 1), (B,) to (B,)."""
 
-    @abstractmethod
-    def grid(self, steps: int | None, spacing: Spacing) -> list[NoiseLevel]:
-        """steps + 1 levels from pure noise down to CLEAN; None takes as many as the process has.
+    def times(self, steps: int, spacing: Spacing) -> Tensor:
+        """Times (steps,) of falling noise, both ends included.
+
+        "uniform" and "quadratic": at equal distances of t, or of √t from the clean end (DDIM,
+        appendix D.2). "log_snr": of ln SNR (Lu et al. 2022, DPM-Solver). "karras": of
+        (sigma/alpha)^(1/7) (Karras et al. 2022, eq. 5). A single step starts at the noisy end.
+        """
+        x = torch.linspace(1, 0, steps, dtype=torch.float64)
+        first, last = torch.tensor(self.ends, dtype=torch.float64)
+        if spacing in ("uniform", "quadratic"):
+            power = 1 if spacing == "uniform" else 2
+            times: Tensor = last + (first - last) * x**power
+            return times
+        ends = [self.level(t).log_snr for t in (first, last)]
+        noisy, clean = ends[0].clamp(min=LEAST_LOG_SNR), ends[1]
+        if spacing == "log_snr":
+            return self.time_at(clean + (noisy - clean) * x)
+        low, high = ((-each / 2 / RHO).exp() for each in (clean, noisy))  # (sigma/alpha)^(1/ρ)
+        return self.time_at(-2 * RHO * (low + (high - low) * x).log())
+
+    def grid(self, steps: int | None = None, spacing: Spacing = "uniform") -> list[NoiseLevel]:
+        """steps + 1 levels from pure noise down to CLEAN; None takes ``T``.
 
         Raises:
             ValueError: more steps than the process has.
         """
+        times = self.times(self.T if steps is None else steps, spacing)
+        return [self.level(t) for t in times] + [CLEAN]
 
 
 class DiscreteSchedule(NoiseSchedule):
     """DDPM's T levels, from their β_1 … β_T; index t = 0 … T−1 is the papers' t = 1 … T.
 
-    alpha_t² = ᾱ_t = Π_{i≤t} (1 − β_i), sigma_t² = 1 − ᾱ_t (DDPM eq. 4).
+    alpha_t² = ᾱ_t = Π_{i≤t} (1 − β_i), sigma_t² = 1 − ᾱ_t (DDPM eq. 4). Between two indices
+    ln SNR is linear in t, so that solvers may use any level.
 
     Raises:
-        ValueError: a β outside (0, 1).
+        ValueError: a β outside (0, 1); only the last may be 1, which leaves nothing of the picture.
     """
 
     def __init__(self, betas: Float64[Tensor, " T"]) -> None:
-        if not bool(((betas > 0) & (betas < 1)).all()):
+        if not bool(((betas > 0) & (betas < 1))[:-1].all() and 0 < betas[-1] <= 1):
             raise ValueError(
                 f"every beta must lie in (0, 1); found {betas.min():.3g} … {betas.max():.3g}"
             )
         self.betas = betas
         self.alphas_cumprod = torch.cumprod(1 - betas, 0)
-        self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        self.T = len(betas)
+        alpha_bar = self.alphas_cumprod
+        self._log_snrs = (alpha_bar.log() - torch.log1p(-alpha_bar)).clamp(min=-50)
+        self._tables: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = {}
 
     @property
-    def T(self) -> int:  # noqa: N802
-        """The number of levels."""
-        return len(self.betas)
+    def ends(self) -> tuple[float, float]:
+        """T − 1 and 0."""
+        return self.T - 1.0, 0.0
 
-    def level(self, t: Int64[Tensor, "..."]) -> NoiseLevel:
-        """The level at indices t in 0 … T−1."""
+    def level(self, t: Shaped[Tensor, "..."]) -> NoiseLevel:
+        """The level at indices t in 0 … T−1, or at real times between them."""
         if t.device not in self._tables:
             dtype = torch.float32 if t.device.type == "mps" else torch.float64
             self._tables[t.device] = (
                 self.alphas_cumprod.sqrt().to(t.device, dtype),
                 (1 - self.alphas_cumprod).sqrt().to(t.device, dtype),
+                self._log_snrs.to(t.device, dtype),
             )
-        alphas, sigmas = self._tables[t.device]
-        return NoiseLevel(t.float(), alphas[t], sigmas[t])
+        alphas, sigmas, log_snrs = self._tables[t.device]
+        if not t.is_floating_point():
+            return NoiseLevel(t.float(), alphas[t], sigmas[t])
+        below = t.long().clamp(0, max(self.T - 2, 0))
+        above = (below + 1).clamp(max=self.T - 1)
+        log_snr = torch.lerp(log_snrs[below], log_snrs[above], (t - below).to(log_snrs.dtype))
+        return NoiseLevel(t.float(), log_snr.sigmoid().sqrt(), (-log_snr).sigmoid().sqrt())
+
+    def time_at(self, log_snr: Tensor) -> Tensor:
+        """Real times in [0, T − 1]."""
+        rising = -self._log_snrs.to(log_snr)
+        above = torch.searchsorted(rising, -log_snr.contiguous()).clamp(1, max(self.T - 1, 1))
+        above = above.clamp(max=self.T - 1)
+        below = (above - 1).clamp(min=0)
+        width = (rising[above] - rising[below]).clamp(min=torch.finfo(rising.dtype).tiny)
+        part = ((-log_snr - rising[below]) / width).clamp(0, 1)
+        return below + part
 
     def sample_times(self, u: Tensor) -> Int64[Tensor, " B"]:
         """Indices uniform on 0 … T−1 (DDPM algorithm 1, line 3)."""
         return (u * self.T).long().clamp(max=self.T - 1)
 
-    def grid(self, steps: int | None = None, spacing: Spacing = "uniform") -> list[NoiseLevel]:
-        """Indices T−1 … 0 at equal distances, or at equal distances of √t, and then CLEAN.
+    def times(self, steps: int, spacing: Spacing) -> Tensor:
+        """As for any schedule; "uniform" and "quadratic" give indices, none of them twice.
 
-        "quadratic" puts more of the steps near the picture (DDIM, appendix D.2; its code starts at
-        0.8·T, this grid always at T−1, where x_T is noise).
+        DDIM's code starts its quadratic grid at 0.8·T, this one at T−1, where x_T is noise.
         """
-        steps = self.T if steps is None else steps
         if not 1 <= steps <= self.T:
             raise ValueError(f"{steps} steps asked of a schedule with T={self.T}: use 1 … {self.T}")
-        power = {"uniform": 1, "quadratic": 2}[spacing]
-        ends = torch.linspace((self.T - 1) ** (1 / power), 0, steps, dtype=torch.float64)
-        times = (ends**power).round().long().flip(0)
-        k = torch.arange(steps)
-        times = torch.maximum(torch.cummax(times - k, 0).values + k, k)  # no index twice
-        return [self.level(t) for t in times.flip(0)] + [CLEAN]
+        times = super().times(steps, spacing)
+        if spacing in ("log_snr", "karras"):
+            return times
+        times, k = times.round().long().flip(0), torch.arange(steps)
+        times = torch.maximum(torch.cummax(times - k, 0).values + k, k)
+        return times.flip(0)
 
 
 def linear(T: Steps = 1000, beta_1: Beta = 1e-4, beta_T: Beta = 0.02) -> DiscreteSchedule:

@@ -58,7 +58,8 @@ class TrainingMetrics(Callback):
         assert isinstance(module, DiffusionModule)
         self._images += len(outputs["u"]) * trainer.world_size
         quartile = (outputs["u"] * 4).long()
-        terms = torch.stack((outputs["per_sample"], torch.ones_like(outputs["per_sample"])))
+        weight = outputs["weight"]
+        terms = torch.stack((weight * outputs["per_sample"], weight))
         sums = torch.zeros(2, 4, device=terms.device).index_add_(1, quartile, terms)
         self._sums = sums if self._sums is None else self._sums + sums
         if not self._due(trainer, batch_idx):

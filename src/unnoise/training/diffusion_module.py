@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from unnoise.data.loading import Batch
 from unnoise.diffusion.objectives import Objective
 from unnoise.diffusion.random import Noise
+from unnoise.diffusion.times import TimeSampler, UniformTimes
 from unnoise.model import DiffusionModel
 from unnoise.training.ema import EMA
 from unnoise.training.optimization import OptimizerFactory, factor
@@ -28,6 +29,7 @@ class DiffusionModule(LightningModule):
     Args:
         model: what is trained.
         objective: the loss.
+        times: how training times are drawn.
         optimizer: parameters to optimizer.
         ema_decay: of the average.
         seed: of all noise.
@@ -43,6 +45,7 @@ class DiffusionModule(LightningModule):
         self,
         model: DiffusionModel,
         objective: Objective,
+        times: TimeSampler,
         optimizer: OptimizerFactory,
         *,
         ema_decay: float,
@@ -55,7 +58,7 @@ class DiffusionModule(LightningModule):
         config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.model, self.objective = model, objective
+        self.model, self.objective, self.times = model, objective, times
         self.ema = EMA(model, ema_decay)
         self.seed, self.condition_dropout, self.config = seed, condition_dropout, config
         self.gradient_clip, self.gradient_norm = gradient_clip, torch.zeros(())
@@ -66,17 +69,17 @@ class DiffusionModule(LightningModule):
         self._reseed = any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules())
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Algorithm 1: the mean loss, and for callbacks each sample's loss and time quantile."""
+        """Algorithm 1: the mean loss, and for callbacks the parts of each sample's Loss."""
         if self._reseed:
             micro = batch_idx % self.trainer.accumulate_grad_batches
             torch.manual_seed(_hash(self.seed, self.global_step, micro, self.global_rank))
         noise = Noise(self.seed, batch["position"])
-        loss = self.model.loss(self.objective, batch, noise, self.condition_dropout)
-        return {
-            "loss": loss.per_sample.mean(),
-            "per_sample": loss.per_sample.detach(),
-            "u": loss.u,
-        }
+        loss = self.model.loss(self.objective, batch, noise, self.times, self.condition_dropout)
+        per_sample = loss.per_sample.detach()
+        if self.times.learns:
+            gather = self.trainer.strategy.all_gather
+            self.times.observe(gather(loss.u).flatten(), gather(per_sample).flatten())
+        return {"loss": loss.mean, "per_sample": per_sample, "u": loss.u, "weight": loss.weight}
 
     def on_train_batch_end(self, *args: Any) -> None:
         """Callbacks have had their turn: from here on the next batch is read."""
@@ -87,7 +90,7 @@ class DiffusionModule(LightningModule):
         if not len(batch["position"]):  # a rank's share of the last batch can be empty
             return
         noise = Noise(_hash(self.seed, "validation"), batch["position"])
-        loss = self.ema.model.loss(self.objective, batch, noise)
+        loss = self.ema.model.loss(self.objective, batch, noise, UniformTimes())
         self.log(
             "validation/loss",
             loss.per_sample.mean(),

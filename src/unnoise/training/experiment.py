@@ -12,6 +12,7 @@ from unnoise.diffusion.denoiser import Denoiser, Prediction
 from unnoise.diffusion.objectives import Objective
 from unnoise.diffusion.samplers import Sampler
 from unnoise.diffusion.schedules import NoiseSchedule
+from unnoise.diffusion.times import TimeSampler
 from unnoise.model import DiffusionModel
 from unnoise.networks.conditioning import Conditioner
 from unnoise.training.optimization import OptimizerFactory
@@ -33,6 +34,7 @@ class Experiment:
     schedule: NoiseSchedule
     prediction: Prediction
     objective: Objective
+    times: TimeSampler
     sampler: Sampler
     conditioning: Conditioner | None
     optimizer: OptimizerFactory
@@ -54,10 +56,11 @@ class Experiment:
     gradient_clip: Annotated[float, Field(gt=0)] | None
     ema_decay: Annotated[float, Field(ge=0, lt=1)]
     condition_dropout: Share
+    learned_variance: bool
     resume: bool | str
 
     def model(self) -> DiffusionModel:
         """The denoiser with its schedule and conditioner."""
         shape = (self.data.channels, self.data.image_size, self.data.image_size)
-        denoiser = Denoiser(self.network, self.prediction)
+        denoiser = Denoiser(self.network, self.prediction, self.learned_variance)
         return DiffusionModel(denoiser, self.schedule, shape, self.conditioning)

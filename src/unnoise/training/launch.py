@@ -39,6 +39,7 @@ def fit(
     module = DiffusionModule(
         experiment.model(),
         experiment.objective,
+        experiment.times,
         experiment.optimizer,
         ema_decay=experiment.ema_decay,
         seed=experiment.seed,
