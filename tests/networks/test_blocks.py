@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unnoise.networks.blocks import (
+    CrossAttention,
     Downsample,
     ResidualBlock,
     SelfAttention,
@@ -82,6 +83,21 @@ def test_attention_looks_at_the_nearest_key() -> None:
     torch.testing.assert_close(attention(keys[:, :, order], keys, v), v[:, :, order])
 
 
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2)])
+def test_masked_keys_have_no_weight(dtype: torch.dtype, atol: float) -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 3, 10, 8).to(dtype) for _ in range(3))
+    mask = torch.arange(10) < torch.tensor([[4], [10]])
+    expected = [
+        softmax_attention(
+            q[i : i + 1].double(), k[i : i + 1, :, :n].double(), v[i : i + 1, :, :n].double()
+        )
+        for i, n in ((0, 4), (1, 10))
+    ]
+    actual = attention(q, k, v, mask)
+    torch.testing.assert_close(actual.double(), torch.cat(expected), rtol=0, atol=atol)
+
+
 def awake(module: nn.Module) -> nn.Module:
     """Random weights everywhere: nothing starts at zero."""
     for p in module.parameters():
@@ -115,6 +131,50 @@ def test_self_attention_heads_are_separate_channels() -> None:
         after = block(x)
     expected = torch.tensor([1.0] * 4 + [0.0] * 4).reshape(1, 8, 1, 1).expand(1, 8, 3, 3)
     torch.testing.assert_close(after - before, expected, rtol=0, atol=1e-5)
+
+
+def test_cross_attention_starts_as_the_identity() -> None:
+    x, tokens = torch.randn(2, 8, 3, 3), torch.randn(2, 5, 6)
+    assert torch.equal(CrossAttention(8, 6, head_size=4, norm_groups=2)(x, tokens), x)
+
+
+def test_cross_attention_is_its_formula() -> None:
+    """Pixel by pixel, sample by sample, head by head, over the tokens that count."""
+    torch.manual_seed(0)
+    block = awake(CrossAttention(8, 6, head_size=4, norm_groups=2)).double()
+    x, tokens = torch.randn(2, 8, 4, 3).double(), torch.randn(2, 5, 6).double()
+    lengths = [3, 5]
+    mask = torch.arange(5) < torch.tensor(lengths)[:, None]
+    p = dict(block.named_parameters())
+    h = F.group_norm(x, 2, p["norm.weight"], p["norm.bias"], 1e-6)
+    expected = x.clone()
+    for b, length in enumerate(lengths):
+        k = tokens[b, :length] @ p["k.weight"].T + p["k.bias"]
+        v = tokens[b, :length] @ p["v.weight"].T + p["v.bias"]
+        for i in range(4):
+            for j in range(3):
+                q = p["q.weight"] @ h[b, :, i, j] + p["q.bias"]
+                read = [
+                    (k[:, head] @ q[head] / 2.0).softmax(0) @ v[:, head]
+                    for head in (slice(0, 4), slice(4, 8))
+                ]
+                expected[b, :, i, j] += p["out.weight"] @ torch.cat(read) + p["out.bias"]
+    assert (expected - x).abs().max() > 0.1
+    torch.testing.assert_close(block(x, tokens, mask), expected)
+
+
+def test_masked_tokens_have_no_influence() -> None:
+    torch.manual_seed(0)
+    block, x, tokens = (
+        awake(CrossAttention(8, 6, 4, 2)),
+        torch.randn(2, 8, 4, 3),
+        torch.randn(2, 5, 6),
+    )
+    mask = torch.tensor([[True, False, True, True, False], [False, True, True, True, True]])
+    before = block(x, tokens, mask)
+    other = torch.where(mask[..., None], tokens, 100.0)
+    assert torch.equal(block(x, other, mask), before)
+    assert not torch.equal(block(x, other), block(x, tokens))
 
 
 @pytest.mark.parametrize("out_channels", [8, 12])

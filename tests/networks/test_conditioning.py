@@ -1,6 +1,33 @@
+import pytest
 import torch
 
-from unnoise.networks.conditioning import ClassConditioner, Conditioner
+from unnoise.networks.conditioning import ClassConditioner, Condition, Conditioner
+
+
+def test_joined_conditions_are_padded_with_masked_tokens() -> None:
+    short, long = torch.randn(2, 1, 3), torch.randn(1, 2, 3)
+    mask = torch.tensor([[False, True]])
+    vector, tokens, joined_mask, spatial = Condition(tokens=short).joined(
+        Condition(tokens=long, mask=mask)
+    )
+    assert vector is None
+    assert spatial is None
+    assert tokens is not None
+    assert joined_mask is not None
+    assert torch.equal(tokens[:2, :1], short)
+    assert torch.equal(tokens[2:], long)
+    assert joined_mask.tolist() == [[True, False], [True, False], [False, True]]
+
+
+def test_unlike_conditions_are_not_joined() -> None:
+    with pytest.raises(ValueError, match="the same fields"):
+        Condition(vector=torch.zeros(1, 2)).joined(Condition(spatial=torch.zeros(1, 1, 2, 2)))
+
+
+def test_a_batch_without_labels_is_refused() -> None:
+    conditioner = ClassConditioner(classes=4, width=6)
+    with pytest.raises(ValueError, match="reads 'label' of a batch, but this one has image"):
+        conditioner({"image": torch.zeros(1)}, torch.ones(1, dtype=torch.bool))
 
 
 def test_each_class_has_its_vector() -> None:

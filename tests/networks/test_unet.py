@@ -6,7 +6,7 @@ import torch
 from diffusers_unet import same_networks, translated
 from torch import Tensor, nn
 
-from unnoise.networks.blocks import SelfAttention
+from unnoise.networks.blocks import CrossAttention, SelfAttention
 from unnoise.networks.conditioning import Condition
 from unnoise.networks.unet import Stage, UNet
 
@@ -132,11 +132,12 @@ def test_initial_output_is_exactly_zero_and_can_learn() -> None:
 
 def test_initialisation_has_ddpm_variance() -> None:
     torch.manual_seed(0)
-    network = UNet(**(SMALL | {"channels": 64}))
-    zero = {f"{name}.out" for name, m in network.named_modules() if isinstance(m, SelfAttention)}
+    network = UNet(**(SMALL | {"channels": 64, "token_width": 48}))
+    attends = (SelfAttention, CrossAttention)
+    zero = {f"{name}.out" for name, m in network.named_modules() if isinstance(m, attends)}
     zero |= {name for name, _ in network.named_modules() if name.endswith("block.conv2")}
     zero |= {"conv_out"}
-    assert len(zero) == 1 + 4 + 8  # output, attentions, residual blocks
+    assert len(zero) == 1 + 4 + 4 + 8  # output, attentions, residual blocks
     for name, module in network.named_modules():
         if not isinstance(module, nn.Conv2d | nn.Linear):
             continue
@@ -200,16 +201,88 @@ def test_dropout_acts_in_training_only() -> None:
     assert torch.equal(network(x, t), network(x, t))
 
 
-def test_condition_changes_its_own_sample_only() -> None:
-    network = awake(condition_width=6)
-    x, t, vector = images(SMALL), torch.tensor(3.0), torch.zeros(3, 6)
+def condition(batch: int = 3, length: int = 5) -> Condition:
+    torch.manual_seed(2)
+    return Condition(
+        vector=torch.randn(batch, 6),
+        tokens=torch.randn(batch, length, 7),
+        mask=torch.arange(length) <= torch.arange(batch)[:, None],
+        spatial=torch.randn(batch, 2, 8, 8),
+    )
+
+
+ALL_WAYS: dict[str, Any] = {"condition_width": 6, "token_width": 7, "spatial_channels": 2}
+
+
+@pytest.mark.parametrize("field", ["vector", "tokens", "spatial"])
+def test_condition_changes_its_own_sample_only(field: str) -> None:
+    network, given = awake(**ALL_WAYS), condition()
+    x, t = images(SMALL), torch.tensor(3.0)
+    changed = getattr(given, field).clone()
+    changed[1] += 1.0
     with torch.no_grad():
-        before = network(x, t, Condition(vector=vector))
-        vector[1] = 1.0
-        after = network(x, t, Condition(vector=vector))
-    moved = (before - after).flatten(1).abs().amax(1)
+        moved = network(x, t, given) - network(x, t, given._replace(**{field: changed}))
+    moved = moved.flatten(1).abs().amax(1)
     assert moved[1] > 1e-3
     assert moved[[0, 2]].max() < 1e-6
+
+
+def test_tokens_beyond_the_mask_do_not_count() -> None:
+    network, x, t = awake(token_width=7), images(SMALL), torch.tensor(3.0)
+    _, tokens, mask, _ = condition()
+    assert tokens is not None
+    assert mask is not None
+    other = torch.where(mask[..., None], tokens, 9.0)
+    with torch.no_grad():
+        before = network(x, t, Condition(tokens=tokens, mask=mask))
+        assert torch.equal(network(x, t, Condition(tokens=other, mask=mask)), before)
+        alone = network(x[:1], t, Condition(tokens=tokens[:1, :1]))
+    torch.testing.assert_close(alone, before[:1], rtol=1e-5, atol=1e-5)
+
+
+def test_joined_conditions_are_two_calls_in_one() -> None:
+    network, x, t = awake(**ALL_WAYS), images(SMALL), torch.tensor([1.0, 20.0, 300.0])
+    one, other = condition(length=5), condition(length=2)
+    with torch.no_grad():
+        both = network(torch.cat([x, x]), torch.cat([t, t]), one.joined(other))
+        expected = torch.cat([network(x, t, one), network(x, t, other)])
+    torch.testing.assert_close(both, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_tokens_are_attended_to_wherever_pixels_are() -> None:
+    network = UNet(**(CIFAR_NARROW | {"token_width": 7}))
+    seen: list[int] = []
+    for module in network.modules():
+        if isinstance(module, CrossAttention):
+            module.register_forward_hook(lambda _, args, out: seen.append(args[0].shape[-1]))
+    network(images(CIFAR_NARROW, 1), torch.tensor(0.0), Condition(tokens=torch.randn(1, 4, 7)))
+    assert seen == [16, 16, 4, 16, 16, 16]
+
+
+def test_unused_ways_leave_the_network_as_it_was() -> None:
+    torch.manual_seed(0)
+    plain = UNet(**SMALL).state_dict()
+    torch.manual_seed(0)
+    other = UNet(
+        **SMALL, condition_width=None, token_width=None, spatial_channels=0, learned_variance=False
+    ).state_dict()
+    assert list(plain) == list(other)
+    assert all(torch.equal(plain[name], other[name]) for name in plain)
+
+
+def test_learned_variance_doubles_the_output() -> None:
+    torch.manual_seed(0)
+    plain, double = UNet(**SMALL), UNet(**SMALL, learned_variance=True)
+    state = plain.state_dict()
+    for name in ("conv_out.weight", "conv_out.bias"):
+        nn.init.normal_(state[name])
+        state[name] = torch.cat([state[name], torch.zeros_like(state[name])])
+    double.load_state_dict(state)
+    x, t = images(SMALL), torch.arange(3.0)
+    with torch.no_grad():
+        prediction, fraction = double(x, t).chunk(2, dim=1)
+        torch.testing.assert_close(prediction, plain(x, t), rtol=0, atol=1e-6)
+    assert not fraction.any()
 
 
 def test_bfloat16_autocast_is_near_float32() -> None:
@@ -226,10 +299,10 @@ def test_bfloat16_autocast_is_near_float32() -> None:
 
 
 def test_compiles_into_one_graph() -> None:
-    network = awake(condition_width=6)
-    x, t, condition = images(SMALL), torch.arange(3.0), Condition(vector=torch.randn(3, 6))
+    network = awake(**ALL_WAYS)
+    x, t, given = images(SMALL), torch.arange(3.0), condition()
     compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(x, t, condition), network(x, t, condition))
+    torch.testing.assert_close(compiled(x, t, given), network(x, t, given))
 
 
 @pytest.mark.parametrize(
@@ -255,18 +328,34 @@ def test_impossible_networks_are_refused(changes: dict[str, Any], message: str) 
 
 def test_wrong_inputs_are_refused() -> None:
     x, t = images(SMALL), torch.arange(3.0)
-    plain, conditional = UNet(**SMALL), UNet(**SMALL, condition_width=6)
-    condition = Condition(vector=torch.zeros(3, 6))
+    plain = UNet(**SMALL)
     with pytest.raises(ValueError, match=r"\(3, 3, 8, 6\).*\(B, 3, 8, 8\)"):
         plain(x[..., :6], t)
     with pytest.raises(ValueError, match=r"t has shape \(2,\) for a batch of 3"):
         plain(x, t[:2])
-    with pytest.raises(ValueError, match="without condition_width"):
-        plain(x, t, condition)
-    with pytest.raises(ValueError, match="needs a condition"):
-        conditional(x, t)
-    with pytest.raises(ValueError, match=r"\(3, 5\).*\(3, 6\)"):
-        conditional(x, t, Condition(vector=torch.zeros(3, 5)))
+
+
+@pytest.mark.parametrize(
+    ("ways", "changes", "message"),
+    [
+        ({}, {}, "the condition has vector, but the network is without condition_width"),
+        ({"condition_width": 6}, {}, "has tokens, but the network is without token_width"),
+        (ALL_WAYS, {"vector": None}, "has condition_width, so it needs a condition with vector"),
+        (ALL_WAYS, {"tokens": None, "mask": None}, "has token_width, so it needs .* tokens"),
+        (ALL_WAYS, {"spatial": None}, "has spatial_channels, so it needs .* with spatial"),
+        (ALL_WAYS, {"vector": torch.zeros(3, 5)}, r"vector has shape \(3, 5\), not \(3, 6\)"),
+        (ALL_WAYS, {"tokens": torch.zeros(3, 5, 6)}, r"\(3, 5, 6\), not \(3, 5, 7\)"),
+        (ALL_WAYS, {"spatial": torch.zeros(3, 1, 8, 8)}, r"not \(3, 2, 8, 8\)"),
+        (ALL_WAYS, {"mask": torch.ones(3, 4).bool()}, r"mask is torch.bool \(3, 4\), not .*5\)"),
+        (ALL_WAYS, {"mask": torch.ones(3, 5)}, "mask is torch.float32"),
+    ],
+)
+def test_wrong_conditions_are_refused(
+    ways: dict[str, Any], changes: dict[str, Any], message: str
+) -> None:
+    network = UNet(**SMALL, **ways)
+    with pytest.raises(ValueError, match=message):
+        network(images(SMALL), torch.arange(3.0), condition()._replace(**changes))
 
 
 def test_head_size_is_not_checked_where_nothing_attends() -> None:

@@ -1,6 +1,6 @@
 """What the network is told besides the noisy image and its noise level.
 
-Shapes: B batch, D width of the condition vector.
+Shapes: B batch, C channels, H × W pixels, D width of the condition vector, L tokens of width E.
 """
 
 from abc import ABC, abstractmethod
@@ -8,23 +8,67 @@ from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 
 class Condition(NamedTuple):
-    """A batch of conditions, each field one way into the network."""
+    """A batch of conditions, each field one way into the network; None where it is not used."""
 
-    vector: Tensor  # (B, D), added to the time embedding
+    vector: Tensor | None = None  # (B, D), added to the time embedding
+    tokens: Tensor | None = None  # (B, L, E), which the pixels attend to
+    mask: Tensor | None = None  # (B, L) bool: the tokens that count, at least one; None: all
+    spatial: Tensor | None = None  # (B, C, H, W), stacked on the noisy image
+
+    def joined(self, other: "Condition") -> "Condition":
+        """Both batches one behind the other; the shorter rows of tokens are padded.
+
+        Lets one call of the network see the batch with its conditions and without, as
+        classifier-free guidance needs.
+
+        Raises:
+            ValueError: only one of them has a field.
+        """
+        longest = max(_length(self), _length(other))
+        fields = zip(self._padded(longest), other._padded(longest), strict=True)
+        return Condition(*(_cat(*pair) for pair in fields))
+
+    def _padded(self, length: int) -> "Condition":
+        """With ``length`` tokens, those beyond L masked."""
+        if self.tokens is None:
+            return self
+        mask = self.tokens.new_ones(self.tokens.shape[:2], dtype=torch.bool)
+        more = length - self.tokens.shape[1]
+        return self._replace(
+            tokens=F.pad(self.tokens, (0, 0, 0, more)),
+            mask=F.pad(mask if self.mask is None else self.mask, (0, more)),
+        )
+
+
+def _length(condition: Condition) -> int:
+    return 0 if condition.tokens is None else condition.tokens.shape[1]
+
+
+def _cat(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    if first is None and second is None:
+        return None
+    if first is None or second is None:
+        raise ValueError("conditions to be joined must have the same fields")
+    return torch.cat([first, second])
 
 
 class Conditioner(nn.Module, ABC):
     """Turns a batch into its condition; trained together with the network.
 
-    ``width`` is D, the width of the vectors it gives.
+    ``width``, ``token_width`` and ``channels`` are the D, E and C of its conditions, 0 for a
+    field that they lack; ``reads`` names what it needs of "label", "caption" and "image".
     """
 
-    width: int
+    width: int = 0
+    token_width: int = 0
+    channels: int = 0
+    reads: tuple[str, ...] = ()
 
     @abstractmethod
     def forward(self, batch: Mapping[str, Any], keep: Tensor) -> Condition:
@@ -32,11 +76,37 @@ class Conditioner(nn.Module, ABC):
 
         Null conditions teach the network to do without, as classifier-free guidance needs
         (Ho & Salimans 2022, Algorithm 1).
+
+        Raises:
+            ValueError: the batch lacks something of ``reads``.
         """
 
-    @abstractmethod
-    def examples(self, ids: Tensor) -> dict[str, Any]:
-        """A batch that shows what can be asked for, as a function of the sample ids (B,)."""
+    def examples(self, ids: Tensor) -> dict[str, Any] | None:
+        """A batch that shows what can be asked for, as a function of the sample ids (B,).
+
+        None where it takes a data set to know.
+        """
+        return None
+
+    def words(self, batch: Mapping[str, Any]) -> list[str] | None:
+        """What is asked for in words, to print below each picture; None if words do not say it."""
+        return None
+
+    def picture(self, batch: Mapping[str, Any]) -> Tensor | None:
+        """What is asked for as pictures, uint8 (B, 1 or 3, H, W); None if no picture shows it."""
+        return None
+
+
+def read(batch: Mapping[str, Any], key: str) -> Any:
+    """``batch[key]``.
+
+    Raises:
+        ValueError: the batch has no such key.
+    """
+    if key not in batch:
+        has = ", ".join(batch) or "nothing"
+        raise ValueError(f"the conditioning reads {key!r} of a batch, but this one has {has}")
+    return batch[key]
 
 
 class ClassConditioner(Conditioner):
@@ -44,6 +114,8 @@ class ClassConditioner(Conditioner):
 
     Reads ``batch["label"]`` (B,) int64 in [0, classes).
     """
+
+    reads = ("label",)
 
     def __init__(
         self, classes: Annotated[int, Field(ge=1)], width: Annotated[int, Field(ge=1)]
@@ -54,7 +126,7 @@ class ClassConditioner(Conditioner):
 
     def forward(self, batch: Mapping[str, Any], keep: Tensor) -> Condition:
         """Look the labels up: vector (B, width)."""
-        labels = torch.where(keep, batch["label"], self.classes)
+        labels = torch.where(keep, read(batch, "label"), self.classes)
         return Condition(vector=self.table(labels))
 
     def examples(self, ids: Tensor) -> dict[str, Any]:
