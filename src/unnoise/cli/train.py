@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from unnoise.cli.command import run
 from unnoise.cli.config import UNKNOWN, ConfigError, Problem, instantiate
 from unnoise.cli.preflight import construction_problems, problems
+from unnoise.cli.rules import logger_rules, rules
 
 OUTPUTS = Path("outputs")
 LIGHTNING = ("callbacks", "logger", "trainer")
@@ -24,19 +25,6 @@ VOLATILE = (
     *("workers", "accumulate", "validate_every", "validation_images"),
 )
 """Keys that do not change what is computed: a run is resumed whatever they are."""
-SET_HERE = {
-    "max_steps": "max_steps",
-    "max_epochs": "max_steps",
-    "precision": "precision",
-    "accumulate_grad_batches": "accumulate",
-    "gradient_clip_val": "gradient_clip",
-    "val_check_interval": "validate_every",
-    "check_val_every_n_epoch": "validate_every",
-    "callbacks": "callbacks",
-    "logger": "logger",
-    "default_root_dir": "name",
-}
-"""Arguments of the Trainer that follow from keys of the config."""
 _RANK = int(os.environ.get("LOCAL_RANK", 0))
 _STARTED = time.strftime("%Y-%m-%d_%H-%M-%S")
 if _RANK == 0:
@@ -64,74 +52,13 @@ def check(config: dict[str, Any]) -> Iterator[list[Problem]]:
     found += construction_problems(config, [k for k in ("network", "conditioning") if k in right])
     others = ("data", "schedule", "prediction", "objective", "times", "sampler")
     found += construction_problems(config, [k for k in others if k in right], device="cpu")
+    if not found and isinstance(config["resume"], str):
+        found += resume_problems(config)
     yield found or rules(config)
 
     slow = {key: config[key] if key in LIGHTNING else UNKNOWN for key in config if key in keys}
     found = problems(slow, Experiment)
     yield found or construction_problems(config, ["callbacks"], device="cpu") + logger_rules(config)
-
-
-def rules(config: dict[str, Any]) -> list[Problem]:
-    """What must hold between the parts of an otherwise right config."""
-    found = []
-    parts = config["accumulate"]
-    devices, nodes = config["trainer"].get("devices", 1), config["trainer"].get("num_nodes", 1)
-    if isinstance(devices, int) and isinstance(nodes, int) and devices > 0:
-        parts *= devices * nodes
-    if config["batch_size"] % parts:
-        found.append(
-            Problem(
-                "batch_size",
-                f"{config['batch_size']} does not divide into {parts} parts "
-                "(accumulate × trainer.devices × trainer.num_nodes)",
-            )
-        )
-    if config["precision"] == "fp16" and config["optimizer"].get("fused"):
-        found.append(
-            Problem(
-                "optimizer.fused", "must be false with precision=fp16: clipping could not see it"
-            )
-        )
-    data = instantiate(config["data"])
-    try:
-        images = data.check()
-    except (FileNotFoundError, ValueError, ImportError) as error:
-        found.append(Problem("data", str(error)))
-        images = None
-    if images is not None and config["batch_size"] > images:
-        found.append(
-            Problem("batch_size", f"{config['batch_size']} is more than the data ({images} images)")
-        )
-    schedule = instantiate(config["schedule"])
-    for key, node in _samplers(config):
-        try:
-            schedule.grid(node["steps"], node["spacing"])
-        except ValueError as error:
-            found.append(Problem(f"{key}.steps", str(error)))
-    levels = schedule.grid(1, "uniform")
-    left = float(levels[0].alpha ** 2 / (levels[0].alpha ** 2 + levels[0].sigma ** 2))
-    if left > 0.01:
-        found.append(
-            Problem(
-                "schedule",
-                f"does not reach noise: {left:.1%} of the picture's power is left at the last "
-                "level, but sampling starts from pure noise; use more levels T or a larger beta",
-                "warning",
-            )
-        )
-    found += resume_problems(config) if isinstance(config["resume"], str) else []
-    for key in set(SET_HERE) & set(config["trainer"]):
-        found.append(Problem(f"trainer.{key}", f"is set from the key {SET_HERE[key]}: use that"))
-    return found
-
-
-def _samplers(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    yield "sampler", config["sampler"]
-    for name, callback in config["callbacks"].items():
-        for key in ("sampler", "final"):
-            node = callback.get(key) if isinstance(callback, dict) else None
-            if isinstance(node, dict) and "steps" in node and node != config["sampler"]:
-                yield f"callbacks.{name}.{key}", node
 
 
 def resume_problems(config: dict[str, Any]) -> list[Problem]:
@@ -167,23 +94,6 @@ def _leaves(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{key}.{name}" if key else str(name))
     else:
         yield key, tree
-
-
-def logger_rules(config: dict[str, Any]) -> list[Problem]:
-    """A dashboard must not ask for credentials in the middle of a run."""
-    from unnoise.training.loggers import wandb_credentials
-
-    logger = config["logger"]
-    wants_wandb = logger["_target_"].endswith(".wandb") and logger.get("mode") != "offline"
-    if wants_wandb and not wandb_credentials():
-        return [
-            Problem(
-                "logger",
-                "Weights & Biases has no credentials here: run `wandb login`, or set "
-                "WANDB_API_KEY, or use logger.mode=offline, or logger=tensorboard",
-            )
-        ]
-    return []
 
 
 def train(config: dict[str, Any]) -> None:

@@ -40,6 +40,7 @@ class ClassicImages(ABC):
         ValueError: ``classes`` is not the number of classes of the set.
     """
 
+    captioned = False
     title: ClassVar[str]
     folder: ClassVar[str]
     subfolders: ClassVar[Sequence[str]]  # other places below root where the files may lie

@@ -82,6 +82,8 @@ class ImageFolder:
     small ones. ``classes``, where given, must be the number of classes found.
     """
 
+    captioned = False
+
     def __init__(
         self,
         root: str,

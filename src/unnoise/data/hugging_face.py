@@ -100,7 +100,7 @@ class HuggingFaceImages:
         self.channels: int = channels
         self.splits: dict[Split, str] = {"train": train_split, "validation": validation_split}
         self.image_column, self.label_column = image_column, label_column
-        self.caption_column = caption_column
+        self.caption_column, self.captioned = caption_column, caption_column is not None
 
     def check(self) -> None:
         """Raise ModuleNotFoundError if the optional package is not installed."""

@@ -52,7 +52,7 @@ class Images(ABC):
 
 
 class ImageSource(Protocol):
-    """A data set: what a ``conf/data`` file names.
+    """A data set: what a ``conf/data`` file names. ``captioned``: its pictures have captions.
 
     ``check`` looks without reading pictures; ``prepare`` fetches what is missing (one process calls
     it); ``images`` opens a split. All raise FileNotFoundError saying which file belongs where, or
@@ -61,6 +61,7 @@ class ImageSource(Protocol):
 
     image_size: int
     channels: int
+    captioned: bool
 
     def class_names(self) -> tuple[str, ...]:
         """One name a label; empty where pictures have no classes."""

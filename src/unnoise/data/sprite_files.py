@@ -42,6 +42,8 @@ class SpriteSheet:
         ValueError: image_size is not a multiple of cell.
     """
 
+    captioned = False
+
     def __init__(
         self,
         root: str,
@@ -109,6 +111,8 @@ class SpritesFile:
     Raises:
         ValueError: image_size is not a multiple of 16, or classes is not 5.
     """
+
+    captioned = False
 
     pixels_name = "sprites_1788_16x16.npy"
     labels_name = "sprite_labels_nc_1788_16x16.npy"

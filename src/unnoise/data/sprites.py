@@ -167,6 +167,8 @@ class Sprites:
         ValueError: both sizes together exceed the distinct sprites there are.
     """
 
+    captioned = True
+
     def __init__(
         self,
         size: Annotated[int, Field(ge=1)] = 20_000,

@@ -26,7 +26,9 @@ class Loss(NamedTuple):
 
 
 class Objective(ABC):
-    """A loss on clean pictures."""
+    """A loss on clean pictures. ``trains_variance``: and on the learned variance."""
+
+    trains_variance: bool = False
 
     @abstractmethod
     def __call__(
