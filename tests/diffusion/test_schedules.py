@@ -93,6 +93,33 @@ def test_quadratic_grid_is_even_in_the_square_root_of_t():
     assert abs(times[10] - (999**0.5 * 9 / 19) ** 2) <= 0.5
 
 
+@pytest.mark.parametrize("make", [*ALL, lambda: schedules.zero_terminal_snr(schedules.linear())])
+def test_real_times_pass_through_the_table(make):
+    schedule, t = make(), torch.arange(1000)
+    at_index, at_real = schedule.level(t), schedule.level(t.double())
+    torch.testing.assert_close(at_real.alpha, at_index.alpha, rtol=0, atol=1e-12)
+    torch.testing.assert_close(at_real.sigma, at_index.sigma, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("make", [*ALL, lambda: schedules.zero_terminal_snr(schedules.linear())])
+def test_time_at_is_the_inverse_of_level(make):
+    schedule = make()
+    t = torch.linspace(0, 998.99, 4321, dtype=torch.float64)
+    torch.testing.assert_close(schedule.time_at(schedule.level(t).log_snr), t, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("make", [schedules.linear, schedules.quadratic, schedules.cosine])
+def test_zero_terminal_snr_keeps_the_first_level_and_ends_in_pure_noise(make):
+    """√ᾱ becomes an affine function of what it was: through √ᾱ_1, and 0 at T."""
+    before, after = make(), schedules.zero_terminal_snr(make())
+    old, new = before.alphas_cumprod.sqrt(), after.alphas_cumprod.sqrt()
+    assert new[-1] == 0
+    torch.testing.assert_close(new[0], old[0], rtol=1e-12, atol=0)
+    slope = (new[0] - new[-1]) / (old[0] - old[-1])
+    torch.testing.assert_close(new, slope * (old - old[-1]), rtol=0, atol=1e-12)
+    assert after.level(torch.tensor(999)).alpha == 0
+
+
 def test_too_many_steps_say_what_is_right():
     with pytest.raises(ValueError, match=r"1001 steps .* T=1000: use 1 … 1000"):
         schedules.linear().grid(1001)
@@ -101,3 +128,21 @@ def test_too_many_steps_say_what_is_right():
 def test_betas_outside_0_1_are_refused():
     with pytest.raises(ValueError, match="every beta must lie in"):
         schedules.DiscreteSchedule(torch.tensor([1.0, 0.1], dtype=torch.float64))
+
+
+def test_zero_terminal_snr_of_one_level_is_refused():
+    with pytest.raises(ValueError, match="T of at least 2"):
+        schedules.zero_terminal_snr(schedules.linear(T=1))
+
+
+def test_epsilon_is_refused_where_nothing_is_left_of_the_picture():
+    from unnoise.diffusion.continuous_schedules import RectifiedFlow
+    from unnoise.diffusion.denoiser import EpsilonPrediction, FlowPrediction, VPrediction
+    from unnoise.model import check_prediction
+
+    for schedule in (schedules.zero_terminal_snr(schedules.linear()), RectifiedFlow()):
+        with pytest.raises(ValueError, match="EpsilonPrediction cannot be used .*alpha = 0"):
+            check_prediction(EpsilonPrediction(), schedule)
+        check_prediction(VPrediction(), schedule)
+        check_prediction(FlowPrediction(), schedule)
+    check_prediction(EpsilonPrediction(), schedules.linear())

@@ -23,6 +23,11 @@ Steps = Annotated[int, Field(ge=1)]
 Beta = Annotated[float, Field(gt=0, lt=1)]
 
 
+def precise(x: Tensor) -> Tensor:
+    """x in float64, where the device has it."""
+    return x.to(torch.float32 if x.device.type == "mps" else torch.float64)
+
+
 class NoiseSchedule(ABC):
     """The levels of a diffusion process, at real times.
 
@@ -97,7 +102,7 @@ class DiscreteSchedule(NoiseSchedule):
         self.alphas_cumprod = torch.cumprod(1 - betas, 0)
         self.T = len(betas)
         alpha_bar = self.alphas_cumprod
-        self._log_snrs = (alpha_bar.log() - torch.log1p(-alpha_bar)).clamp(min=-50)
+        self._log_snrs = (alpha_bar.log() - torch.log1p(-alpha_bar)).clamp(min=-60)
         self._tables: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = {}
 
     @property
@@ -108,7 +113,7 @@ class DiscreteSchedule(NoiseSchedule):
     def level(self, t: Shaped[Tensor, "..."]) -> NoiseLevel:
         """The level at indices t in 0 … T−1, or at real times between them."""
         if t.device not in self._tables:
-            dtype = torch.float32 if t.device.type == "mps" else torch.float64
+            dtype = precise(t).dtype
             self._tables[t.device] = (
                 self.alphas_cumprod.sqrt().to(t.device, dtype),
                 (1 - self.alphas_cumprod).sqrt().to(t.device, dtype),
@@ -200,6 +205,23 @@ def sigmoid(
         T,
         max_beta,
     )
+
+
+def zero_terminal_snr(schedule: DiscreteSchedule) -> DiscreteSchedule:
+    """√ᾱ_t shifted and stretched so that √ᾱ_1 stays and √ᾱ_T is 0 (Lin et al. 2023, algorithm 1).
+
+    What training saw last is then pure noise, as sampling starts from. ε says nothing there: use
+    a prediction of v, x0 or flow.
+
+    Raises:
+        ValueError: a schedule of one level.
+    """
+    if schedule.T < 2:
+        raise ValueError("zero terminal SNR needs a schedule with T of at least 2")
+    root = schedule.alphas_cumprod.sqrt()
+    alpha_bar = (root[0] * (root - root[-1]) / (root[0] - root[-1])) ** 2
+    before = torch.cat((torch.ones_like(alpha_bar[:1]), alpha_bar[:-1]))
+    return DiscreteSchedule(1 - alpha_bar / before)
 
 
 def _from_alpha_bar(
