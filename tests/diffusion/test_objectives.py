@@ -2,14 +2,25 @@
 
 import math
 
+import pytest
 import torch
 from gaussian import GaussianOracle
 
 from unnoise.diffusion import schedules
-from unnoise.diffusion.denoiser import Denoiser, EpsilonPrediction
-from unnoise.diffusion.objectives import Loss, SimpleLoss
+from unnoise.diffusion.continuous_schedules import EDMSchedule, RectifiedFlow
+from unnoise.diffusion.denoiser import (
+    Denoiser,
+    EDMPrediction,
+    EpsilonPrediction,
+    FlowPrediction,
+    VPrediction,
+    X0Prediction,
+)
+from unnoise.diffusion.noise_level import diffuse
+from unnoise.diffusion.objectives import Loss, SimpleLoss, WeightedLoss
 from unnoise.diffusion.random import Noise
 from unnoise.diffusion.times import UniformTimes
+from unnoise.diffusion.weights import P2, EDMWeight, MinSNR, VelocityWeight, VWeight, X0Weight
 
 SCHEDULE = schedules.linear()
 
@@ -59,3 +70,61 @@ def test_noise_and_times_differ_between_samples_and_seeds():
     a, b = loss(Zero(), 64).u, loss(Zero(), 64, seed=1).u
     assert len(a.unique()) == 64
     assert not torch.equal(a, b)
+
+
+PICTURES = 0.3 + 0.25 * Noise(99, torch.arange(64)).normal("data", (3, 4, 4))
+NOISE = Noise(1, torch.arange(64))
+U = torch.linspace(0, 1 - 2**-24, 64)
+ZERO_SNR = schedules.zero_terminal_snr(schedules.linear())
+
+
+def weighted(weight, prediction, schedule, x0=PICTURES):
+    denoiser = Denoiser(Zero(), prediction)
+    return WeightedLoss(weight)(denoiser, schedule, x0, U, None, NOISE)
+
+
+@pytest.mark.parametrize("weight", [MinSNR(), P2(), EDMWeight(), VelocityWeight(), VWeight()])
+@pytest.mark.parametrize(
+    ("schedule", "prediction"),
+    [
+        (schedules.linear(), EpsilonPrediction()),
+        (schedules.cosine(), EpsilonPrediction()),
+        (ZERO_SNR, VPrediction()),
+        (ZERO_SNR, X0Prediction()),
+        (RectifiedFlow(), FlowPrediction()),
+        (RectifiedFlow((0.0, 1.0)), FlowPrediction()),
+        (EDMSchedule(), EDMPrediction()),
+    ],
+)
+def test_weighted_loss_in_float32_is_the_one_in_float64(weight, schedule, prediction):
+    """At every level of training, the ends included, and finite."""
+    single = weighted(weight, prediction, schedule)
+    level = schedule.level(schedule.sample_times(U))
+    x0, eps = PICTURES.double(), NOISE.normal("eps", (3, 4, 4)).double()
+    x_t = diffuse(x0, eps, level)
+    guess = Denoiser(Zero(), prediction)(x_t, level)
+    noisy = level.alpha < level.sigma  # there x0 holds the error to full precision, else eps
+    snr = (level.alpha / level.sigma) ** 2
+    of_x0 = (x0 - guess.x0).square().flatten(1).mean(1) * weight(snr)
+    of_eps = (eps - guess.eps).square().flatten(1).mean(1) * weight(snr) / snr
+    expected = torch.where(noisy, of_x0, of_eps).float()
+    torch.testing.assert_close(single, expected, rtol=1e-3, atol=1e-7)
+
+
+def test_p2_without_gamma_is_l_simple():
+    denoiser = Denoiser(Zero(), EpsilonPrediction())
+    simple = SimpleLoss()(denoiser, SCHEDULE, PICTURES, U, None, NOISE)
+    found = weighted(P2(gamma=0.0), EpsilonPrediction(), SCHEDULE)
+    torch.testing.assert_close(found, simple, rtol=1e-4, atol=0)
+
+
+def test_velocity_loss_is_flow_matchings():
+    """‖eps − x0 − F‖² of a network that says 0, at all times."""
+    target = NOISE.normal("eps", (3, 4, 4)) - PICTURES
+    found = weighted(VelocityWeight(), FlowPrediction(), RectifiedFlow())
+    torch.testing.assert_close(found, target.square().flatten(1).mean(1), rtol=1e-4, atol=0)
+
+
+def test_x0_weight_is_the_error_of_the_picture():
+    found = weighted(X0Weight(), X0Prediction(), ZERO_SNR)
+    torch.testing.assert_close(found, PICTURES.square().flatten(1).mean(1), rtol=1e-3, atol=0)

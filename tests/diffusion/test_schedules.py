@@ -141,7 +141,7 @@ def test_epsilon_is_refused_where_nothing_is_left_of_the_picture():
     from unnoise.model import check_prediction
 
     for schedule in (schedules.zero_terminal_snr(schedules.linear()), RectifiedFlow()):
-        with pytest.raises(ValueError, match="EpsilonPrediction cannot be used .*alpha = 0"):
+        with pytest.raises(ValueError, match=r"EpsilonPrediction cannot be used .*alpha = 0"):
             check_prediction(EpsilonPrediction(), schedule)
         check_prediction(VPrediction(), schedule)
         check_prediction(FlowPrediction(), schedule)

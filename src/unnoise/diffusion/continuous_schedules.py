@@ -72,7 +72,8 @@ class EDMSchedule(VarianceExploding):
 
     def sample_times(self, u: Tensor) -> Tensor:
         """P_mean + P_std·Φ⁻¹(u)."""
-        return self.P_mean + self.P_std * torch.special.ndtri(inside(u))
+        z: Tensor = torch.special.ndtri(inside(u))
+        return self.P_mean + self.P_std * z
 
 
 class GeometricSchedule(VarianceExploding):
@@ -124,7 +125,8 @@ class RectifiedFlow(NoiseSchedule):
         if self.logit_normal is None:
             return inside(u)
         mean, std = self.logit_normal
-        return (mean + std * torch.special.ndtri(inside(u))).sigmoid()
+        z: Tensor = torch.special.ndtri(inside(u))
+        return (mean + std * z).sigmoid()
 
     def times(self, steps: int, spacing: Spacing) -> Tensor:
         """As for any schedule; "uniform" gives 1, 1 − 1/steps, …, 1/steps: Euler's steps to 0."""
