@@ -80,18 +80,19 @@ def classifier_guided(
     """ε − s·sigma·∇ ln p(y | x_t) (Dhariwal & Nichol 2021, algorithm 2), s = ``scale``; 0 is off.
 
     ``log_probability`` gives ln p(y | x_t) of each sample (B,), of a classifier that was trained
-    on noisy pictures.
+    on noisy pictures. Where alpha = 0 it has nothing to go by and is not asked.
     """
 
     def guided(x_t: Tensor, level: NoiseLevel) -> Denoised:
         guess = denoise(x_t, level)
-        if guidance.scale == 0 or not guidance.applies(level):
+        if guidance.scale == 0 or level.alpha == 0 or not guidance.applies(level):
             return guess
         with torch.inference_mode(False), torch.enable_grad():
             x = x_t.clone().requires_grad_()
-            slope = torch.autograd.grad(log_probability(x, level).sum(), x)[0]
+            here = NoiseLevel(*(value.clone() for value in level))
+            slope = torch.autograd.grad(log_probability(x, here).sum(), x)[0]
         alpha, sigma = level.like(x_t)
-        eps = guess.eps - guidance.scale * sigma * slope
-        return Denoised((x_t - sigma * eps) / alpha, eps, guess.variance_fraction)
+        push = guidance.scale * sigma * slope
+        return Denoised(guess.x0 + sigma / alpha * push, guess.eps - push, guess.variance_fraction)
 
     return guided
