@@ -19,7 +19,8 @@ from types import ModuleType
 from typing import Any, Literal
 
 CLASSES_FROM = tuple(
-    f"unnoise.{wing}" for wing in ("data", "networks", "diffusion", "training", "evaluation")
+    f"unnoise.{wing}"
+    for wing in ("data", "networks", "diffusion", "training", "evaluation", "figures")
 )
 FUNCTIONS_FROM = (
     "unnoise.networks",

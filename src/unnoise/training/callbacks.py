@@ -18,15 +18,18 @@ from pydantic import Field
 from torch import Tensor
 from tqdm import tqdm
 
-from unnoise.diffusion.noise_level import NoiseLevel, diffuse
+from unnoise.diffusion.noise_level import NoiseLevel
 from unnoise.diffusion.random import Noise
 from unnoise.diffusion.samplers import Sampler
-from unnoise.pictures import grid, save_gif, to_pixels, to_signal
+from unnoise.figures.asking import asked, sheet
+from unnoise.figures.forward import strip
+from unnoise.pictures import grid, save_gif, to_signal
 from unnoise.training.diffusion_module import DiffusionModule
 from unnoise.training.loggers import JsonLines, log_metrics, log_picture
 
 Count = Annotated[int, Field(ge=1)]
 FRAMES = 40  # of an animation, at most
+MOVING = 25  # pictures in it, at most
 
 
 class TrainingMetrics(Callback):
@@ -107,10 +110,11 @@ class TrainingMetrics(Callback):
 class SampleGrid(Callback):
     """Draws ``count`` pictures from the averaged model every ``every`` steps, and at the end.
 
-    They go to ``<run>/samples``. The noise is the same each time, so the pictures can be watched
-    growing; classes take turns. ``sampler`` draws while the run goes on; at the end ``final`` draws
-    the last grid and an animation of the denoising. Rank 0 draws; the others wait at their next
-    step.
+    They go to ``<run>/samples``, with what a conditional model was asked for: classes and captions
+    below, pictures to the left. What is asked and the noise are the same each time, so that the
+    pictures can be watched growing. ``sampler`` draws while the run goes on; at the end ``final``
+    draws the last grid and an animation of the denoising. Rank 0 draws; the others wait at their
+    next step.
     """
 
     def __init__(
@@ -142,18 +146,23 @@ class SampleGrid(Callback):
         shown = {round(i * steps / FRAMES) for i in range(1, FRAMES + 1)}
         taken = itertools.count(1)
         frames: list[Image.Image] = []
+        ids = torch.arange(self.count, device=module.device)
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        batch = asked(model, lambda: data.validation_split, ids)
+        names = data.source.class_names()
 
         def watch(x: Tensor, level: NoiseLevel) -> None:
             if next(taken) in shown:
-                frames.append(grid(to_pixels(x[:25])))
+                scaled = x[:MOVING] / (level.alpha**2 + level.sigma**2).sqrt().to(x)
+                frames.append(sheet(model, scaled, first, names))
 
+        first = None if batch is None else {k: v[:MOVING] for k, v in batch.items()}
         model.eval()
-        ids = torch.arange(self.count, device=module.device)
         with trainer.precision_plugin.forward_context():
             noise = Noise(module.seed, ids)
-            x = model.sample(sampler, noise, watch=watch if animate else None)
+            x = model.sample(sampler, noise, batch, watch if animate else None)
         path = _samples(trainer) / f"step_{trainer.global_step:08d}.png"
-        grid(to_pixels(x)).save(path)
+        sheet(model, x, batch, names).save(path)
         log_picture(trainer, "samples", path)
         if animate:
             path = _samples(trainer) / "denoising.gif"
@@ -162,7 +171,10 @@ class SampleGrid(Callback):
 
 
 class ForwardProcess(Callback):
-    """Draws the forward process of ``pictures`` images once, a row each, from clean to noise."""
+    """Draws the forward process of ``pictures`` images once, a row each, from clean to noise.
+
+    Noisy pictures are scaled to be seen, as ``strip`` says.
+    """
 
     def __init__(self, pictures: Count = 4, levels: Annotated[int, Field(ge=2)] = 12) -> None:
         self.pictures, self.levels = pictures, levels
@@ -177,12 +189,8 @@ class ForwardProcess(Callback):
         ids = torch.arange(min(self.pictures, len(images)))
         x0 = to_signal(images.read(ids))
         eps = Noise(module.seed, ids).normal("eps", x0.shape[1:])
-        schedule = module.model.schedule
-        most = len(schedule.grid(None, "uniform")) - 1
-        steps = schedule.grid(min(self.levels - 1, most), "uniform")
-        columns = [diffuse(x0, eps, level) for level in reversed(steps)]
-        rows = torch.stack(columns, dim=1).flatten(0, 1)
-        grid(to_pixels(rows), columns=len(steps), width=960).save(path)
+        rows = strip(module.model.schedule, x0, eps, self.levels)
+        grid(rows.flatten(0, 1), columns=self.levels, width=960).save(path)
         log_picture(trainer, "forward_process", path)
 
 
