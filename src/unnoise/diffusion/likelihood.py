@@ -1,0 +1,245 @@
+"""Likelihood: the variational bound and its terms, and the density by the probability-flow ODE.
+
+In bits a dimension (bits/dim) of pixels on 256 levels in [−1, 1], which lie 2/255 apart. Densities
+and variances are computed in float64: near the picture they differ by powers of ten.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torchdiffeq import odeint
+
+from unnoise.diffusion.denoiser import Denoise, Denoised
+from unnoise.diffusion.noise_level import (
+    CLEAN,
+    Gaussian,
+    NoiseLevel,
+    Variance,
+    diffuse,
+    match,
+    posterior,
+    posterior_variance,
+    reverse_variance,
+    transition,
+)
+from unnoise.diffusion.random import Noise
+from unnoise.diffusion.schedules import LEAST_LOG_SNR, NoiseSchedule, precise
+
+HALF_A_LEVEL = 1 / 255
+BEYOND = 40  # standard deviations: stands for ∞ where levels are open, with finite gradients
+
+
+class Bound(NamedTuple):
+    """−ln p(x0) is at most their sum, in bits/dim of each sample (DDPM eq. 5).
+
+    ``prior`` (B,) is L_T; ``steps`` (B, T−1) are L_{t−1}, noisiest first; ``decoder`` (B,) is L_0.
+    """
+
+    prior: Tensor
+    steps: Tensor
+    decoder: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """L (B,)."""
+        return self.prior + self.steps.sum(1) + self.decoder
+
+
+def bound(
+    denoise: Denoise,
+    levels: Sequence[NoiseLevel],
+    x0: Float[Tensor, "B *shape"],
+    noise: Noise,
+    variance: Variance = "beta",
+) -> Bound:
+    """The variational bound of ancestral sampling over ``levels`` (a grid, down to CLEAN).
+
+    Each term is estimated at one x_t of each sample; memory does not grow with the levels.
+
+    Raises:
+        ValueError: fewer than two noisy levels; "learned" without a learned variance.
+    """
+    if len(levels) < 3:
+        raise ValueError("the bound needs a grid of at least two steps")
+    steps = []
+    for k, (t, s) in enumerate(pairwise(levels)):
+        x_t = diffuse(x0, noise.normal("bound", x0.shape[1:], k).to(x0), t)
+        guess = denoise(x_t, t)
+        if s.sigma > 0:
+            steps.append(step_term(guess, x0, x_t, t, s, variance))
+        else:
+            decoder = decoder_term(guess, x0, levels[k - 1], t, variance)
+    return Bound(prior_term(x0, levels[0]), torch.stack(steps, 1), decoder)
+
+
+def prior_term(x0: Tensor, noisiest: NoiseLevel) -> Tensor:
+    """L_T: KL of q(x_T | x0) from N(0, alpha_T² + sigma_T²), where our samplers start."""
+    alpha, sigma = (match(value, precise(x0)) for value in (noisiest.alpha, noisiest.sigma))
+    start = Gaussian(torch.zeros_like(alpha), alpha**2 + sigma**2)
+    return bits_per_dim(normal_kl(Gaussian(alpha * precise(x0), sigma**2), start))
+
+
+def step_term(
+    guess: Denoised, x0: Tensor, x_t: Tensor, t: NoiseLevel, s: NoiseLevel, variance: Variance
+) -> Tensor:
+    """L_{t−1}: KL of q(x_s | x_t, x0) from p(x_s | x_t), whose mean takes x̂0 for x0."""
+    x0_hat, _, fraction = _precise(guess)
+    target = posterior(precise(x0), precise(x_t), t, s)
+    mean = posterior(x0_hat, precise(x_t), t, s).mean
+    found = reverse_variance(variance, t, s, fraction)
+    return bits_per_dim(normal_kl(target, Gaussian(mean, _matched(found, mean))))
+
+
+def decoder_term(
+    guess: Denoised, x0: Tensor, second: NoiseLevel, first: NoiseLevel, variance: Variance
+) -> Tensor:
+    """L_0: −ln p(x0 | x_1) with mean x̂0, at the ``first`` level; ``second`` is the next noisier."""
+    x0_hat, _, fraction = _precise(guess)
+    found = decoder_variance(variance, second, first, fraction)
+    p = Gaussian(x0_hat, _matched(found, x0_hat))
+    return bits_per_dim(-decoder_log_likelihood(precise(x0), p))
+
+
+def decoder_variance(
+    kind: Variance, second: NoiseLevel, first: NoiseLevel, fraction: Tensor | None = None
+) -> Tensor:
+    """The variance of p(x0 | x_1): β_1, or β̃_2 because β̃_1 is 0, or the learned one between them.
+
+    Raises:
+        ValueError: "learned" without a fraction.
+    """
+    beta, beta_tilde = transition(CLEAN, first)[1], posterior_variance(second, first)
+    if kind == "beta":
+        return beta
+    if kind == "posterior":
+        return beta_tilde
+    if fraction is None:
+        raise ValueError("the learned variance needs a model trained with learned_variance=true")
+    top, bottom = match(beta.log(), fraction), match(beta_tilde.log(), fraction)
+    return torch.lerp(bottom, top, fraction).exp()
+
+
+def normal_kl(q: Gaussian, p: Gaussian) -> Tensor:
+    """KL(q ‖ p) of each element, in nats: ½·(ln v_p/v_q − 1 + (v_q + (m_q − m_p)²)/v_p)."""
+    ratio = q.variance / p.variance
+    return 0.5 * (ratio - 1 - ratio.log() + (q.mean - p.mean).square() / p.variance)
+
+
+def decoder_log_likelihood(x0: Tensor, p: Gaussian) -> Tensor:
+    """ln of the mass that p puts on the level of each pixel x0 (DDPM eq. 13), in nats.
+
+    Levels reach 1/255 to both sides, the outermost two to infinity. In float64 the tails hold to
+    any distance: ln(Φ(b) − Φ(a)) = ln Φ(b) + ln(1 − Φ(a)/Φ(b)), taken on the side where a < 0.
+    """
+    std = p.variance.sqrt()
+    a, b = ((x0 + side - p.mean) / std for side in (-HALF_A_LEVEL, HALF_A_LEVEL))
+    a, b = (
+        torch.where(x0 < -1 + HALF_A_LEVEL, -b.abs() - BEYOND, a),
+        torch.where(x0 > 1 - HALF_A_LEVEL, a.abs() + BEYOND, b),
+    )
+    a, b = torch.where(a > 0, -b, a), torch.where(a > 0, -a, b)
+    below, above = torch.special.log_ndtr(a), torch.special.log_ndtr(b)
+    mass: Tensor = above + (-torch.expm1(below - above)).log()
+    return mass
+
+
+def bits_per_dim(nats: Tensor) -> Tensor:
+    """Nats of each element (B, …) to bits a dimension (B,)."""
+    return nats.flatten(1).mean(1) / math.log(2)
+
+
+Divergence = Callable[[Tensor, Tensor], Tensor]
+"""(f(x), x), both (B, …), to the trace of df/dx of each sample (B,), by autograd."""
+
+
+def exact_divergence(f: Tensor, x: Tensor) -> Tensor:
+    """Σ_i ∂f_i/∂x_i: a backward pass for every dimension."""
+    trace = torch.zeros(len(x), dtype=x.dtype, device=x.device)
+    for i in range(x[0].numel()):
+        slope = torch.autograd.grad(f.flatten(1)[:, i].sum(), x, retain_graph=True)[0]
+        trace = trace + slope.flatten(1)[:, i]
+    return trace
+
+
+def hutchinson(signs: Tensor) -> Divergence:
+    """v·(df/dx)v with v = ±1 at random, whose mean is the trace (Hutchinson 1989): one pass."""
+
+    def divergence(f: Tensor, x: Tensor) -> Tensor:
+        slope = torch.autograd.grad((f * signs).sum(), x)[0]
+        return (slope * signs).flatten(1).sum(1)
+
+    return divergence
+
+
+def ode_log_density(
+    denoise: Denoise,
+    schedule: NoiseSchedule,
+    x: Float[Tensor, "B *shape"],
+    divergence: Divergence,
+    tolerance: float = 1e-5,
+) -> Float[Tensor, " B"]:
+    """ln of the density, in nats, of x = x_t/alpha_t at the cleanest level of the schedule.
+
+    The samples of DDIM's ODE, y = x_t/alpha and dy/dσ̂ = ε with σ̂ = sigma/alpha, are carried to
+    N(0, 1 + σ̂_T²), the volume by d ln p(y)/dσ̂ = −div ε (Song et al. 2021, "Score-based generative
+    modeling", eq. 39), in steps of ln σ̂ by Dormand–Prince 5(4), of one size for the whole batch.
+    ``denoise`` is differentiated: what is bound into it must not stem from inference mode.
+    """
+    times = torch.tensor(schedule.ends, dtype=torch.float64)
+    ends = -schedule.level(times).log_snr.clamp(min=LEAST_LOG_SNR).flip(0) / 2  # ln σ̂
+
+    def slope(log_ratio: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        log_ratio = log_ratio.clamp(*ends)  # the solver's first trial may go beyond
+        level = schedule.level(schedule.time_at(-2 * log_ratio))
+        with torch.inference_mode(False), torch.enable_grad():
+            y = state[0].clone().requires_grad_()
+            eps = precise(denoise((level.alpha * y).to(x), level).eps)
+            trace = divergence(eps, y)
+        ratio = log_ratio.exp()
+        return ratio * eps.detach(), -ratio * trace.detach()
+
+    with torch.inference_mode(False), torch.no_grad():
+        start = precise(x).clone(), precise(x.new_zeros(len(x)))
+        ends = ends.to(start[0])
+        y, gained = odeint(slope, start, ends, rtol=tolerance, atol=tolerance, method="dopri5")
+        variance = 1 + (2 * ends[-1]).exp()
+        base = -0.5 * (y[-1] ** 2 / variance + (2 * math.pi * variance).log())
+        log_density: Tensor = base.flatten(1).sum(1) - gained[-1]
+    return log_density
+
+
+def ode_bits_per_dim(
+    denoise: Denoise,
+    schedule: NoiseSchedule,
+    x0: Float[Tensor, "B *shape"],
+    noise: Noise,
+    tolerance: float = 1e-5,
+) -> Float[Tensor, " B"]:
+    """−log2 p of pixels on 256 levels, by ``ode_log_density`` with Hutchinson's trace, (B,).
+
+    Pixels are dequantised uniformly, x0 + U(−1/255, 1/255), which gives an upper bound on average.
+    """
+    shape = x0.shape[1:]
+    with torch.inference_mode(False), torch.no_grad():
+        place = 2 * torch.special.ndtr(noise.normal("dequantise", shape)) - 1
+        x = x0.clone() + HALF_A_LEVEL * place.to(x0)
+        signs = torch.where(noise.normal("hutchinson", shape) < 0, -1.0, 1.0).to(precise(x))
+        density = ode_log_density(denoise, schedule, x, hutchinson(signs), tolerance)
+    return -(density / x0[0].numel() + math.log(2 * HALF_A_LEVEL)) / math.log(2)
+
+
+def _precise(guess: Denoised) -> Denoised:
+    fraction = guess.variance_fraction
+    return Denoised(
+        precise(guess.x0), precise(guess.eps), None if fraction is None else precise(fraction)
+    )
+
+
+def _matched(variance: Tensor, x: Tensor) -> Tensor:
+    """A variance for all, for each sample or for each element of x (B, …)."""
+    return variance if variance.ndim == x.ndim else match(variance, x)
