@@ -1,0 +1,166 @@
+"""unnoise-classifier: train a classifier of noisy pictures, and say how good it is."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+from tqdm import tqdm
+
+from unnoise.classifier import NoisyClassifier, accuracy, train
+from unnoise.cli.command import run as run_command
+from unnoise.cli.config import ConfigError, Problem, instantiate
+from unnoise.cli.devices import device_problems, named_device
+from unnoise.cli.preflight import construction_problems, problems
+from unnoise.cli.targets import Target, splits
+from unnoise.data.loading import Images, ImageSource
+from unnoise.data.sprites import Sprites
+from unnoise.diffusion.noise_level import CLEAN, NoiseLevel
+from unnoise.diffusion.schedules import NoiseSchedule
+
+FOLDER = Path("outputs") / "classifiers"
+LOG_SNRS = (6.0, 4.0, 2.0, 0.0, -2.0, -4.0)  # of the printed table, besides clean
+Count = Annotated[int, Field(ge=1)]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is to be trained: one field for each key of ``conf/classifier.yaml``."""
+
+    data: ImageSource
+    schedule: NoiseSchedule
+    network: Callable[..., nn.Module]
+    target: Target
+    seed: Annotated[int, Field(ge=0)]
+    steps: Count
+    batch_size: Count
+    lr: Annotated[float, Field(gt=0)]
+    precision: Literal["auto", "fp32", "bf16"]
+    device: str
+    out: str | None
+    name: str
+
+
+def main() -> None:
+    """The command's entry point."""
+    run_command("classifier", check, fit)
+
+
+def check(config: dict[str, Any]) -> Iterator[list[Problem]]:
+    """All that is wrong with a request, before pictures are read."""
+    found = problems(config, Request)
+    right = set(config) - {problem.key.partition(".")[0] for problem in found}
+    if "network" in right:
+        found += construction_problems({"network": _network(config, classes=1)}, ["network"])
+    found += construction_problems(config, sorted({"data", "schedule"} & right), device="cpu")
+    if "device" in right:
+        found += device_problems(config["device"])
+    if not found:
+        found += _data_problems(instantiate(config["data"]), config)
+    yield found
+
+
+def _network(config: dict[str, Any], classes: int) -> dict[str, Any]:
+    """The network's node with nothing left open."""
+    node = {key: value for key, value in config["network"].items() if key != "_partial_"}
+    return {**node, "classes": classes}
+
+
+def _data_problems(data: ImageSource, config: dict[str, Any]) -> list[Problem]:
+    try:
+        size = data.check()
+    except (FileNotFoundError, ValueError, ImportError) as error:
+        return [Problem("data", str(error))]
+    found = []
+    if config["target"] == "label" and not data.class_names():
+        found.append(Problem("data", "its pictures have no classes that could be told apart"))
+    if config["target"] != "label" and not isinstance(data, Sprites):
+        found.append(Problem("target", f"only data=sprites has a {config['target']}: use label"))
+    if size is not None and size < config["batch_size"]:
+        reason = f"{config['batch_size']} is more than the data ({size} images)"
+        found.append(Problem("batch_size", reason))
+    return found
+
+
+def fit(config: dict[str, Any]) -> None:
+    """Train, measure, write, and say where."""
+    from unnoise.training.launch import lightning_precision
+
+    request = Request(**{key: instantiate(value) for key, value in config.items()})
+    try:
+        request.data.prepare()
+        pictures = splits(request.data, request.target)
+    except (FileNotFoundError, ValueError) as error:
+        raise ConfigError(f"data: {error}") from error
+    torch.manual_seed(request.seed)
+    device = named_device(request.device)
+    network = _network(config, len(pictures.names))
+    about = {
+        "network": network,
+        "data": {key: value for key, value in config["data"].items() if key != "root"},
+        "fingerprint": pictures.training.fingerprint,
+        **{key: config[key] for key in ("name", "schedule", "seed", "steps", "batch_size", "lr")},
+    }
+    classifier = NoisyClassifier(instantiate(network), pictures.names, request.target, about)
+    started = time.monotonic()
+    with tqdm(total=request.steps, disable=not sys.stderr.isatty(), leave=False) as bar:
+
+        def watch(loss: float) -> None:
+            bar.update()
+
+        train(
+            classifier.to(device),
+            pictures.training,
+            request.schedule,
+            steps=request.steps,
+            batch_size=request.batch_size,
+            lr=request.lr,
+            seed=request.seed,
+            bf16=lightning_precision(request.precision, device.type) == "bf16-mixed",
+            watch=watch,
+        )
+    seconds = time.monotonic() - started
+    about["accuracy"] = measured = _by_noise_level(classifier, pictures.real)
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
+    folder = Path(request.out or FOLDER / f"{request.name}_{request.target}_{digest}")
+    classifier.save(folder / "classifier.pt")
+    (folder / "about.json").write_text(json.dumps(about, indent=2) + "\n")
+    print(f"{request.target} of {len(pictures.names)}, {request.steps} steps in {seconds:.0f} s")
+    print(_table(measured))
+    print(f"  classifier  {os.path.relpath(folder / 'classifier.pt')}")
+
+
+def _by_noise_level(
+    classifier: NoisyClassifier, real: dict[str, Images]
+) -> list[dict[str, float | str | None]]:
+    """Accuracy on each set of real pictures at each level, first of all the clean one."""
+    rows: list[dict[str, float | str | None]] = []
+    for log_snr in (None, *LOG_SNRS):
+        level = CLEAN if log_snr is None else _at(log_snr)
+        noise = float(level.sigma / level.alpha)
+        shares = {name: accuracy(classifier, images, level) for name, images in real.items()}
+        rows.append({"log_snr": log_snr, "sigma/alpha": noise, **shares})
+    return rows
+
+
+def _at(log_snr: float) -> NoiseLevel:
+    """The variance-preserving level of this ln SNR."""
+    value = torch.tensor(log_snr, dtype=torch.float64)
+    return NoiseLevel(torch.tensor(0.0), value.sigmoid().sqrt(), (-value).sigmoid().sqrt())
+
+
+def _table(rows: list[dict[str, float | str | None]]) -> str:
+    real = [key for key in rows[0] if key not in ("log_snr", "sigma/alpha")]
+    lines = ["  accuracy at sigma/alpha" + "".join(f"{name:>12}" for name in real)]
+    for row in rows:
+        shares = "".join(f"{row[name]:>12.1%}" for name in real)
+        lines.append(f"  {row['sigma/alpha']:>23.2f}{shares}")
+    return "\n".join(lines)

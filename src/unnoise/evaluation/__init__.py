@@ -1,0 +1,1 @@
+"""How good drawn pictures are, in numbers with their uncertainty."""
