@@ -11,7 +11,8 @@ from PIL import Image
 
 import unnoise
 from unnoise.cli import sample, train
-from unnoise.diffusion.samplers import Ancestral, Sampler
+from unnoise.diffusion.editing import Inpaint, Interpolate
+from unnoise.diffusion.samplers import DDIM, Ancestral, Sampler
 
 TINY = (
     "network.channels=8 network.multipliers=[1,1] network.blocks=1 network.head_size=null "
@@ -22,11 +23,15 @@ TINY = (
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run of an unconditional and one of a class-conditional model: their directories."""
+    """Runs of models that are asked by nothing, by classes and by drawings: their directories."""
     folder, before = tmp_path_factory.mktemp("runs"), os.getcwd()
     os.chdir(folder)
     try:
-        for extra in (["name=plain"], ["name=classes", "conditioning=class"]):
+        for extra in (
+            ["name=plain"],
+            ["name=classes", "conditioning=class"],
+            ["name=sketches", "conditioning=sketch", "data.validation_size=10"],
+        ):
             sys.argv = ["unnoise-train", *TINY, *extra]
             train.main()
     finally:
@@ -77,6 +82,59 @@ def test_sampler_and_steps_can_be_chosen(run):
     assert not torch.allclose(few, model.sample(2).x, atol=1e-3)
     other = model.sample(2, sampler=Sampler(Ancestral("posterior"), steps=2)).x
     assert not torch.allclose(few, other, atol=1e-3)
+
+
+def test_guidance_goes_from_no_class_through_the_class(run):
+    """By DDIM's first and only step, which is linear in the guess."""
+    model = unnoise.load(run["classes"])
+    sampler = Sampler(DDIM(), steps=1)
+    one, none, far = (model.sample(4, sampler=sampler, guidance=s).x for s in (1.0, 0.0, 3.0))
+    torch.testing.assert_close(far, none + 3 * (one - none), rtol=0, atol=2e-3)
+    assert (far - one).abs().max() > 0.05
+    other = model.sample(4, sampler=sampler, guidance=0.0, labels=[2]).x
+    torch.testing.assert_close(other, none, rtol=0, atol=1e-4)
+    with pytest.raises(ValueError, match="the model is unconditional"):
+        unnoise.load(run["plain"]).sample(1, guidance=2.0)
+
+
+def test_autoguidance_by_another_checkpoint(run):
+    model = unnoise.load(run["plain"])
+    worse = unnoise.load(run["plain"], averaged=False)
+    sampler = Sampler(DDIM(), steps=1)
+    good, bad = (each.sample(2, sampler=sampler).x for each in (model, worse))
+    found = model.sample(2, sampler=sampler, guidance=2.0, weak=worse).x
+    torch.testing.assert_close(found, bad + 2 * (good - bad), rtol=1e-3, atol=2e-3)
+
+
+def test_drawings_are_taken_from_validation_pictures_or_given(run):
+    model = unnoise.load(run["sketches"])
+    pictures = model.sample(12, batch_size=5)
+    assert pictures.asked.shape == (12, 1, 16, 16)
+    assert torch.equal(pictures.asked[10:], pictures.asked[:2])
+    assert pictures.grid(columns=4).width > pictures.grid(columns=2).width / 2
+    images = model.validation.read(torch.tensor([3, 4]))
+    given = model.sample(4, images=images)
+    assert torch.equal(given.asked[:2], pictures.asked[3:5])
+    assert torch.equal(given.asked[2:], given.asked[:2])
+    with pytest.raises(ValueError, match="asked by images"):
+        model.sample(1, labels=[0])
+
+
+def test_edits_hold_in_any_batch(run):
+    model = unnoise.load(run["plain"])
+    image = model.sample(1, seed=3).x.clamp(-1, 1)
+    mask = torch.zeros(1, 1, 16, 16, dtype=torch.bool)
+    mask[..., 8:] = True
+    inpaint = Inpaint(image, mask, resample=2)
+    x = model.sample(5, edit=inpaint, batch_size=2).x
+    assert torch.equal(x[..., :8], image[..., :8].expand(5, -1, -1, -1))
+    torch.testing.assert_close(x, model.sample(5, edit=inpaint).x, rtol=0, atol=1e-4)
+    path = model.sample(5, edit=Interpolate(image, -image, 5), batch_size=3).x
+    torch.testing.assert_close(
+        path[3:], model.sample(2, first=3, edit=Interpolate(image, -image, 5)).x, rtol=0, atol=1e-3
+    )
+    with pytest.raises(ValueError, match="keeps to one label"):
+        unnoise.load(run["classes"]).sample(3, edit=Interpolate(image, -image, 3))
 
 
 def test_shapes_and_scales(run):

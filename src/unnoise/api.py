@@ -7,6 +7,7 @@
 import dataclasses
 import pickle
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,28 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from unnoise.asked import Asked
 from unnoise.cli.config import instantiate
 from unnoise.diffusion.denoiser import Denoiser
+from unnoise.diffusion.editing import Edit, Interpolate
 from unnoise.diffusion.noise_level import NoiseLevel
 from unnoise.diffusion.random import Noise
 from unnoise.diffusion.samplers import Sampler
-from unnoise.model import DiffusionModel
-from unnoise.pictures import grid, to_pixels
+from unnoise.model import Classifier, DiffusionModel
+from unnoise.pictures import beside, grid, to_pixels
 
 
 class Pictures:
-    """N drawn pictures; ``x`` is float32 (N, C, H, W) in about [−1, 1]."""
+    """N drawn pictures; ``x`` is float32 (N, C, H, W) in about [−1, 1].
 
-    def __init__(self, x: Tensor) -> None:
-        self.x = x
+    ``captions`` (N strings) and ``asked`` (N, 1 or C, h, w) uint8 say and show what was asked for,
+    where that can be said or shown.
+    """
+
+    def __init__(
+        self, x: Tensor, captions: Sequence[str] | None = None, asked: Tensor | None = None
+    ) -> None:
+        self.x, self.captions, self.asked = x, captions, asked
 
     def __len__(self) -> int:
         return len(self.x)
@@ -50,8 +59,9 @@ class Pictures:
         return [Image.fromarray(a[..., 0] if a.shape[-1] == 1 else a) for a in arrays]
 
     def grid(self, columns: int | None = None) -> Image.Image:
-        """All of them on one sheet."""
-        return grid(self.pixels, columns)
+        """All of them on one sheet, beside and above what was asked for."""
+        pixels = self.pixels if self.asked is None else beside(self.asked, self.pixels)
+        return grid(pixels, columns, captions=self.captions)
 
 
 class TrainedModel:
@@ -69,9 +79,15 @@ class TrainedModel:
         *,
         sampler: Sampler | None = None,
         steps: int | None = None,
+        guidance: float | None = None,
         seed: int = 0,
         first: int = 0,
         labels: Sequence[int] | None = None,
+        captions: Sequence[str] | None = None,
+        images: Tensor | None = None,
+        edit: Edit | None = None,
+        weak: "TrainedModel | None" = None,
+        classifier: Classifier | None = None,
         batch_size: int = 64,
         progress: bool = False,
     ) -> Pictures:
@@ -83,22 +99,43 @@ class TrainedModel:
             n: how many.
             sampler: default: the run's.
             steps: instead of the sampler's own.
+            guidance: instead of the scale of the sampler's own.
             seed: of all noise.
             first: number of the first picture.
             labels: classes to ask for, taken in turn by number; default: all, in turn.
+            captions: texts to ask for, in turn; default: those of the validation split.
+            images: uint8 (N, C, H, W) to ask by, in turn; default: those of the validation split.
+            edit: Inpaint, ImageToImage or Interpolate: draw from pictures.
+            weak: a worse model of the same schedule, to guide away from (autoguidance).
+            classifier: of noisy pictures, to guide by; then ``labels`` are its classes.
             batch_size: pictures drawn at a time.
             progress: show a bar.
 
         Raises:
-            ValueError: labels for an unconditional model, or not classes of it; too many steps.
+            ValueError: what is asked for is not what the model is asked by, or not in its range;
+                too many steps; guidance by nothing; a sampler or pictures unfit for the edit.
         """
         sampler = sampler or self.sampler
         if steps is not None:
             sampler = dataclasses.replace(sampler, steps=steps)
+        if guidance is not None:
+            scaled = dataclasses.replace(sampler.guidance, scale=guidance)
+            sampler = dataclasses.replace(sampler, guidance=scaled)
+        asked = Asked(
+            self.model,
+            {"label": labels, "caption": captions, "image": images},
+            self.config["data"].get("classes"),
+            classifier,
+            lambda: self.validation,
+        )
+        if isinstance(edit, Interpolate):
+            asked.check_same()
         steps = len(self.model.schedule.grid(sampler.steps, sampler.spacing)) - 1
-        drawn = []
+        drawn: list[Tensor] = []
+        words: list[str] = []
+        shown: list[Tensor] = []
         with tqdm(
-            total=n * steps,
+            total=round(n * steps * (1 if edit is None else edit.strength)),
             disable=not progress,
             leave=False,
             bar_format="drawing {percentage:3.0f}% {bar} [{elapsed}<{remaining}]",
@@ -110,17 +147,29 @@ class TrainedModel:
             for start in range(first, first + n, batch_size):
                 ids = torch.arange(start, min(start + batch_size, first + n))
                 ids = ids.to(self.model.device)
-                batch = None if labels is None else self._asked(labels, ids)
-                drawn.append(self.model.sample(sampler, Noise(seed, ids), batch, watch).cpu())
-        return Pictures(torch.cat(drawn))
+                batch = asked.batch(ids)
+                x = self.model.sample(
+                    sampler,
+                    Noise(seed, ids),
+                    batch,
+                    watch,
+                    edit=edit,
+                    weak=None if weak is None else weak.model,
+                    classifier=classifier,
+                )
+                drawn.append(x.cpu())
+                if self.model.conditioner is not None:
+                    words += self.model.conditioner.words(batch) or []
+                    picture = self.model.conditioner.picture(batch)
+                    shown += [] if picture is None else [picture.cpu()]
+        return Pictures(torch.cat(drawn), words or None, torch.cat(shown) if shown else None)
 
-    def _asked(self, labels: Sequence[int], ids: Tensor) -> dict[str, Tensor]:
-        if self.model.conditioner is None:
-            raise ValueError("labels are given, but the model is unconditional")
-        classes = self.config["conditioning"]["classes"]
-        if not labels or not all(0 <= label < classes for label in labels):
-            raise ValueError(f"labels {list(labels)} are not classes 0 … {classes - 1}")
-        return {"label": torch.tensor(labels, device=ids.device)[ids % len(labels)]}
+    @cached_property
+    def validation(self) -> Any:
+        """The validation split of the run's data."""
+        data = instantiate(self.config["data"])
+        data.prepare()
+        return data.images("validation")
 
 
 def load(run: str | Path, *, averaged: bool = True, device: str = "auto") -> TrainedModel:

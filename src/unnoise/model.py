@@ -1,21 +1,35 @@
 """The diffusion model: what is trained, averaged, saved and drawn from."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from unnoise.diffusion.denoiser import Denoise, Denoised, Denoiser, Prediction
-from unnoise.diffusion.guidance import Guidance, extrapolated
+from unnoise.diffusion.editing import Edit
+from unnoise.diffusion.guidance import Guidance, classifier_guided, extrapolated
 from unnoise.diffusion.noise_level import NoiseLevel
 from unnoise.diffusion.objectives import Loss, Objective
 from unnoise.diffusion.random import Noise
 from unnoise.diffusion.samplers import Sampler, Watch
 from unnoise.diffusion.schedules import NoiseSchedule
 from unnoise.diffusion.times import TimeSampler
-from unnoise.networks.conditioning import Condition, Conditioner
+from unnoise.networks.conditioning import Condition, Conditioner, read
 from unnoise.pictures import to_signal
+
+
+class Classifier(Protocol):
+    """A classifier of noisy pictures, to guide by; ``names`` are those of its classes."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """One for each class."""
+        ...
+
+    def log_probability(self, x_t: Tensor, level: NoiseLevel, labels: Tensor) -> Tensor:
+        """ln p(y | x_t) of each picture's own label (B,): (B,), differentiable in x_t."""
+        ...
 
 
 class DiffusionModel(nn.Module):
@@ -64,15 +78,30 @@ class DiffusionModel(nn.Module):
         noise: Noise,
         batch: Mapping[str, Any] | None = None,
         watch: Watch | None = None,
+        *,
+        edit: Edit | None = None,
+        weak: "DiffusionModel | None" = None,
+        classifier: Classifier | None = None,
     ) -> Tensor:
         """One picture for each id of ``noise``: (B, C, H, W) in about [−1, 1].
 
-        ``batch`` holds what the conditioner reads; without it, its examples are drawn.
+        ``batch`` holds what the conditioner reads; without it, its examples are drawn. ``edit``
+        draws in place of the sampler. For the others see ``guided``.
+
+        Raises:
+            ValueError: the edit's pictures have another shape than the model's; see ``guided``.
         """
         if batch is None and self.conditioner is not None:
             batch = self.conditioner.examples(noise.ids)
-        denoise = self.guided(batch, len(noise.ids), sampler.guidance)
-        return sampler(denoise, self.schedule, self.image_shape, noise, watch)
+        denoise = self.guided(batch, len(noise.ids), sampler.guidance, weak, classifier)
+        if edit is None:
+            return sampler(denoise, self.schedule, self.image_shape, noise, watch)
+        if edit.image_shape != self.image_shape:
+            raise ValueError(
+                f"the pictures to edit have the shape {edit.image_shape}, but the model draws "
+                f"{self.image_shape}"
+            )
+        return edit(sampler, denoise, self.schedule, noise, watch)
 
     def bound(self, condition: Condition | None) -> Denoise:
         """The denoiser under one condition, as samplers want it."""
@@ -83,20 +112,95 @@ class DiffusionModel(nn.Module):
 
         return denoise
 
-    def guided(self, batch: Mapping[str, Any] | None, n: int, guidance: Guidance) -> Denoise:
-        """Classifier-free guidance towards what ``batch`` asks for, both branches at one go."""
-        if self.conditioner is None or batch is None:
-            return self.bound(None)
+    def condition(self, batch: Mapping[str, Any] | None, keep: Tensor) -> Condition | None:
+        """What the conditioner makes of a batch; null where ``keep`` (B,) bool is False.
+
+        Raises:
+            ValueError: the batch lacks something, or is not of B samples.
+        """
+        if self.conditioner is None:
+            return None
+        keys = self.conditioner.reads
+        if batch is None:
+            raise ValueError(f"the model is conditional: give it a batch with {' and '.join(keys)}")
+        for key in keys:
+            if len(read(batch, key)) != len(keep):
+                raise ValueError(f"{len(batch[key])} of {key!r} are given for {len(keep)} pictures")
+        condition: Condition = self.conditioner(batch, keep)
+        return condition
+
+    def guided(
+        self,
+        batch: Mapping[str, Any] | None,
+        n: int,
+        guidance: Guidance,
+        weak: "DiffusionModel | None" = None,
+        classifier: Classifier | None = None,
+    ) -> Denoise:
+        """The denoiser of n pictures under their conditions, guided.
+
+        Classifier-free where neither of the last two is given: away from the null condition, both
+        branches in one call of the network.
+
+        Args:
+            batch: what the conditioner reads, n samples.
+            n: number of pictures.
+            guidance: how much.
+            weak: a worse model to be guided away from, of the same schedule (autoguidance).
+            classifier: to be guided by towards ``batch["label"]``; here scale 0 is off.
+
+        Raises:
+            ValueError: there is nothing to guide by, or too much; the weak model has another shape
+                or schedule; the batch lacks something.
+        """
         kept = torch.ones(n, dtype=torch.bool, device=self.device)
-        condition: Condition = self.conditioner(batch, kept)
-        both = condition.joined(self.conditioner(batch, ~kept))
+        condition = self.condition(batch, kept)
+        strong = self.bound(condition)
+        if weak is not None and classifier is not None:
+            raise ValueError("guidance is by a weak model or by a classifier, not by both")
+        if classifier is not None:
+            labels = read(batch or {}, "label")
+            return classifier_guided(
+                strong, lambda x, level: classifier.log_probability(x, level, labels), guidance
+            )
+        if weak is not None:
+            check_weak(weak, self)
+            worse = weak.bound(weak.condition(batch, kept))
+            return extrapolated(strong, lambda x, t: (strong(x, t), worse(x, t)), guidance)
+        if condition is None:
+            if guidance.scale != 1:
+                raise ValueError(
+                    f"guidance {guidance.scale:g} needs something to guide by: the model is "
+                    "unconditional, so give a classifier or a weak model, or leave guidance at 1"
+                )
+            return strong
+        null = self.condition(batch, ~kept)
+        assert null is not None
+        both = self.bound(condition.joined(null))
 
         def pair(x_t: Tensor, level: NoiseLevel) -> tuple[Denoised, Denoised]:
-            together = self.denoiser(torch.cat((x_t, x_t)), level, both)
-            n = len(x_t)
+            together = both(torch.cat((x_t, x_t)), level)
             return together.rows(slice(None, n)), together.rows(slice(n, None))
 
-        return extrapolated(self.bound(condition), pair, guidance)
+        return extrapolated(strong, pair, guidance)
+
+
+def check_weak(weak: DiffusionModel, model: DiffusionModel) -> None:
+    """Whether one model can guide another: both must see the same pictures at the same levels.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if weak.image_shape != model.image_shape:
+        raise ValueError(
+            f"the weak model draws pictures {weak.image_shape}, but the model {model.image_shape}"
+        )
+    times = torch.linspace(*model.schedule.ends, 9, dtype=torch.float64)
+    ours, theirs = model.schedule.level(times), weak.schedule.level(times)
+    if weak.schedule.ends != model.schedule.ends or not all(
+        torch.allclose(a, b) for a, b in zip(ours, theirs, strict=True)
+    ):
+        raise ValueError("the weak model was trained with another schedule than the model")
 
 
 def check_prediction(prediction: Prediction, schedule: NoiseSchedule) -> None:

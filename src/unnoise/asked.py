@@ -1,0 +1,115 @@
+"""What pictures are asked for: labels, captions and images, taken in turn by number."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unnoise.data.loading import Images
+from unnoise.model import Classifier, DiffusionModel
+
+
+class Asked:
+    """The conditions of the picture of any id, as a function of the id.
+
+    What is not given is the conditioner's own examples; where it has none, those of validation
+    pictures; with a classifier, its classes in turn.
+
+    Args:
+        model: is asked.
+        given: by "label" class numbers, by "caption" texts, by "image" uint8 (N, C, H, W).
+        classes: that the labels of the data have, if any.
+        classifier: guides, towards the labels.
+        validation: opens the validation split, called only where it is needed.
+
+    Raises:
+        ValueError: something is given that the model is not asked by, or not in its range.
+    """
+
+    def __init__(
+        self,
+        model: DiffusionModel,
+        given: Mapping[str, Any],
+        classes: int | None,
+        classifier: Classifier | None,
+        validation: Callable[[], Images],
+    ) -> None:
+        self.conditioner, self.validation = model.conditioner, validation
+        self.given = {key: values for key, values in given.items() if values is not None}
+        self.keys = () if model.conditioner is None else model.conditioner.reads
+        self.names = None if classifier is None else classifier.names
+        self.known = {*self.keys, *(() if classifier is None else ("label",))}
+        for key, values in self.given.items():
+            if not self.known:
+                raise ValueError(f"{key}s are given, but the model is unconditional")
+            if key not in self.known:
+                wanted = "s and ".join(sorted(self.known))
+                raise ValueError(f"{key}s are given, but the model is asked by {wanted}s")
+            if len(values) == 0:
+                raise ValueError(f"{key}s are given, but there is none of them")
+        if "label" in self.keys and self.names is not None and len(self.names) != classes:
+            raise ValueError(
+                f"the classifier knows {len(self.names)} classes, but the model {classes}"
+            )
+        self._check_labels(classes if self.names is None else len(self.names))
+        self._check_images(model.image_shape)
+
+    def batch(self, ids: Tensor) -> dict[str, Any]:
+        """What is asked of pictures ``ids`` (B,)."""
+        batch = {key: _in_turn(values, ids) for key, values in self.given.items()}
+        if self.names is not None and "label" not in batch:
+            batch["label"] = ids % len(self.names)
+        if self.conditioner is None or set(self.keys) <= set(batch):
+            return batch
+        return (self.conditioner.examples(ids) or self._rows(ids)) | batch
+
+    def check_same(self) -> None:
+        """Whether every picture is asked for the same.
+
+        Raises:
+            ValueError: more than one of something is given, or none.
+        """
+        for key in sorted(self.known):
+            if len(self.given.get(key, ())) != 1:
+                raise ValueError(f"an interpolation keeps to one {key}: give one")
+
+    def _check_labels(self, classes: int | None) -> None:
+        labels = self.given.get("label", ())
+        if classes is not None and not all(0 <= label < classes for label in labels):
+            raise ValueError(f"labels {list(labels)} are not classes 0 … {classes - 1}")
+
+    def _check_images(self, shape: tuple[int, ...]) -> None:
+        images = self.given.get("image")
+        if images is None or (images.dtype == torch.uint8 and tuple(images.shape[1:]) == shape):
+            return
+        wanted = ", ".join(map(str, shape))
+        raise ValueError(
+            f"images must be uint8 (N, {wanted}), not {images.dtype} {tuple(images.shape)}"
+        )
+
+    def _rows(self, ids: Tensor) -> dict[str, Any]:
+        """What validation pictures show."""
+        try:
+            images = self.validation()
+        except (OSError, ImportError) as error:
+            wanted = " and ".join(f"{key}s" for key in self.keys if key not in self.given)
+            raise ValueError(
+                f"give {wanted}: the run's data, from which they would be taken, cannot be read "
+                f"here ({error})"
+            ) from error
+        rows = ids.cpu() % len(images)
+        batch: dict[str, Any] = {
+            "image": images.read(rows).to(ids.device),
+            "label": images.labels[rows].to(ids.device),
+        }
+        if images.captions is not None:
+            batch["caption"] = [images.captions[row] for row in rows.tolist()]
+        return {key: batch[key] for key in self.keys}
+
+
+def _in_turn(values: Any, ids: Tensor) -> Any:
+    """values[k mod N] for each id k: a list of texts, or a tensor."""
+    if isinstance(values[0], str):
+        return [values[k % len(values)] for k in ids.tolist()]
+    return torch.as_tensor(values).to(ids.device)[ids % len(values)]

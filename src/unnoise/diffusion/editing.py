@@ -1,0 +1,243 @@
+"""Editing: drawing that starts from pictures one has, or is held to parts of them.
+
+An edit is called in place of the sampler, which it uses. Pictures are float (N, C, H, W) in
+[−1, 1]; the drawn picture of id k has to do with number k mod N.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from unnoise.diffusion.denoiser import Denoise, thresholded
+from unnoise.diffusion.noise_level import NoiseLevel, diffuse, forward_step, match
+from unnoise.diffusion.ode_solvers import Euler, towards
+from unnoise.diffusion.random import Noise
+from unnoise.diffusion.samplers import DDIM, Sampler, Stepper, Walk, Watch, sample
+from unnoise.diffusion.schedules import NoiseSchedule
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class Edit(ABC):
+    """A way to draw that knows pictures.
+
+    ``image_shape`` (C, H, W) is that of what it draws, ``strength`` the share of the sampler's
+    steps that it takes.
+    """
+
+    image_shape: tuple[int, ...]
+    strength: float = 1.0
+
+    @abstractmethod
+    def __call__(
+        self,
+        sampler: Sampler,
+        denoise: Denoise,
+        schedule: NoiseSchedule,
+        noise: Noise,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """One picture for each id of ``noise``: (B, C, H, W). ``denoise`` is guided already.
+
+        Raises:
+            ValueError: the sampler will not do.
+        """
+
+
+class Inpainting(Stepper):
+    """Another stepper whose pictures are known where ``mask`` is False.
+
+    After each step the known part is replaced by the known picture, noised to the level reached
+    (Song et al. 2021, "Score-based generative modeling through SDEs", §5, appendix I.2). Since the
+    two parts then fit together badly, the step can be taken ``resample`` times, with noise leading
+    back in between (Lugmayr et al. 2022, RePaint, algorithm 1).
+
+    Args:
+        stepper: takes the steps.
+        image: known pictures (B, C, H, W) in [−1, 1].
+        mask: bool (B, 1, H, W), True where to paint.
+        resample: r, how often each step is taken.
+    """
+
+    def __init__(self, stepper: Stepper, image: Tensor, mask: Tensor, resample: Count = 1) -> None:
+        self.stepper, self.image, self.mask, self.resample = stepper, image, mask, resample
+        self.order, self.evaluations = stepper.order, stepper.evaluations * resample
+
+    def step(self, walk: Walk, x: Tensor, now: NoiseLevel, to: NoiseLevel) -> Tensor:
+        """Step and replace, r times; at CLEAN the known part is the known picture exactly."""
+        x_s = self._replaced(walk, x, now, to)
+        for _ in range(self.resample - 1):
+            mean, variance = forward_step(x_s, to, now)
+            walk.memory = None
+            x_s = self._replaced(walk, mean + variance.sqrt() * walk.noise(), now, to)
+        return x_s
+
+    def _replaced(self, walk: Walk, x: Tensor, now: NoiseLevel, to: NoiseLevel) -> Tensor:
+        painted = self.stepper.step(walk, x, now, to)
+        return torch.where(self.mask, painted, diffuse(self.image, walk.noise(), to))
+
+
+class Inpaint(Edit):
+    """Paint what ``mask`` marks anew, to go with the rest of the picture; see Inpainting.
+
+    Args:
+        image: (N, C, H, W) in [−1, 1].
+        mask: bool (N or 1, 1, H, W), True where to paint.
+        resample: 1 is fast; 10 and more let the parts fit together.
+
+    Raises:
+        ValueError: shapes are not as above, or the mask marks nothing.
+    """
+
+    def __init__(self, image: Tensor, mask: Tensor, resample: Count = 1) -> None:
+        self.image_shape = _shape(image)
+        wanted = (1, *image.shape[-2:])
+        if mask.dtype != torch.bool or mask.ndim != 4 or mask.shape[1:] != wanted:
+            raise ValueError(
+                f"the mask must be bool (N, {', '.join(map(str, wanted))}), "
+                f"not {mask.dtype} {tuple(mask.shape)}"
+            )
+        if not bool(mask.flatten(1).any(1).all()):
+            raise ValueError("the mask marks nothing: white is what is painted anew")
+        self.image, self.mask, self.resample = image, mask, resample
+
+    def __call__(
+        self,
+        sampler: Sampler,
+        denoise: Denoise,
+        schedule: NoiseSchedule,
+        noise: Noise,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """The sampler with its stepper inside Inpainting."""
+        image, mask = _in_turn(self.image, noise.ids), _in_turn(self.mask, noise.ids)
+        stepper = Inpainting(sampler.stepper, image, mask, self.resample)
+        return replace(sampler, stepper=stepper)(denoise, schedule, self.image_shape, noise, watch)
+
+
+class ImageToImage(Edit):
+    """Noise a picture part of the way and draw on from there (Meng et al. 2022, SDEdit, §3).
+
+    Args:
+        image: (N, C, H, W) in [−1, 1].
+        strength: share of the steps that is taken; 1 forgets the picture.
+
+    Raises:
+        ValueError: the image has not such a shape.
+    """
+
+    def __init__(self, image: Tensor, strength: Annotated[float, Field(gt=0, le=1)]) -> None:
+        self.image_shape = _shape(image)
+        self.image, self.strength = image, strength
+
+    def __call__(
+        self,
+        sampler: Sampler,
+        denoise: Denoise,
+        schedule: NoiseSchedule,
+        noise: Noise,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """The sampler with a start."""
+        start = _in_turn(self.image, noise.ids)
+        return sampler(denoise, schedule, self.image_shape, noise, watch, start, self.strength)
+
+
+class Interpolate(Edit):
+    """``count`` pictures between two, along a great circle of noise (Song et al. 2021, DDIM, §5.3).
+
+    Both are encoded, and every point between their noises is decoded.
+
+    Args:
+        first, second: (1, C, H, W) in [−1, 1].
+        count: how many, the two ends included; at least 2.
+
+    Raises:
+        ValueError: shapes are not as above.
+    """
+
+    def __init__(self, first: Tensor, second: Tensor, count: Annotated[int, Field(ge=2)]) -> None:
+        self.image_shape = _shape(first)
+        if first.shape != second.shape or len(first) != 1:
+            raise ValueError(
+                f"the ends must be one picture each and of one shape, not {tuple(first.shape)} "
+                f"and {tuple(second.shape)}"
+            )
+        self.ends, self.count = torch.cat((first, second)), count
+
+    def __call__(
+        self,
+        sampler: Sampler,
+        denoise: Denoise,
+        schedule: NoiseSchedule,
+        noise: Noise,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """Encode both ends under each picture's own condition, go between, decode.
+
+        Raises:
+            ValueError: the sampler is not deterministic DDIM, the steps of which lead back.
+        """
+        stepper = sampler.stepper
+        if not isinstance(stepper, Euler) and not (isinstance(stepper, DDIM) and stepper.eta == 0):
+            raise ValueError(
+                "interpolation goes to noise and back by the same steps: use the sampler ddim "
+                "with eta 0"
+            )
+        levels = schedule.grid(sampler.steps, sampler.spacing)
+        if sampler.threshold is not None:
+            denoise = thresholded(denoise, sampler.threshold)
+        n = len(noise.ids)
+        first, second = (
+            encode(denoise, levels, end.expand(n, *self.image_shape))
+            for end in self.ends.to(noise.ids.device)
+        )
+        share = (noise.ids % self.count).double() / (self.count - 1)
+        walk = Walk(denoise, schedule, noise.normals("sampler", self.image_shape))
+        return sample(walk, stepper, levels, slerp(first, second, share), watch)
+
+
+def encode(denoise: Denoise, levels: Sequence[NoiseLevel], x0: Tensor) -> Tensor:
+    """The noise that deterministic DDIM draws x0 (B, …) from: its steps taken upwards.
+
+    ``levels`` fall to CLEAN, as those of a grid. The steps are Euler's, x_t = alpha_t·x0 +
+    sigma_t·ε with the guess at the level before (Song et al. 2021, DDIM, §4.3 and 5.4); the guess
+    at CLEAN is that at the level above it.
+    """
+    x, at = x0, levels[-2]
+    for to in reversed(levels[:-1]):
+        guess = denoise(x, at)
+        x = towards(guess._replace(x0=x0) if at is to else guess, to)
+        at = to
+    return x
+
+
+def slerp(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
+    """sin((1−w)θ)/sin θ·a + sin(wθ)/sin θ·b, θ the angle between a and b (B, …), w = share (B,).
+
+    Keeps the norm where a and b have the same, as noise nearly has (Shoemake 1985).
+    """
+    flat_a, flat_b = a.flatten(1).double(), b.flatten(1).double()
+    cosine = torch.cosine_similarity(flat_a, flat_b, dim=1).clamp(-1, 1)
+    turns = cosine.arccos() / torch.pi
+    w_a, w_b = ((w * torch.sinc(w * turns) / torch.sinc(turns)) for w in (1 - share, share))
+    return match(w_a, a) * a + match(w_b, b) * b
+
+
+def _shape(image: Tensor) -> tuple[int, ...]:
+    if image.ndim != 4 or not image.is_floating_point():
+        raise ValueError(
+            f"images must be float (N, C, H, W) in [−1, 1], not {image.dtype} {tuple(image.shape)}"
+        )
+    return tuple(image.shape[1:])
+
+
+def _in_turn(values: Tensor, ids: Tensor) -> Tensor:
+    """values[k mod N] for each id k."""
+    values = values.to(ids.device)
+    return values[ids % len(values)]
