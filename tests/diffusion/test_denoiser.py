@@ -4,11 +4,14 @@ import pytest
 import torch
 
 from unnoise.diffusion import schedules
+from unnoise.diffusion.continuous_schedules import EDMSchedule, RectifiedFlow
 from unnoise.diffusion.denoiser import (
     Clip,
     Denoiser,
     DynamicThreshold,
+    EDMPrediction,
     EpsilonPrediction,
+    FlowPrediction,
     VPrediction,
     X0Prediction,
     thresholded,
@@ -43,10 +46,18 @@ def target(prediction, x0, eps, level):
         EpsilonPrediction: eps,
         X0Prediction: x0,
         VPrediction: alpha * eps - sigma * x0,
+        FlowPrediction: eps - x0,
+        EDMPrediction: (sigma * x0 - alpha * 0.25 * eps) / (0.5 * (sigma**2 + alpha**2 / 4).sqrt()),
     }[type(prediction)]
 
 
-PREDICTIONS = [EpsilonPrediction(), X0Prediction(), VPrediction()]
+PREDICTIONS = [
+    EpsilonPrediction(),
+    X0Prediction(),
+    VPrediction(),
+    FlowPrediction(),
+    EDMPrediction(sigma_data=0.5),
+]
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS, ids=lambda p: type(p).__name__)
@@ -99,3 +110,50 @@ def test_thresholded_guess_still_explains_x_t():
     guess = thresholded(denoiser, Clip())(x_t, level)
     assert guess.x0.abs().max() <= 1
     torch.testing.assert_close(diffuse(guess.x0, guess.eps, level), x_t, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("schedule", [SCHEDULE, RectifiedFlow(), EDMSchedule()])
+def test_edm_shows_and_asks_the_network_for_unit_variance(schedule):
+    """Of data with standard deviation sigma_data, at every level: from the coefficients."""
+    level = schedule.level(torch.linspace(*schedule.ends, 50, dtype=torch.float64))
+    alpha, sigma = level.alpha, level.sigma
+    skip, out, inp = EDMPrediction(sigma_data=0.3).coefficients(alpha, sigma)
+    one = torch.ones_like(alpha)
+    torch.testing.assert_close(inp**2 * (alpha**2 * 0.3**2 + sigma**2), one)
+    asked = ((1 - skip * alpha) ** 2 * 0.3**2 + (skip * sigma) ** 2) / out**2
+    torch.testing.assert_close(asked, one)
+
+
+def test_edm_coefficients_are_the_papers_at_alpha_one():
+    """Table 1: c_skip, c_out and c_in at a few sigma."""
+    sigma = torch.tensor([0.002, 0.5, 80.0], dtype=torch.float64)
+    skip, out, inp = EDMPrediction(0.5).coefficients(torch.ones_like(sigma), sigma)
+    torch.testing.assert_close(skip, 0.25 / (sigma**2 + 0.25))
+    torch.testing.assert_close(out, sigma * 0.5 / (0.25 + sigma**2).sqrt())
+    torch.testing.assert_close(inp, 1 / (0.25 + sigma**2).sqrt())
+
+
+@pytest.mark.parametrize("prediction", [X0Prediction(), VPrediction(), FlowPrediction()])
+def test_guesses_are_finite_and_explain_x_t_in_pure_noise(prediction):
+    level = RectifiedFlow().level(torch.tensor(1.0))
+    x_t = torch.randn(2, 3, dtype=torch.float64)
+    guess = Denoiser(Tells(torch.randn_like(x_t)), prediction)(x_t, level)
+    torch.testing.assert_close(guess.eps, x_t, rtol=0, atol=1e-12)
+    assert bool(guess.x0.isfinite().all())
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS, ids=lambda p: type(p).__name__)
+def test_learned_variance_is_the_other_half_of_the_output(prediction):
+    """The first half means what it does alone; −1 … 1 of the second is the fraction 0 … 1."""
+    _, _, level, x_t = noised(torch.tensor([5, 900]))
+    output = torch.randn_like(x_t)
+    spread = torch.linspace(-1, 1, 2 * 48, dtype=torch.float64).view_as(x_t)
+    alone = Denoiser(Tells(output), prediction)(x_t, level)
+    learned = Denoiser(Tells(torch.cat((output, spread), 1)), prediction, learned_variance=True)
+    guess = learned(x_t, level)
+    assert torch.equal(guess.x0, alone.x0)
+    assert torch.equal(guess.eps, alone.eps)
+    assert alone.variance_fraction is None
+    expected = torch.linspace(0, 1, 2 * 48, dtype=torch.float64).view_as(x_t)
+    torch.testing.assert_close(guess.variance_fraction, expected)
+    assert torch.equal(guess.rows(slice(1, 2)).variance_fraction, guess.variance_fraction[1:])

@@ -77,7 +77,7 @@ class EDMSchedule(VarianceExploding):
 
 
 class GeometricSchedule(VarianceExploding):
-    """NCSN's L levels, each the same multiple of the next (Song & Ermon 2019, §4.3).
+    """NCSN's L levels, each the same multiple of the next (Song & Ermon 2019, §4).
 
     ``grid(None)`` visits these L. Training draws from all of [sigma_min, sigma_max], uniform in
     ln sigma, of which the paper's L values are a subset, so that any sampler may take any level.
@@ -98,7 +98,7 @@ class RectifiedFlow(NoiseSchedule):
     """The straight path alpha = 1 − t, sigma = t of flow matching; t = 1 is pure noise.
 
     The network is told 1000·t. Training times are uniform, or t = sigmoid(mean + std·z), z ~ N(0,1)
-    with ``logit_normal`` = (mean, std) (Esser et al. 2024, eq. 19). Source of the path: Liu et al.
+    with ``logit_normal`` = (mean, std) (Esser et al. 2024, §3.1). Source of the path: Liu et al.
     2023, "Flow straight and fast", with time reversed.
     """
 

@@ -60,7 +60,8 @@ class EDMWeight(Weight):
 
 
 class MinSNR(Weight):
-    """min(SNR, γ): no level counts more than γ times the error of x0 (Hang et al. 2023, eq. 7).
+    """min(SNR, γ): no level counts more than γ times the error of x0 (Hang et al. 2023,
+    "Efficient diffusion training via Min-SNR weighting strategy").
 
     γ = ∞ would be L_simple. Pure noise (SNR = 0) counts for nothing.
     """
@@ -74,7 +75,8 @@ class MinSNR(Weight):
 
 
 class P2(Weight):
-    """SNR/(k + SNR)^γ: less where only imperceptible detail is left (Choi et al. 2022, eq. 8).
+    """SNR/(k + SNR)^γ: less where only imperceptible detail is left (Choi et al. 2022,
+    "Perception prioritized training of diffusion models").
 
     γ = 0 is L_simple.
     """
