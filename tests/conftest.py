@@ -4,10 +4,12 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # tests run side by side, a process a core
 
+from beartype import BeartypeConf, beartype
 from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
-install_import_hook(["unnoise.diffusion"], "beartype.beartype")
+checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int will do for a float
+install_import_hook(["unnoise.diffusion"], f"{__name__}.checked")
 settings.register_profile(  # the same examples every time, on a machine however slow
     "steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from PIL import Image
 from test_classics import CIFAR10_FILES, write_idx
 
@@ -47,8 +48,17 @@ def options(group):
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-GROUPS = [f"{g.name}={o}" for g in CONF.iterdir() if g.is_dir() and g.name != "hydra"
-          for o in options(g.name)]  # fmt: skip
+GROUPS = [name for each in yaml.safe_load((CONF / "train.yaml").read_text())["defaults"]
+          for name in each if isinstance(each, dict) and "override" not in name]  # fmt: skip
+CHOICES = [f"{group}={option}" for group in GROUPS for option in options(group)]
+COMPANIONS = {
+    "schedule=flow": ["prediction=flow"],
+    "schedule=flow_logit_normal": ["prediction=flow"],
+    "schedule=linear_zero_snr": ["prediction=v"],
+    "objective=hybrid": ["learned_variance=true"],
+    "objective=vlb": ["learned_variance=true"],
+}
+"""What some options cannot do without."""
 
 
 OWN_FILES = {
@@ -59,7 +69,7 @@ OWN_FILES = {
 }
 
 
-@pytest.mark.parametrize("choice", sorted(GROUPS))
+@pytest.mark.parametrize("choice", sorted(CHOICES))
 def test_every_option_of_every_group_is_right(choice, monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     extra = ["batch_size=2"] if choice in OWN_FILES else []
@@ -69,6 +79,7 @@ def test_every_option_of_every_group_is_right(choice, monkeypatch, tmp_path):
         Image.new("RGB", (40, 40), (k, 0, 0)).save(folder / f"{k}.png")
     for name in ("sprites_1788_16x16.npy", "sprite_labels_nc_1788_16x16.npy"):
         (folder / name).touch()
+    extra += COMPANIONS.get(choice, [])
     assert check(choice, *extra, *OWN_FILES.get(choice, [])) == []
 
 
@@ -83,7 +94,8 @@ def data_root(tmp_path):
     folder.mkdir(parents=True)
     for name, content in CIFAR10_FILES.items():
         (folder / name).write_bytes(content)
-    return {"mnist": "idx", "fashion_mnist": "idx", "cifar10": "cifar", "cifar10_ddpm": "cifar"}
+    idx = ("mnist", "mnist_class", "fashion_mnist", "fashion_mnist_class")
+    return dict.fromkeys(idx, "idx") | dict.fromkeys(("cifar10", "cifar10_ddpm"), "cifar")
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -122,6 +134,7 @@ def test_every_experiment_trains_two_steps(experiment, monkeypatch, tmp_path, da
         (["+trainer.max_stepz=3"], "trainer.max_stepz: unknown key"),
         (["optimizer.lr=fast"], "optimizer.lr:"),
         (["schedule.T=0"], "schedule.T:"),
+        (["sampler.stepper.variance=learned"], "sampler.stepper.variance: nothing learns it"),
         (["schedule=linear", "schedule.beta_1=1.5"], "schedule.beta_1:"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -218,6 +231,16 @@ def test_a_certain_run_goes_on_to_more_steps(monkeypatch, tmp_path):
         (["schedule.T=40", "sampler.steps=9"], "callbacks.samples.sampler.steps: 50 steps asked"),
         (["+trainer.max_epochs=3"], "trainer.max_epochs: is set from the key max_steps"),
         (["precision=fp16"], "optimizer.fused: must be false with precision=fp16"),
+        (["sampler.guidance.scale=3"], "sampler.guidance.scale: guidance needs a condition"),
+        (
+            ["conditioning=class", "network.condition_width=64"],
+            "network.condition_width: is 64, but the conditioning gives 128",
+        ),
+        (["conditioning=text", "data=sprite_sheet"], "conditioning: reads captions"),
+        (["schedule=linear_zero_snr"], "prediction: EpsilonPrediction cannot be used"),
+        (["objective=hybrid"], "objective: trains a variance that the network lacks"),
+        (["learned_variance=true"], "objective: leaves the learned variance untrained"),
+        (["network.learned_variance=true"], "network.learned_variance: must be"),
     ],
     ids=str,
 )
