@@ -1,9 +1,10 @@
-"""The Gaussian oracle: for pictures of N(mu, s²) pixels the best guess is known in closed form."""
+"""Oracles: for pictures of Gaussian pixels, or of mixtures of them, the best guess is known."""
 
 import torch
 
 from unnoise.diffusion.denoiser import Denoised
 from unnoise.diffusion.noise_level import match
+from unnoise.diffusion.samplers import Walk, sample
 
 
 class GaussianOracle:
@@ -22,6 +23,47 @@ class GaussianOracle:
     def posterior_variance(self, level):
         """Var(x0 | x_t)."""
         return self.s**2 * level.sigma**2 / (level.alpha**2 * self.s**2 + level.sigma**2)
+
+
+class GaussianMixtureOracle:
+    """Denoise for x0 ~ Σ_k weight_k·N(mean_k, s²)."""
+
+    def __init__(self, means=(-0.6, 0.5), weights=(0.3, 0.7), s=0.15):
+        self.means = torch.tensor(means, dtype=torch.float64)
+        self.weights = torch.tensor(weights, dtype=torch.float64)
+        self.s = s
+        self.mu = (self.weights @ self.means).item()
+        self.variance = (self.weights @ self.means**2).item() - self.mu**2 + s**2
+
+    def __call__(self, x, level):
+        alpha, sigma = (match(value, x) for value in (level.alpha, level.sigma))
+        v = alpha**2 * self.s**2 + sigma**2
+        means = self.means.to(x)
+        off = x[..., None] - alpha[..., None] * means
+        share = (self.weights.to(x).log() - off**2 / (2 * v[..., None])).softmax(-1)
+        eps = sigma / v * (share * off).sum(-1)
+        x0 = (alpha * self.s**2 * x + sigma**2 * (share * means).sum(-1)) / v
+        return Denoised(x0, eps)
+
+
+def exact_moments(stepper, schedule, levels, mean=0.0, variance=1.0, oracle=None):
+    """Mean and variance of x at the end, from N(mean, variance): exact, since x is affine in noise.
+
+    One row of the batch is without noise; each other row has one unit of one draw.
+    """
+    oracle = oracle or GaussianOracle()
+    draws = []
+    sample(
+        Walk(oracle, schedule, lambda: draws.append(0) or torch.zeros(1, 1)),
+        stepper,
+        levels,
+        torch.zeros(1, 1),
+    )
+    units = torch.eye(len(draws) + 2, dtype=torch.float64)[..., None]
+    rows = iter(units[2:])
+    x = sample(Walk(oracle, schedule, lambda: next(rows)), stepper, levels, mean + units[1])
+    slopes = (x[1:] - x[0]).squeeze(-1)
+    return x[0].item(), (slopes[0] ** 2 * variance + (slopes[1:] ** 2).sum()).item()
 
 
 def affine(step):

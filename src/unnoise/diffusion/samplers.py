@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -49,11 +49,12 @@ class Stepper(ABC):
     """One step of a sampler.
 
     ``order``: the error at the end falls as steps^−order, in x for the same noise where the walk
-    is deterministic, else in the distribution. ``evaluations`` of the denoiser a step takes.
+    is deterministic, else in the distribution; 0: not by more steps. ``evaluations`` of the
+    denoiser a step takes.
     """
 
-    order: ClassVar[int] = 1
-    evaluations: ClassVar[int] = 1
+    order: int = 1
+    evaluations: int = 1
 
     @abstractmethod
     def step(self, walk: Walk, x: Tensor, now: NoiseLevel, to: NoiseLevel) -> Tensor:
