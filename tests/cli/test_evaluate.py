@@ -1,0 +1,238 @@
+"""unnoise-evaluate as a user types it, on untrained models and judges."""
+
+import csv
+import json
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+import unnoise
+from unnoise.api import Pictures
+from unnoise.classifier import NoisyClassifier
+from unnoise.cli import evaluate, train  # noqa: F401 (train registers its resolvers)
+from unnoise.cli.compose import check_command_line
+from unnoise.cli.config import instantiate
+from unnoise.cli.judging import Question, drawn_rows, questions, real_rows
+from unnoise.cli.targets import asked, splits
+from unnoise.data.sprites import COLOURS, KINDS, Sprites
+from unnoise.diffusion.denoiser import Denoiser
+from unnoise.diffusion.samplers import DDIM, Sampler
+from unnoise.model import DiffusionModel
+from unnoise.pictures import to_signal
+
+TINY = (
+    "network.channels=8 network.multipliers=[1,1] network.blocks=1 network.head_size=null "
+    "network.attention_resolutions=[] data.size=60 data.validation_size=40 batch_size=8 "
+    "sampler=ddim sampler.steps=3 schedule.T=40"
+).split()
+
+
+def make_run(folder, *overrides):
+    """A run directory with a checkpoint of an untrained model."""
+    config, found = check_command_line("train", [*TINY, *overrides])
+    assert not found, found
+    torch.manual_seed(0)
+    model = DiffusionModel(
+        Denoiser(instantiate(config["network"]), instantiate(config["prediction"]), False),
+        instantiate(config["schedule"]),
+        (3, 16, 16),
+        instantiate(config["conditioning"]),
+    )
+    (folder / "checkpoints").mkdir(parents=True)
+    state = {f"ema.model.{key}": value for key, value in model.state_dict().items()}
+    plain = {"config": config, "state_dict": state}
+    torch.save(plain, folder / "checkpoints" / "step_00000001.ckpt")
+    return folder
+
+
+def make_judge(path, target="label", **data):
+    """An untrained judge for the data of these runs."""
+    node = {"_target_": "unnoise.networks.classifier.UNetEncoder", "image_size": 16,
+            "in_channels": 3, "classes": 5, "channels": 8, "multipliers": [1]}  # fmt: skip
+    source = {"_target_": "unnoise.data.sprites.Sprites", "image_size": 16, "channels": 3,
+              "classes": 5, "seed": 0, **data}  # fmt: skip
+    names = ("hero", "non-hero", "food", "spell", "side-facing")
+    about = {"network": node, "data": source}
+    NoisyClassifier(instantiate(node), names, target, about).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluate")
+    make_run(folder / "plain")
+    make_run(folder / "classes", "conditioning=class")
+    make_run(folder / "certain", "conditioning=class", "condition_dropout=0")
+    make_judge(folder / "judge.pt")
+    make_judge(folder / "other.pt", seed=1)
+    make_judge(folder / "kinds.pt", target="kind")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def command(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["unnoise-evaluate", *arguments])
+    evaluate.main()
+
+
+def test_adherence_is_what_the_judge_says_of_what_the_model_draws(home, monkeypatch, capsys):
+    command(monkeypatch, f"run={home / 'classes'}", f"classifier={home / 'judge.pt'}", "n=12",
+            "guidance=[1,3]", "batch_size=5", "seed=4", "steps=2")  # fmt: skip
+    (whole,) = (home / "classes" / "evaluation").glob("adherence_*.json")
+    result = json.loads(whole.read_text())
+    judge, model = NoisyClassifier.load(home / "judge.pt"), unnoise.load(home / "classes")
+    validation = Sprites(60, 40).images("validation")
+    expected = [int((judge.predict(validation.images) == validation.labels).sum())]
+    for scale in (1.0, 3.0):
+        drawn = model.sample(12, steps=2, seed=4, guidance=scale, labels=range(5)).pixels
+        expected.append(int((judge.predict(drawn) == torch.arange(12) % 5).sum()))
+    assert [row["agreed"] for row in result["rows"]] == expected
+    assert [row["guidance"] for row in result["rows"]] == [None, 1, 3]
+    assert [row["n"] for row in result["rows"]] == [40, 12, 12]
+    assert (result["seed"], result["steps"]) == (4, 2)
+    table = list(csv.DictReader(whole.with_suffix(".csv").open()))
+    assert [int(row["agreed"]) for row in table] == expected
+    assert {"sampler", "checkpoint", "judges", "seed", "steps"} <= set(table[0])
+    assert len(json.loads(table[0]["judges"])["label"]) == 64
+    assert capsys.readouterr().out.splitlines()[0].split()[:4] == ["pictures", "asked", "for",
+                                                                   "guidance"]  # fmt: skip
+
+
+def test_the_newest_fitting_judge_is_found(home, monkeypatch, tmp_path, capsys):
+    for name, seed in (("a", 1), ("b", 0)):
+        make_judge(tmp_path / "outputs" / "classifiers" / name / "classifier.pt", seed=seed)
+    command(monkeypatch, f"run={home / 'classes'}", "n=5", "guidance=[1]", "steps=1", "seed=9")
+    assert "drawn" in capsys.readouterr().out
+
+
+def test_an_unconditional_model_is_judged_when_a_classifier_guides_it(home, monkeypatch, capsys):
+    command(monkeypatch, f"run={home / 'plain'}", "n=5", "guidance=[0,2]", "steps=2",
+            f"guide={home / 'judge.pt'}", f"classifier={home / 'judge.pt'}")  # fmt: skip
+    told = capsys.readouterr()
+    assert "also guides, and so judges itself" in told.err
+    assert told.out.count("drawn") == 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        ([], "run  missing: give it as run=..."),
+        (["run=nowhere"], "run  there is no run or checkpoint nowhere"),
+        (["run={plain}"], "run  the model is unconditional: nothing can be asked for"),
+        (["run={classes}"], "no judge of label for this data in outputs/classifiers: train it by"),
+        (["run={classes}", "classifier={kinds}"], "no judge of label for this data among those"),
+        (["run={classes}", "classifier=none.pt"], "classifier  [Errno 2] No such file"),
+        (["run={classes}", "classifier=[{judge},{other}]"], "is for other data: seed 1, not 0"),
+        (["run={classes}", "guide={other}"], "guide       "),
+        (["run={classes}", "guidance=[1,much]"], "guidance.1  'much' is not a number"),
+        (["run={classes}", "guidance=[-1]"], "guidance.0  must be >= 0"),
+        (["run={classes}", "guidance=[]"], "guidance    is empty"),
+        (["run={certain}", "classifier={judge}"], "guidance  must be [1]: the run was trained"),
+        (["run={classes}", "steps=41"], "41 steps asked of a schedule with T=40"),
+        (["run={classes}", "measure=adherance"], "measure"),
+        (["run={classes}", "n=1"], "n "),
+        (["run={judge}"], "is not a whole checkpoint of unnoise"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_mistakes_are_told_before_anything_is_drawn(
+    overrides, told, home, monkeypatch, capsys, tmp_path
+):
+    names = {name: home / name for name in ("plain", "classes", "certain")}
+    names |= {name: home / f"{name}.pt" for name in ("judge", "other", "kinds")}
+    with pytest.raises(SystemExit) as stop:
+        command(monkeypatch, *(each.format(**names) for each in overrides))
+    assert stop.value.code == 2
+    assert told in " ".join(capsys.readouterr().err.split("\n"))
+    assert list(tmp_path.iterdir()) == []
+
+
+class Oracle:
+    """Knows each picture of some sprites by heart."""
+
+    def __init__(self, target, *images):
+        self.target, self.names = target, splits(Sprites(60, 40), target).names
+        self.known = {
+            pixels.numpy().tobytes(): label
+            for part in images
+            for pixels, label in zip(part.images, asked(part, target, self.names), strict=True)
+        }
+
+    def predict(self, image):
+        return torch.stack([self.known[each.numpy().tobytes()] for each in image])
+
+
+def test_captions_are_asked_for_as_seen_and_as_held_out():
+    """A model that shows the caption before the one asked for fails where that differs."""
+    seen, held_out = questions(Sprites(60, 40), ("kind", "colour"), 30)
+    judges = {t: Oracle(t, seen.real, held_out.real) for t in ("kind", "colour")}
+    asked_of = []
+
+    def sample(n, *, captions, labels, guidance, **_):
+        assert labels is None
+        asked_of.append((captions, guidance))
+        real = seen.real if captions[0] == seen.real.captions[0] else held_out.real
+        shown = np.arange(n) - (guidance > 1)
+        return Pictures(to_signal(real.images[shown % n]))
+
+    trained = SimpleNamespace(sample=sample)
+    for question in (seen, held_out):
+        assert all(row.agreement.share == 1 for row in real_rows(question, judges))
+        for scale in (1.0, 2.0):
+            rows = list(drawn_rows(
+                trained, question, judges, sampler=Sampler(DDIM()), steps=None, scale=scale, n=30,
+                seed=0, batch_size=8, guide=None, progress=False,
+            ))  # fmt: skip
+            assert [row.target for row in rows] == ["kind", "colour", "kind and colour"]
+            first = question.real.attributes[:30]
+            moved = [first[k - (scale > 1)] for k in range(30)]
+            pairs = list(zip(first, moved, strict=True))
+            assert [row.agreement.agreed for row in rows] == [
+                sum(a.kind == b.kind for a, b in pairs),
+                sum(a.colour == b.colour for a, b in pairs),
+                sum((a.kind, a.colour) == (b.kind, b.colour) for a, b in pairs),
+            ]
+    held = {(kind.class_name, kind.name): set(kind.held_out) for kind in KINDS}
+    assert all((a.colour, a.item) in held[a.class_name, a.kind] for a in held_out.real.attributes)
+    assert not any((a.colour, a.item) in held[a.class_name, a.kind] for a in seen.real.attributes)
+    assert asked_of[0] == (list(seen.real.captions[:30]), 1.0)
+
+
+def test_no_more_captions_are_asked_for_than_there_are():
+    with pytest.raises(ValueError, match="n 41 is more than the 40 captions"):
+        questions(Sprites(60, 40), ("kind",), 41)
+    with pytest.raises(ValueError, match="captions can be judged of data=sprites only"):
+        questions(SimpleNamespace(), ("kind",), 5)
+    assert isinstance(questions(Sprites(60, 40), ("label",), 9999)[0], Question)
+    assert len(COLOURS) == 8
+
+
+def test_likelihood_is_told_by_term_and_in_all(home, monkeypatch, capsys):
+    command(monkeypatch, f"run={home / 'classes'}", "measure=likelihood", "n=6", "batch_size=4",
+            "steps=5")  # fmt: skip
+    (whole,) = (home / "classes" / "evaluation").glob("likelihood_*.json")
+    result = json.loads(whole.read_text())
+    prior, steps, decoder, total, ode = (row["bits/dim"] for row in result["rows"])
+    assert prior + steps + decoder == pytest.approx(total, abs=1e-6)
+    assert ode > 0
+    assert (result["levels"], result["rows"][0]["n"]) == (5, 6)
+    assert "bound, in all" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["kind", "colour"])
+def test_a_judge_of_sprites_knows_seen_and_held_out_ones(target, tmp_path, monkeypatch):
+    from unnoise.cli import classifier
+
+    monkeypatch.setattr(sys, "argv", ["unnoise-classifier", "data=sprites", f"target={target}",
+                                      "steps=600", f"out={tmp_path}"])  # fmt: skip
+    classifier.main()
+    clean = json.loads((tmp_path / "about.json").read_text())["accuracy"][0]
+    assert min(clean["validation"], clean["held out"]) > 0.98
