@@ -7,7 +7,7 @@ import torch
 from gaussian import GaussianOracle
 
 from unnoise.diffusion import schedules
-from unnoise.diffusion.continuous_schedules import EDMSchedule, RectifiedFlow
+from unnoise.diffusion.continuous_schedules import EDMSchedule, LogitNormalFlow, RectifiedFlow
 from unnoise.diffusion.denoiser import (
     Denoiser,
     EDMPrediction,
@@ -92,7 +92,7 @@ def weighted(weight, prediction, schedule, x0=PICTURES):
         (ZERO_SNR, VPrediction()),
         (ZERO_SNR, X0Prediction()),
         (RectifiedFlow(), FlowPrediction()),
-        (RectifiedFlow((0.0, 1.0)), FlowPrediction()),
+        (LogitNormalFlow(), FlowPrediction()),
         (EDMSchedule(), EDMPrediction()),
     ],
 )

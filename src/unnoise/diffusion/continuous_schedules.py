@@ -77,14 +77,15 @@ class EDMSchedule(VarianceExploding):
 
 
 class GeometricSchedule(VarianceExploding):
-    """NCSN's L levels, each the same multiple of the next (Song & Ermon 2019, §4).
+    """NCSN's levels, each the same multiple of the next (Song & Ermon 2019, §4).
 
-    ``grid(None)`` visits these L. Training draws from all of [sigma_min, sigma_max], uniform in
-    ln sigma, of which the paper's L values are a subset, so that any sampler may take any level.
+    ``grid(None)`` visits T of them. Training draws from all of [sigma_min, sigma_max], uniform in
+    ln sigma, where the paper draws one of T, so that any sampler may take any level. sigma_max is
+    best about as large as the distance between two pictures (Song & Ermon 2020, technique 1).
     """
 
     def __init__(
-        self, sigma_min: Positive = 0.02, sigma_max: Positive = 2.0, T: Steps = 10
+        self, sigma_min: Positive = 0.02, sigma_max: Positive = 50.0, T: Steps = 100
     ) -> None:
         super().__init__(sigma_min, sigma_max, T)
 
@@ -97,13 +98,12 @@ class GeometricSchedule(VarianceExploding):
 class RectifiedFlow(NoiseSchedule):
     """The straight path alpha = 1 − t, sigma = t of flow matching; t = 1 is pure noise.
 
-    The network is told 1000·t. Training times are uniform, or t = sigmoid(mean + std·z), z ~ N(0,1)
-    with ``logit_normal`` = (mean, std) (Esser et al. 2024, §3.1). Source of the path: Liu et al.
-    2023, "Flow straight and fast", with time reversed.
+    Training times are uniform; the network is told 1000·t. Source: Liu et al. 2023, "Flow straight
+    and fast", with time reversed.
     """
 
-    def __init__(self, logit_normal: tuple[float, Positive] | None = None, T: Steps = 1000) -> None:
-        self.logit_normal, self.T = logit_normal, T
+    def __init__(self, T: Steps = 1000) -> None:
+        self.T = T
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -122,14 +122,26 @@ class RectifiedFlow(NoiseSchedule):
 
     def sample_times(self, u: Tensor) -> Tensor:
         """In (0, 1): at t = 0 there is no noise to tell from the picture."""
-        if self.logit_normal is None:
-            return inside(u)
-        mean, std = self.logit_normal
-        z: Tensor = torch.special.ndtri(inside(u))
-        return (mean + std * z).sigmoid()
+        return inside(u)
 
     def times(self, steps: int, spacing: Spacing) -> Tensor:
         """As for any schedule; "uniform" gives 1, 1 − 1/steps, …, 1/steps: Euler's steps to 0."""
         if spacing != "uniform":
             return super().times(steps, spacing)
         return torch.arange(steps, 0, -1, dtype=torch.float64) / steps
+
+
+class LogitNormalFlow(RectifiedFlow):
+    """Training times t = sigmoid(mean + std·z), z ~ N(0, 1), on the same path: the middle more.
+
+    Source: Esser et al. 2024, "Scaling rectified flow transformers", §3.1 (Stable Diffusion 3).
+    """
+
+    def __init__(self, mean: float = 0.0, std: Positive = 1.0, T: Steps = 1000) -> None:
+        super().__init__(T)
+        self.mean, self.std = mean, std
+
+    def sample_times(self, u: Tensor) -> Tensor:
+        """sigmoid(mean + std·Φ⁻¹(u))."""
+        z: Tensor = torch.special.ndtri(inside(u))
+        return (self.mean + self.std * z).sigmoid()

@@ -23,6 +23,7 @@ class VariationalBound(Objective):
 
     def __init__(self, variance: Variance = "beta") -> None:
         self.variance = variance
+        self.trains_variance = variance == "learned"
 
     def __call__(
         self,
@@ -45,6 +46,8 @@ class HybridLoss(Objective):
 
     Source: Nichol & Dhariwal 2021, "Improved DDPM", eq. 16; the mean stands still in L_vlb.
     """
+
+    trains_variance = True
 
     def __init__(self, weight: Annotated[float, Field(gt=0)] = 0.001) -> None:
         self.weight = weight
