@@ -8,7 +8,7 @@ import torch
 from gaussian import GaussianOracle, affine
 
 from unnoise.diffusion import schedules
-from unnoise.diffusion.denoiser import Clip, Denoised, Denoiser, EpsilonPrediction
+from unnoise.diffusion.denoiser import Clip, Denoised, thresholded
 from unnoise.diffusion.noise_level import CLEAN, posterior, posterior_variance, transition
 from unnoise.diffusion.random import Noise
 from unnoise.diffusion.samplers import DDIM, Ancestral, Sampler, Walk, sample
@@ -144,26 +144,6 @@ def test_ddim_encodes_and_decodes_with_error_falling_as_one_over_n():
     assert all(0.85 < order < 1.15 for order in orders), (errors, orders)
 
 
-class Wiggle(torch.nn.Module):
-    """A small nonlinear network, so that a leak between samples would show."""
-
-    def forward(self, x, t, condition):
-        return torch.sin(3 * x) * 0.5 + 0.001 * t.view(-1, 1, 1, 1)
-
-
-@pytest.mark.parametrize("stepper", [DDIM(), Ancestral("beta")])
-def test_picture_k_is_the_same_in_any_batch(stepper):
-    denoiser = Denoiser(Wiggle(), EpsilonPrediction())
-    sampler = Sampler(stepper, steps=10, threshold=Clip())
-
-    def draw(ids):
-        return sampler(denoiser, LINEAR, (3, 4, 4), Noise(5, torch.tensor(ids)))
-
-    together = draw(list(range(9)))
-    torch.testing.assert_close(together[4:7], draw([4, 5, 6]), rtol=0, atol=1e-6)
-    torch.testing.assert_close(together[8:], draw([8]), rtol=0, atol=1e-6)
-
-
 def test_threshold_is_applied_at_every_step():
     seen = []
 
@@ -181,8 +161,6 @@ def test_final_mean_uses_posterior_of_clipped_picture():
     """Clipping x0 and then taking the posterior mean, as DDPM's code does."""
     x = 3 * torch.randn(4, 5, dtype=torch.float64)
     now, to = LINEAR.level(torch.tensor(300)), LINEAR.level(torch.tensor(250))
-    from unnoise.diffusion.denoiser import thresholded
-
     clipped = Walk(thresholded(ORACLE, Clip()), LINEAR, lambda: x)
     found = Ancestral("none").step(clipped, x, now, to)
     expected = posterior(ORACLE(x, now).x0.clamp(-1, 1), x, now, to).mean

@@ -50,7 +50,7 @@ def test_euler_maruyama_in_ddpms_beta():
 
 
 def test_euler_maruyama_without_drift_where_variance_explodes():
-    """x − (sigma_t² − sigma_s²)·ε/sigma_t + √(sigma_t² − sigma_s²)·z (the same, eq. 46)."""
+    """x − (sigma_t² − sigma_s²)·ε/sigma_t + √(sigma_t² − sigma_s²)·z (the same, appendix F)."""
     now, to = EDMSchedule().grid(9)[3:5]
     v = now.sigma**2 - to.sigma**2
     expected = X - v / now.sigma * ORACLE(X, now).eps + v.sqrt() * Z

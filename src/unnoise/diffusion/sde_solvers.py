@@ -51,7 +51,7 @@ class AnnealedLangevin(Stepper):
     """Langevin steps at every level, then on to the next one (Song & Ermon 2019, algorithm 1).
 
     Moving on leaves y = x/alpha as it is; from alpha_t = 0 it is Euler's step. The last move takes
-    the guessed picture (Jolicoeur-Martineau et al. 2021, §3.1), one evaluation more. What remains
+    the guessed picture (Jolicoeur-Martineau et al. 2021), one evaluation more. What remains
     of error with many levels falls with step_size.
 
     Args:
