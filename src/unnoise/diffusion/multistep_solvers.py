@@ -57,10 +57,11 @@ class DPMSolver(Stepper):
 class UniPC(Stepper):
     """UniPC-2: a predictor, and a corrector that costs no evaluation (Zhao et al. 2023, §3).
 
-    In data prediction, both are x_s = (sigma_s/sigma_t)·x_t + alpha_s·(1 − e^−h)·(x0 + Σ_k ρ_k·D_k), with
-    B(h) = e^−h − 1 ("bh2"). The predictor's D_1 = (x0_before − x0)/r, r = (λ_before − λ_t)/h, and
-    ρ_1 = ½. The corrector repeats the step once the guess at s is known, with D_2 = x0_s − x0 and
-    ρ from the paper's R·ρ = b. It raises the order by one. First and last step: of lower order.
+    Both are x_s = (sigma_s/sigma_t)·x_t + alpha_s·(1 − e^−h)·(x0 + Σ_k ρ_k·D_k), the paper's data
+    prediction with B(h) = e^−h − 1 ("bh2"). The predictor has D_1 = (x0_before − x0)/r,
+    r = (λ_before − λ_t)/h, and ρ_1 = ½. The corrector repeats the step once the guess at s is
+    known, with D_2 = x0_s − x0 and ρ from the paper's R·ρ = b. It raises the order by one. First
+    and last step: of lower order.
     """
 
     order = 3
