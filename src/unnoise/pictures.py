@@ -80,7 +80,7 @@ def table(
     widths = [cell.width for cell in cells[0]]
     names = [_wrapped(name, 150) for name in rows]
     heads = [_wrapped(name, width) for name, width in zip(columns, widths, strict=False)]
-    first = 2 * _MARGIN + max(_width(line) for lines in names for line in lines)
+    first = 2 * _MARGIN + max((_width(line) for lines in names for line in lines), default=0)
     lefts = [first, *(first + right for right in accumulate(width + _MARGIN for width in widths))]
     notes = _wrapped(note, lefts[-1] - 2 * _MARGIN)
     above = 3 * _MARGIN + _LINE + _height([notes])

@@ -12,10 +12,16 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from PIL import Image
 from tiny import experiment
 
+from unnoise.data.sprites import CLASSES
+from unnoise.diffusion.continuous_schedules import EDMSchedule, RectifiedFlow
+from unnoise.diffusion.denoiser import VPrediction
 from unnoise.diffusion.random import Noise
 from unnoise.diffusion.samplers import DDIM, Sampler
+from unnoise.diffusion.schedules import linear
 from unnoise.model import DiffusionModel
-from unnoise.pictures import grid, to_pixels
+from unnoise.networks.unet import UNet
+from unnoise.networks.views import Edges, PictureConditioner
+from unnoise.pictures import beside, grid, to_pixels
 from unnoise.training.callbacks import ForwardProcess, SampleGrid
 from unnoise.training.launch import fit
 
@@ -84,6 +90,37 @@ def test_the_grid_shows_the_averaged_model_on_fixed_noise(tmp_path):
     assert np.abs(found - np.asarray(raw, dtype=int)).max() > 1
 
 
+def test_the_grid_of_a_conditional_model_says_what_was_asked_for(tmp_path):
+    spy, sampler = Spy(), Sampler(DDIM(), steps=2)
+    drawn = {"samples": SampleGrid(sampler, sampler, every=9, count=30), "spy": spy}
+    fit(experiment(drawn, conditional=True, max_steps=1), {}, tmp_path, None)
+    ids = torch.arange(30)
+    x = spy.module.ema.model.sample(sampler, Noise(0, ids), {"label": ids % 5})
+    expected = grid(to_pixels(x), captions=[CLASSES[i % 5] for i in range(30)])
+    found = np.asarray(Image.open(tmp_path / "samples" / "step_00000001.png"), dtype=int)
+    assert np.abs(found - np.asarray(expected, dtype=int)).max() <= 1
+    with Image.open(tmp_path / "samples" / "denoising.gif") as animation:
+        assert animation.size == grid(to_pixels(x)[:25], captions=["x"] * 25).size
+
+
+def test_the_grid_asks_by_the_pictures_of_the_validation_split(tmp_path):
+    spy, sampler = Spy(), Sampler(DDIM(), steps=2)
+    drawn = {"samples": SampleGrid(sampler, sampler, every=9, count=10), "spy": spy}
+    sketched = PictureConditioner(Edges())
+    network = UNet(
+        16, 3, 3, channels=8, multipliers=(1,), blocks=1, attention_resolutions=(),
+        spatial_channels=1,
+    )  # fmt: skip
+    run = experiment(drawn, conditioning=sketched, network=network, max_steps=1)
+    fit(run, {}, tmp_path, None)
+    rows = torch.arange(10) % 8  # the split begins again
+    asked = run.data.images("validation").read(rows)
+    x = spy.module.ema.model.sample(sampler, Noise(0, torch.arange(10)), {"image": asked})
+    expected = grid(beside(sketched.picture({"image": asked}), to_pixels(x)))
+    found = np.asarray(Image.open(tmp_path / "samples" / "step_00000001.png"), dtype=int)
+    assert np.abs(found - np.asarray(expected, dtype=int)).max() <= 1
+
+
 def test_pictures_and_validation_leave_the_training_stream_alone(tmp_path):
     with_pictures = {
         "samples": SampleGrid(SDE, SDE, every=1, count=2),
@@ -97,17 +134,15 @@ def test_pictures_and_validation_leave_the_training_stream_alone(tmp_path):
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
-def test_forward_strip_goes_from_the_picture_to_noise(tmp_path):
-    fit(
-        experiment({"forward": ForwardProcess(pictures=2, levels=5)}, max_steps=1),
-        {},
-        tmp_path,
-        None,
-    )
+@pytest.mark.parametrize("schedule", [linear(), EDMSchedule(), RectifiedFlow()])
+def test_forward_strip_goes_from_the_picture_to_noise(schedule, tmp_path):
+    drawn = {"forward": ForwardProcess(pictures=2, levels=5)}
+    run = experiment(drawn, schedule=schedule, prediction=VPrediction(), max_steps=1)
+    fit(run, {}, tmp_path, None)
     strip = Image.open(tmp_path / "samples" / "forward_process.png")
     assert strip.size[0] > 2 * strip.size[1]
     pixels = np.asarray(strip.resize((5, 2), Image.Resampling.BOX), dtype=float)
-    picture = experiment().data.images("validation").read(torch.arange(1)).float()
+    picture = run.data.images("validation").read(torch.arange(1)).float()
     assert pixels[0, 0].mean() == pytest.approx(picture.mean().item(), abs=25)
     assert pixels[0, 4].mean() == pytest.approx(127, abs=25)
 

@@ -52,13 +52,21 @@ def check(config: dict[str, Any]) -> Iterator[list[Problem]]:
             find_checkpoint(Path(config["run"]))
         except FileNotFoundError as error:
             found.append(Problem("run", str(error)))
-    if "figure" not in wrong and config["run"] is None:
-        target = resolve_target(config["figure"]["_target_"])
-        if isinstance(target, type) and issubclass(target, ModelFigure):
-            found.append(Problem("run", "missing: this figure takes a model, give it as run=..."))
+    if "figure" not in wrong:
+        found += _sources(config, resolve_target(config["figure"]["_target_"]))
     if config["out"] is not None and not str(config["out"]).endswith(".png"):
         found.append(Problem("out", f"{config['out']} must end in .png"))
     yield found
+
+
+def _sources(config: dict[str, Any], figure: Any) -> Iterator[Problem]:
+    """Whether a figure is given what it is drawn from."""
+    if issubclass(figure, ModelFigure) and config["run"] is None:
+        yield Problem("run", "missing: this figure takes a model, give it as run=...")
+    if issubclass(figure, DataFigure) and config["run"] is not None:
+        yield Problem("run", "this figure takes data, not a run: leave it out")
+    if issubclass(figure, DataFigure) and config["data"] is None:
+        yield Problem("data", "missing: this figure takes data, give it as data=...")
 
 
 def draw(config: dict[str, Any]) -> None:
@@ -83,8 +91,7 @@ def _picture(request: Request) -> tuple[Image.Image, Path]:
 
     figure, data = request.figure, request.data
     if isinstance(figure, DataFigure):
-        if data is None:
-            raise ValueError("the figure needs data: give it as data=...")
+        assert data is not None
         data.prepare()
         return figure.draw(data), FIGURES
     assert request.run is not None

@@ -41,8 +41,9 @@ def words(
     if model.conditioner is None or batch is None:
         return None
     said = model.conditioner.words(batch)
-    if said is None and "label" in model.conditioner.reads and class_names:
-        return [class_names[label] for label in batch["label"].tolist()]
+    if said is None and "label" in model.conditioner.reads:
+        labels = batch["label"].tolist()
+        return [class_names[label] if class_names else f"class {label}" for label in labels]
     return said
 
 

@@ -104,7 +104,7 @@ class GuidanceScales(ModelFigure):
             x = model.sample(guided, noise, batch)
             cells.append([_cell(each) for each in torch.split(x, self.pictures)])
             heads.append(f"s = {scale:g}")
-        said = words(model, batch, data.class_names()) or [str(i) for i in numbers.tolist()]
+        said = words(model, batch, data.class_names()) or [""] * len(numbers)
         return table(
             list(zip(*cells, strict=True)),
             said[:: self.pictures],

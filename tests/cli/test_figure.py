@@ -1,0 +1,109 @@
+"""The command of figures: where they go, and what is told of mistakes."""
+
+import os
+import sys
+
+import pytest
+from PIL import Image
+
+from unnoise.cli import figure, train
+from unnoise.cli.compose import CONF, check_command_line
+
+TINY = (
+    "network.channels=8 network.multipliers=[1] network.blocks=1 network.head_size=null "
+    "network.attention_resolutions=[] max_steps=1 batch_size=4 validation_images=2 precision=fp32 "
+    "sampler=ddim sampler.steps=2 callbacks.samples.count=2 callbacks.samples.sampler.steps=2 "
+    "logger=none conditioning=class"
+).split()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The directory of a class-conditional run."""
+    folder, before, argv = tmp_path_factory.mktemp("runs"), os.getcwd(), sys.argv
+    os.chdir(folder)
+    try:
+        sys.argv = ["unnoise-train", *TINY]
+        train.main()
+    finally:
+        os.chdir(before)
+        sys.argv = argv
+    return next(folder.glob("outputs/*/*"))
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def command(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["unnoise-figure", *arguments])
+    figure.main()
+
+
+def told(capsys, monkeypatch, *arguments):
+    with pytest.raises(SystemExit) as stop:
+        command(monkeypatch, *arguments)
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_a_figure_of_data_goes_to_outputs(monkeypatch, tmp_path, capsys):
+    command(monkeypatch, "figure=schedules", "figure.levels=3")
+    with Image.open(tmp_path / "outputs" / "figures" / "schedules.png") as picture:
+        assert f"{picture.width} × {picture.height} pixels in " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["figure=noise", "sampler.steps=2", "figure.pictures=2"],
+        ["figure=guidance", "sampler.steps=2", "figure.pictures=1", "figure.scales=[1,2]"],
+        ["figure=samplers", "figure.evaluations=[1,2]", "figure.pictures=1"],
+    ],
+)
+def test_a_figure_of_a_run_goes_into_the_run(arguments, run, monkeypatch, capsys):
+    command(monkeypatch, f"run={run}", *arguments)
+    path = run / "figures" / f"{arguments[0].partition('=')[2]}.png"
+    assert Image.open(path).mode == "RGB"
+    assert os.path.relpath(path) in capsys.readouterr().out
+
+
+def test_out_names_the_file(run, monkeypatch, tmp_path):
+    command(monkeypatch, f"run={run}", "figure=noise", "sampler.steps=1", "out=here/it.png")
+    assert [path.name for path in tmp_path.rglob("*.*")] == ["it.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "figure  missing: give it as figure=... (captions, guidance, noise, samplers,"),
+        (["figure=sampler"], "did you mean 'samplers'?"),
+        (["figure=noise"], "run  missing: this figure takes a model, give it as run=..."),
+        (["figure=noise", "run=nowhere"], "run  there is no run or checkpoint nowhere"),
+        (["figure=schedules", "figure.levls=3"], "did you mean 'figure.levels'?"),
+        (["figure=schedules", "figure.levels=1"], "figure.levels"),
+        (["figure=schedules", "figure.schedules.linear.beta_T=2"], "schedules.linear.beta_T"),
+        (["figure=schedules", "out=a.jpg"], "out  a.jpg must end in .png"),
+        (["figure=schedules", "run=."], "run  this figure takes data, not a run"),
+    ],
+)
+def test_mistakes_are_told_and_nothing_is_written(
+    arguments, message, monkeypatch, capsys, tmp_path
+):
+    assert message in told(capsys, monkeypatch, *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_only_the_run_can_tell(run, monkeypatch, capsys):
+    err = told(capsys, monkeypatch, f"run={run}", "figure=captions")
+    assert "the model does not read captions" in err
+    err = told(capsys, monkeypatch, f"run={run}", "figure=samplers", "figure.evaluations=[2000]")
+    assert "2000 steps asked of a schedule with T=1000" in err
+
+
+def test_every_figure_can_be_composed_and_built():
+    for path in (CONF / "figure").glob("*.yaml"):
+        config, found = check_command_line("figure", [f"figure={path.stem}"])
+        wrong = [problem for batch in (found, *figure.check(config)) for problem in batch]
+        assert {problem.key for problem in wrong} <= {"run"}, wrong
