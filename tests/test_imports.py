@@ -19,7 +19,8 @@ ALLOWED = {
     "training": {"training", "model", "diffusion", "networks", "data", "pictures", "figures"},
     "evaluation": {"evaluation"},
     "classifier": {"cli", "data", "diffusion", "pictures"},
-    "api": {"cli", "model", "diffusion", "pictures"},
+    "asked": {"model", "data"},
+    "api": {"asked", "cli", "model", "diffusion", "pictures"},
     "cli": {
         "cli",
         "api",

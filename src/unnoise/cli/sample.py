@@ -1,43 +1,33 @@
 """unnoise-sample: draw pictures from a trained model."""
 
-import dataclasses
 import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from pydantic import Field
+from PIL import Image
+from torch import Tensor
 
+from unnoise.classifier import NoisyClassifier
 from unnoise.cli.command import run as run_command
-from unnoise.cli.config import ConfigError, Problem, instantiate
+from unnoise.cli.config import UNKNOWN, ConfigError, Problem, instantiate
+from unnoise.cli.devices import device_problems
 from unnoise.cli.preflight import construction_problems, problems
-from unnoise.diffusion.samplers import Sampler
+from unnoise.cli.request import Request, edit_of, read_pictures, request_problems, run_problems
+from unnoise.diffusion.editing import Edit
+from unnoise.pictures import grid
 
-Count = Annotated[int, Field(ge=1)]
-Number = Annotated[int, Field(ge=0)]
+if TYPE_CHECKING:
+    from unnoise.api import Pictures, TrainedModel
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Request:
-    """What is to be drawn: one field for each key of ``conf/sample.yaml``."""
-
-    run: str
-    n: Count
-    seed: Number
-    first: Number
-    batch_size: Count
-    sampler: Sampler | None
-    steps: Count | None
-    labels: list[Number] | None
-    averaged: bool
-    device: str
-    out: str | None
-    singles: bool
+UNTOLD = ("run", "sampler", "batch_size", "device", "out", "singles")
+"""Keys that do not change what is drawn, or are told otherwise."""
+SHOWN = 8  # drawn pictures beside those that were given
 
 
 def main() -> None:
@@ -47,22 +37,16 @@ def main() -> None:
 
 def check(config: dict[str, Any]) -> Iterator[list[Problem]]:
     """All that is wrong with a request, short of what only the checkpoint can tell."""
-    from unnoise.api import find_checkpoint
-
     found = problems(config, Request)
-    if not any(problem.key.startswith("sampler") for problem in found):
+    wrong = {problem.key.partition(".")[0] for problem in found}
+    if "sampler" not in wrong:
         found += construction_problems(config, ["sampler"], device="cpu")
-    if not any(problem.key == "run" for problem in found):
-        try:
-            find_checkpoint(Path(config["run"]))
-        except FileNotFoundError as error:
-            found.append(Problem("run", str(error)))
-    if not any(problem.key == "device" for problem in found):
-        try:
-            torch.empty(0, device="cpu" if config["device"] == "auto" else config["device"])
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            found.append(Problem("device", f"{config['device']} cannot be used here: {reason}"))
+    if "device" not in wrong:
+        found += device_problems(config["device"])
+    if "run" not in wrong:
+        found += run_problems("run", config["run"])
+    if not wrong and UNKNOWN not in config.values():
+        found += request_problems(Request(**{**config, "sampler": None}))
     yield found
 
 
@@ -74,29 +58,21 @@ def draw(config: dict[str, Any]) -> None:
     started = time.monotonic()
     try:
         trained = load(request.run, averaged=request.averaged, device=request.device)
-        sampler = config["sampler"] or trained.config["sampler"]
-        about = {
-            "checkpoint": str(trained.checkpoint),
-            "sampler": sampler,
-            **{k: config[k] for k in ("n", "first", "seed", "steps", "labels", "averaged")},
-        }
-        kind = sampler["stepper"]["_target_"].rpartition(".")[2].lower()
-        steps = request.steps or sampler["steps"] or "all"
-        out = Path(request.out or _folder(trained.checkpoint, f"{kind}-{steps}", about))
-        out.mkdir(parents=True, exist_ok=True)
-        pictures = trained.sample(
-            request.n,
-            sampler=request.sampler,
-            steps=request.steps,
-            seed=request.seed,
-            first=request.first,
-            labels=request.labels,
-            batch_size=request.batch_size,
-            progress=True,
-        )
+        edit, given = edit_of(request, trained.model.image_shape)
+        pictures = _drawn(trained, request, edit)
     except ValueError as error:  # what only the checkpoint could tell
         raise ConfigError(str(error)) from error
+    sampler = config["sampler"] or trained.config["sampler"]
+    kind = sampler["stepper"]["_target_"].rpartition(".")[2].lower()
+    steps = request.steps or sampler["steps"] or "all"
+    told = {key: value for key, value in config.items() if key not in UNTOLD}
+    about = {"checkpoint": str(trained.checkpoint), **told, "sampler": sampler}
+    name = "-".join(str(part) for part in (request.edit, kind, steps) if part)
+    out = Path(request.out or _folder(trained.checkpoint, name, about))
+    out.mkdir(parents=True, exist_ok=True)
     pictures.grid().save(out / "grid.png")
+    if given:
+        comparison(given, pictures).save(out / "comparison.png")
     np.savez_compressed(out / "images.npz", arr_0=pictures.nhwc())
     if request.singles:
         (out / "images").mkdir(exist_ok=True)
@@ -106,9 +82,52 @@ def draw(config: dict[str, Any]) -> None:
     print(
         f"{len(pictures)} pictures in {time.monotonic() - started:.0f} s, by {kind}, {steps} steps"
     )
-    for name, file in (("grid", "grid.png"), ("array", "images.npz"), ("singles", "images")):
+    written = ("grid.png", "comparison.png", "images.npz", "images")
+    for name, file in zip(("grid", "compared", "array", "singles"), written, strict=True):
         if (out / file).exists():
             print(f"  {name:<8} {os.path.relpath(out / file)}")
+
+
+def _drawn(trained: "TrainedModel", request: Request, edit: Edit | None) -> "Pictures":
+    """The pictures, with what else the request names read from its files."""
+    from unnoise.api import load
+
+    shape, device = trained.model.image_shape, trained.model.device
+    weak = classifier = None
+    if request.weak is not None:
+        weak = load(request.weak, averaged=request.averaged, device=str(device))
+    if request.classifier is not None:
+        classifier = NoisyClassifier.load(request.classifier, device)
+    return trained.sample(
+        request.n,
+        sampler=request.sampler,
+        steps=request.steps,
+        guidance=request.guidance,
+        seed=request.seed,
+        first=request.first,
+        labels=request.labels,
+        captions=request.captions,
+        images=None if request.images is None else read_pictures(request.images, shape),
+        edit=edit,
+        weak=weak,
+        classifier=classifier,
+        batch_size=request.batch_size,
+        progress=True,
+    )
+
+
+def comparison(given: Mapping[str, Tensor], pictures: "Pictures") -> Image.Image:
+    """The pictures that were given, uint8 (1, C, H, W), and those drawn; a second one stands last.
+
+    Between two all drawn pictures are shown, else the first ``SHOWN``.
+    """
+    last = {name: picture for name, picture in given.items() if name == "second"}
+    before = {name: picture for name, picture in given.items() if name not in last}
+    drawn = pictures.pixels if last else pictures.pixels[:SHOWN]
+    words = ["drawn"] * len(drawn) if pictures.captions is None else pictures.captions[: len(drawn)]
+    cells = torch.cat([*before.values(), drawn, *last.values()])
+    columns = min(len(cells), SHOWN + len(given))
+    return grid(cells, columns, captions=[*before, *words, *last])
 
 
 def _folder(checkpoint: Path, kind: str, about: dict[str, Any]) -> Path:

@@ -1,0 +1,213 @@
+"""unnoise-sample: what it is asked, what it refuses, and the files it leaves."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from unnoise.classifier import NoisyClassifier
+from unnoise.cli import sample, train  # noqa: F401  (train brings the resolvers of its config)
+from unnoise.cli.compose import check_command_line
+from unnoise.cli.config import instantiate
+
+TINY = (
+    "network.channels=8 network.multipliers=[1,1] network.blocks=1 network.head_size=null "
+    "network.attention_resolutions=[] sampler=ddim sampler.steps=4 data.validation_size=10"
+).split()
+
+
+def make_run(folder, *overrides):
+    """A run with fresh weights: its config and a checkpoint."""
+    config, found = check_command_line("train", [*TINY, "name=tiny", *overrides])
+    assert not found
+    torch.manual_seed(0)
+    state = {}
+    for name in ("network", "conditioning"):
+        part = instantiate(config[name])
+        prefix = {"network": "denoiser.network.", "conditioning": "conditioner."}[name]
+        state |= {prefix + k: v for k, v in (part.state_dict() if part else {}).items()}
+    state = {f"{kind}model.{k}": v for kind in ("", "ema.") for k, v in state.items()}
+    (folder / "checkpoints").mkdir(parents=True)
+    checkpoint = folder / "checkpoints" / "step_00000001.ckpt"
+    torch.save({"config": config, "state_dict": state}, checkpoint)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Runs of models that are asked by nothing, by classes and by drawings."""
+    folder = tmp_path_factory.mktemp("runs")
+    return {
+        name: make_run(folder / name, f"conditioning={name}")
+        for name in ("none", "class", "sketch")
+    }
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with pictures: grey, colour, masks of several kinds, and no picture."""
+    monkeypatch.chdir(tmp_path)
+    colour = Image.new("RGB", (48, 32), (200, 40, 90))
+    ImageDraw.Draw(colour).rectangle((0, 0, 23, 15), fill=(0, 120, 255))
+    colour.save("colour.png")
+    colour.convert("L").save("grey.png")
+    mask = Image.new("L", (48, 32), 0)
+    mask.save("black.png")
+    ImageDraw.Draw(mask).rectangle((24, 0, 47, 31), fill=255)
+    mask.save("mask.png")
+    mask.crop((0, 0, 32, 32)).save("square.png")
+    (tmp_path / "text.png").write_text("not a picture")
+    return tmp_path
+
+
+def command(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["unnoise-sample", *arguments])
+    sample.main()
+
+
+def refused(monkeypatch, capsys, *arguments):
+    """What is said of a request that is refused with status 2."""
+    with pytest.raises(SystemExit) as stop:
+        command(monkeypatch, *arguments)
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("image", ["colour.png", "grey.png"])
+def test_inpainting_keeps_what_is_black(image, runs, here, monkeypatch):
+    """The mask's right half is white, and the central square of both pictures is taken."""
+    arguments = ["edit=inpaint", f"image={image}", "mask=mask.png", "resample=2", "n=3", "out=o"]
+    command(monkeypatch, f"run={runs['none']}", *arguments)
+    drawn = np.load("o/images.npz")["arr_0"]
+    square = Image.open(image).convert("RGB").crop((8, 0, 40, 32))
+    expected = np.asarray(square.resize((16, 16), Image.Resampling.BICUBIC))
+    assert np.array_equal(drawn[:, :, :8], np.broadcast_to(expected[:, :8], (3, 16, 8, 3)))
+    assert (drawn[:, :, 8:] != expected[:, 8:]).any(axis=(1, 2, 3)).all()
+    about = json.loads((here / "o/about.json").read_text())
+    assert about["mask"] == "mask.png"
+    assert about["resample"] == 2
+
+
+def test_comparison_shows_the_picture_what_is_hidden_and_what_was_drawn(runs, here, monkeypatch):
+    arguments = ["edit=inpaint", "image=colour.png", "mask=mask.png", "resample=1", "n=3", "out=o"]
+    command(monkeypatch, f"run={runs['none']}", *arguments)
+    sheet = np.asarray(Image.open("o/comparison.png"), dtype=int)
+    width = 16 * 7 + 2  # of a cell, enlarged for the words below it
+    cells = [sheet[2:114, 2 + i * width : 2 + i * width + 112] for i in range(5)]
+    assert sheet.shape[1] == 5 * width + 2
+    assert (cells[1][:, 56:] == 128).all()
+    assert np.array_equal(cells[0][:, :56], cells[1][:, :56])
+    drawn = np.load("o/images.npz")["arr_0"].astype(int)
+    for cell, picture in zip(cells[2:], drawn, strict=True):
+        assert np.array_equal(cell[3::7, 3::7], picture)
+
+
+def test_a_small_strength_keeps_a_picture(runs, here, monkeypatch):
+    def distance(strength):
+        arguments = ["edit=image_to_image", "image=colour.png", f"strength={strength}", "n=2"]
+        command(monkeypatch, f"run={runs['none']}", *arguments, "sampler.steps=50",
+                "sampler=ddim", f"out=s{strength}")  # fmt: skip
+        drawn = np.load(f"s{strength}/images.npz")["arr_0"].astype(int)
+        square = Image.open("colour.png").crop((8, 0, 40, 32)).resize((16, 16), 3)
+        return np.abs(drawn - np.asarray(square, dtype=int)).mean()
+
+    assert distance(0.1) < 30
+    assert distance(0.1) < distance(0.9)
+
+
+def test_interpolation_uses_ddim_by_itself_and_one_class(runs, here, monkeypatch):
+    arguments = ["edit=interpolate", "image=[colour.png,grey.png]", "n=4", "steps=5"]
+    command(monkeypatch, f"run={runs['class']}", *arguments, "labels=[2]", "out=o")
+    about = json.loads((here / "o/about.json").read_text())
+    assert about["sampler"]["stepper"]["_target_"].endswith("DDIM")
+    assert len(np.load("o/images.npz")["arr_0"]) == 4
+    assert Image.open("o/comparison.png").width == 6 * 114 + 2
+
+
+def test_pictures_are_asked_by_files(runs, here, monkeypatch):
+    command(monkeypatch, f"run={runs['sketch']}", "images=[colour.png]", "n=2", "out=o")
+    sheet = np.asarray(Image.open("o/grid.png"), dtype=int)
+    assert set(np.unique(sheet[2:290, 2:290])) == {0, 255}  # a drawing of the picture's edges
+
+
+def test_a_classifier_guides_to_the_labels(runs, here, monkeypatch):
+    config = {
+        "_target_": "unnoise.networks.classifier.UNetEncoder",
+        "image_size": 16,
+        "in_channels": 3,
+        "classes": 5,
+        "channels": 8,
+        "multipliers": [1],
+    }
+    torch.manual_seed(0)
+    judge = NoisyClassifier(instantiate(config), "abcde", about={"network": config})
+    torch.nn.init.normal_(judge.network.logits.weight)
+    judge.save(here / "judge.pt")
+    drawn = {}
+    for name, wish in (("off", "guidance=0"), ("on", "guidance=50"), ("other", "guidance=50")):
+        labels = "labels=[3]" if name == "other" else "labels=[1]"
+        command(monkeypatch, f"run={runs['none']}", "classifier=judge.pt", wish, labels, "n=2",
+                f"out={name}")  # fmt: skip
+        drawn[name] = np.load(f"{name}/images.npz")["arr_0"].astype(int)
+    assert np.abs(drawn["on"] - drawn["off"]).mean() > 1
+    assert np.abs(drawn["on"] - drawn["other"]).mean() > 1
+
+
+def test_a_weak_run_guides(runs, here, monkeypatch):
+    worse = make_run(here / "worse", "schedule=linear")
+    common = [f"run={runs['none']}", "n=2", "seed=3"]
+    command(monkeypatch, *common, f"weak={worse}", "guidance=1", "out=one")
+    command(monkeypatch, *common, "out=plain")
+    one, plain = (np.load(f"{name}/images.npz")["arr_0"] for name in ("one", "plain"))
+    assert np.array_equal(one, plain)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["guidance=3"], "the model is unconditional"),
+        (["labels=[0]"], "labels are given, but the model is unconditional"),
+        (
+            ["edit=inpaint", "image=colour.png"],
+            "mask  missing: edit=inpaint needs it; give it as mask=...",
+        ),
+        (["edit=inpaint", "image=colour.png", "mask=black.png"], "the mask marks nothing: white"),
+        (["edit=inpaint", "image=colour.png", "mask=square.png"], "32×32 pixels, but the image 48"),
+        (["edit=inpaint", "image=nowhere.png", "mask=mask.png"], "there is no file nowhere.png"),
+        (["edit=inpaint", "image=text.png", "mask=mask.png"], "text.png is not a picture"),
+        (["edit=inpaint", "image=colour.png", "mask=mask.png", "resample=0"], "must be >= 1"),
+        (["edit=image_to_image", "image=colour.png", "strength=1.5"], "must be <= 1"),
+        (["edit=image_to_image", "image=colour.png", "mask=mask.png"], "belongs to edit=inpaint"),
+        (["edit=interpolate", "image=colour.png"], "image  edit=interpolate takes 2, not 1"),
+        (["edit=interpolate", "image=[colour.png,grey.png]", "sampler=ddpm"], "ddim with eta 0"),
+        (["edit=interpolate", "image=[colour.png,grey.png]", "n=1"], "must be >= 2"),
+        (["edit=inpant"], "did you mean 'inpaint'?"),
+        (["image=colour.png"], "belongs to edit=inpaint or image_to_image or interpolate"),
+        (["weak=nowhere", "guidance=2"], "weak  there is no run or checkpoint nowhere"),
+        (["weak=."], "guidance  say how far to go from the weak model"),
+        (["classifier=nowhere.pt"], "classifier  there is no file nowhere.pt"),
+        (["classifier=text.png"], "is not a whole classifier"),
+        (["sampler.steps=5000", "sampler=ddim"], "5000 steps"),
+    ],
+)
+def test_an_unconditional_run_refuses(overrides, told, runs, here, monkeypatch, capsys):
+    before = sorted(here.iterdir())
+    assert told in refused(monkeypatch, capsys, f"run={runs['none']}", *overrides, "out=o")
+    assert sorted(here.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("run", "overrides", "told"),
+    [
+        ("class", ["labels=[5]"], "labels [5] are not classes 0 … 4"),
+        ("class", ['captions=["a red knight"]'], "captions are given, but the model is asked by"),
+        ("class", ["edit=interpolate", "image=[colour.png,grey.png]"], "keeps to one label"),
+        ("sketch", ["images=[colour.png,nowhere.png]"], "there is no file nowhere.png"),
+    ],
+)
+def test_a_conditional_run_refuses(run, overrides, told, runs, here, monkeypatch, capsys):
+    assert told in refused(monkeypatch, capsys, f"run={runs[run]}", *overrides, "out=o")
+    assert not (here / "o").exists()
