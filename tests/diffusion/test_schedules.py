@@ -6,7 +6,11 @@ import pytest
 import torch
 
 from unnoise.diffusion import schedules
+from unnoise.diffusion.continuous_schedules import RectifiedFlow
+from unnoise.diffusion.denoiser import EpsilonPrediction, FlowPrediction, VPrediction
 from unnoise.diffusion.noise_level import CLEAN
+from unnoise.diffusion.random import Noise
+from unnoise.model import check_prediction
 
 ALL = [
     schedules.linear,
@@ -65,8 +69,6 @@ def test_sigmoid_with_its_limits_equals_the_published_curve():
 
 def test_training_times_are_uniform():
     """χ² of 200k draws over 20 cells (19 degrees of freedom): p > 1e-4 means below 50.8."""
-    from unnoise.diffusion.random import Noise
-
     u = Noise(0, torch.arange(200_000)).uniform("time")
     times = schedules.linear().sample_times(u)
     counts = torch.bincount(times // 50, minlength=20).double()
@@ -136,10 +138,6 @@ def test_zero_terminal_snr_of_one_level_is_refused():
 
 
 def test_epsilon_is_refused_where_nothing_is_left_of_the_picture():
-    from unnoise.diffusion.continuous_schedules import RectifiedFlow
-    from unnoise.diffusion.denoiser import EpsilonPrediction, FlowPrediction, VPrediction
-    from unnoise.model import check_prediction
-
     for schedule in (schedules.zero_terminal_snr(schedules.linear()), RectifiedFlow()):
         with pytest.raises(ValueError, match=r"EpsilonPrediction cannot be used .*alpha = 0"):
             check_prediction(EpsilonPrediction(), schedule)
