@@ -8,6 +8,7 @@ from PIL import Image
 
 from unnoise.cli import figure, train
 from unnoise.cli.compose import CONF, check_command_line
+from unnoise.data.sprites import Sprites
 
 TINY = (
     "network.channels=8 network.multipliers=[1] network.blocks=1 network.head_size=null "
@@ -67,6 +68,11 @@ def test_a_figure_of_a_run_goes_into_the_run(arguments, run, monkeypatch, capsys
     path = run / "figures" / f"{arguments[0].partition('=')[2]}.png"
     assert Image.open(path).mode == "RGB"
     assert os.path.relpath(path) in capsys.readouterr().out
+
+
+def test_classes_are_asked_for_without_the_data(run, monkeypatch):
+    monkeypatch.setattr(Sprites, "images", None)
+    command(monkeypatch, f"run={run}", "figure=noise", "sampler.steps=1", "out=it.png")
 
 
 def test_out_names_the_file(run, monkeypatch, tmp_path):

@@ -97,8 +97,6 @@ def _picture(request: Request) -> tuple[Image.Image, Path]:
     assert request.run is not None
     trained = load(request.run, averaged=request.averaged, device=request.device)
     data = data or instantiate(trained.config["data"])
-    if trained.model.conditioner is not None:
-        data.prepare()
     inside = trained.checkpoint.parent.name == "checkpoints"
     home = trained.checkpoint.parents[1] / "figures" if inside else FIGURES
     return figure.draw(trained.model, request.sampler or trained.sampler, data), home

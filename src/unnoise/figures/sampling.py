@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 from tqdm import tqdm
 
-from unnoise.data.loading import ImageSource
+from unnoise.data.loading import Images, ImageSource
 from unnoise.data.sprites import Sprites
 from unnoise.diffusion.noise_level import Variance
 from unnoise.diffusion.random import Noise
@@ -57,7 +57,7 @@ class Samplers(ModelFigure):
     def draw(self, model: DiffusionModel, sampler: Sampler, data: ImageSource) -> Image.Image:
         """A row a sampler, a column a number of evaluations."""
         ids = torch.arange(self.pictures, device=model.device)
-        batch = asked(model, partial(data.images, "validation"), ids)
+        batch = asked(model, partial(_validation, data), ids)
         cells = []
         for name, each in self.samplers.items():
             row = []
@@ -91,7 +91,7 @@ class GuidanceScales(ModelFigure):
         if model.conditioner is None:
             raise ValueError("the model is unconditional: there is nothing to guide it towards")
         numbers = torch.arange(self.rows * self.pictures, device=model.device)
-        batch = asked(model, partial(data.images, "validation"), numbers // self.pictures)
+        batch = asked(model, partial(_validation, data), numbers // self.pictures)
         assert batch is not None
         noise = Noise(self.seed, numbers % self.pictures)
         heads, cells = [], []
@@ -141,7 +141,7 @@ class Captions(ModelFigure):
         return table(cells, list(asked_for), [], title, note)
 
     def _captions(self, data: ImageSource) -> dict[str, Sequence[str]]:
-        seen = data.images("validation").captions
+        seen = _validation(data).captions
         if seen is None:
             raise ValueError("the data has no captions: give your own as figure.captions=[…]")
         if not isinstance(data, Sprites):
@@ -162,7 +162,7 @@ class SamplingNoise(ModelFigure):
     def draw(self, model: DiffusionModel, sampler: Sampler, data: ImageSource) -> Image.Image:
         """A row a variance; a column starts from the same noise."""
         ids = torch.arange(self.pictures, device=model.device)
-        batch = asked(model, partial(data.images, "validation"), ids)
+        batch = asked(model, partial(_validation, data), ids)
         said = {"beta": "σ² = β", "posterior": "σ² = β̃", "learned": "σ² learned", "none": "σ = 0"}
         cells = []
         for variance in tqdm(self.variances, "variances", leave=False, disable=None):
@@ -176,6 +176,12 @@ class SamplingNoise(ModelFigure):
             "Noise or no noise in sampling",
             "x_s = mean of q(x_s | x_t, x̂0) + σ·z; each column starts from the same x_T",
         )
+
+
+def _validation(data: ImageSource) -> Images:
+    """The validation split, fetched if need be."""
+    data.prepare()
+    return data.images("validation")
 
 
 def _cell(x: Tensor) -> Image.Image:
