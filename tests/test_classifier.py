@@ -135,15 +135,26 @@ def test_the_loss_on_a_clean_batch_is_that_of_clean_pictures(trained, monkeypatc
     torch.testing.assert_close(loss, -ours.mean(), rtol=0, atol=1e-6)
 
 
-def test_every_parameter_is_used():
+@pytest.mark.parametrize("patch", [1, 2])
+def test_every_parameter_is_used(patch):
     torch.manual_seed(0)
-    net = network()
+    net = UNetEncoder(8, 1, 2, channels=8, patch=patch, multipliers=(1, 2))
     state = {k: torch.randn_like(v) for k, v in net.state_dict().items()}
     x, t = torch.randn(2, 1, 8, 8), torch.tensor([3.0, 900.0])
     out = functional_call(net, state, (x, t))
     for name, value in state.items():
         changed = functional_call(net, {**state, name: torch.randn_like(value)}, (x, t))
         assert not torch.allclose(changed, out, atol=1e-4), name
+
+
+def test_a_patch_becomes_channels():
+    """With patches the first convolution sees squares of 2 × 2 pixels at once."""
+    net = UNetEncoder(8, 1, 2, channels=8, patch=2, multipliers=(1, 2))
+    seen = []
+    net.conv_in.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    x = torch.randn(1, 1, 8, 8)
+    net(x, torch.zeros(()))
+    assert torch.equal(seen[0][0, :, 1, 3], x[0, 0, 2:4, 6:8].flatten())
 
 
 def test_saved_and_loaded_it_says_the_same(trained, tmp_path):
@@ -185,7 +196,8 @@ def test_what_is_no_classifier_is_refused_and_executes_nothing(trained, tmp_path
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"image_size": 6, "multipliers": (1, 1, 1)}, "6 cannot be halved 2 times"),
+        ({"image_size": 6, "multipliers": (1, 1, 1)}, "halved 2 times: use a multiple of 4"),
+        ({"image_size": 6, "patch": 4}, "into patches of 4 and halved 2 times"),
         ({"multipliers": ()}, "multipliers is empty"),
     ],
 )

@@ -45,7 +45,7 @@ def test_it_trains_writes_and_tells_the_accuracy(monkeypatch, tmp_path, capsys):
         (["target=kind"], "target  only data=sprites has a kind: use label"),
         (["data=sprites", "target=kinds"], "target"),
         (["data=sprites", "batch_size=30000"], "30000 is more than the data (20000 images)"),
-        (["data=sprites", "network.multipliers=[1,1,1,1,1,1]"], "cannot be halved 5 times"),
+        (["data=sprites", "network.multipliers=[1,1,1,1,1,1]"], "halved 5 times"),
         (["data=sprites", "lr=0"], "lr "),
         (["data=sprites", "device=tpu9"], "device  tpu9 cannot be used here"),
         (["data=sprites", "stepz=3"], "did you mean 'steps'?"),

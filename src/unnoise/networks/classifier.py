@@ -24,15 +24,16 @@ Count = Annotated[int, Field(ge=1)]
 class UNetEncoder(nn.Module):
     """Image in, logits out, at a time t: (B, in_channels, S, S) to (B, classes).
 
-    Level i works at resolution S / 2^i with ``channels · multipliers[i]`` channels in ``blocks``
-    residual blocks, to all of which the time is told; at the last one the pixels attend to each
-    other, and their mean is mapped to the logits. The initial output is exactly 0.
+    Level i works at resolution S / (patch · 2^i) with ``channels · multipliers[i]`` channels in
+    ``blocks`` residual blocks, to all of which the time is told; at the last one the pixels attend
+    to each other, and their mean is mapped to the logits. The initial output is exactly 0.
 
     Args:
         image_size: S, height and width.
         in_channels: channels of the input.
         classes: logits a picture.
         channels: width at full resolution; even, at least 4.
+        patch: squares of patch × patch pixels are stacked as channels first, for speed.
         multipliers: width of each level, in units of ``channels``.
         blocks: residual blocks a level.
         dropout: inside the residual blocks.
@@ -48,6 +49,7 @@ class UNetEncoder(nn.Module):
         in_channels: Count,
         classes: Count,
         channels: Annotated[int, Field(ge=4, multiple_of=2)] = 32,
+        patch: Count = 1,
         multipliers: Sequence[Count] = (1, 2, 2),
         blocks: Count = 1,
         dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0,
@@ -56,16 +58,16 @@ class UNetEncoder(nn.Module):
         super().__init__()
         if not multipliers:
             raise ValueError("multipliers is empty: give one number a level")
-        unit = 2 ** (len(multipliers) - 1)
+        unit = patch * 2 ** (len(multipliers) - 1)
         if image_size % unit:
             raise ValueError(
-                f"image_size {image_size} cannot be halved {len(multipliers) - 1} times: "
-                f"use a multiple of {unit}"
+                f"image_size {image_size} cannot be parted into patches of {patch} and halved "
+                f"{len(multipliers) - 1} times: use a multiple of {unit}"
             )
         self.shape, self.classes = (in_channels, image_size, image_size), classes
-        self.channels, embedding = channels, 4 * channels
+        self.channels, self.patch, embedding = channels, patch, 4 * channels
         self.time1, self.time2 = linear(channels, embedding), linear(embedding, embedding)
-        self.conv_in = convolution(in_channels, channels)
+        self.conv_in = convolution(in_channels * patch**2, channels)
         width = channels
         self.down = nn.ModuleList()
         for level, multiplier in enumerate(multipliers):
@@ -91,7 +93,7 @@ class UNetEncoder(nn.Module):
             raise ValueError(f"x has shape {tuple(x.shape)}, the classifier wants (B, {wanted})")
         times = sinusoidal_embedding(t.expand(len(x)), self.channels).to(x.dtype)
         embedding = F.silu(self.time2(F.silu(self.time1(times))))
-        h = self.conv_in(x)
+        h = self.conv_in(F.pixel_unshuffle(x, self.patch))
         if h.device.type == "cpu" and h.dtype == torch.float32:  # the faster layout there
             h = h.contiguous(memory_format=torch.channels_last)
         for layer in self.down:
