@@ -11,6 +11,7 @@ from PIL import Image
 
 import unnoise
 from unnoise.cli import sample, train
+from unnoise.data.sprites import CLASSES
 from unnoise.diffusion.editing import Inpaint, Interpolate
 from unnoise.diffusion.samplers import DDIM, Ancestral, Sampler
 
@@ -67,6 +68,7 @@ def test_labels_choose_the_class(run):
     model = unnoise.load(run["classes"])
     turn = model.sample(10).x
     torch.testing.assert_close(model.sample(10, labels=[0, 1, 2, 3, 4]).x, turn, rtol=0, atol=1e-4)
+    assert model.sample(6).captions == [*CLASSES, CLASSES[0]]
     only = model.sample(10, labels=[3]).x
     torch.testing.assert_close(only[[3, 8]], turn[[3, 8]], rtol=0, atol=1e-4)
     assert not torch.allclose(only[[0, 1]], turn[[0, 1]], atol=1e-2)

@@ -19,8 +19,8 @@ ALLOWED = {
     "training": {"training", "model", "diffusion", "networks", "data", "pictures", "figures"},
     "evaluation": {"evaluation"},
     "classifier": {"cli", "data", "diffusion", "pictures"},
-    "asked": {"model", "data"},
-    "api": {"asked", "cli", "model", "diffusion", "pictures"},
+    "asked": {"model", "data", "figures"},
+    "api": {"asked", "cli", "figures", "model", "diffusion", "pictures"},
     "cli": {
         "cli",
         "api",

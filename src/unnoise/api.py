@@ -24,6 +24,7 @@ from unnoise.diffusion.editing import Edit, Interpolate
 from unnoise.diffusion.noise_level import NoiseLevel
 from unnoise.diffusion.random import Noise
 from unnoise.diffusion.samplers import Sampler
+from unnoise.figures.asking import words
 from unnoise.model import Classifier, DiffusionModel
 from unnoise.pictures import beside, grid, to_pixels
 
@@ -132,7 +133,7 @@ class TrainedModel:
             asked.check_same()
         steps = len(self.model.schedule.grid(sampler.steps, sampler.spacing)) - 1
         drawn: list[Tensor] = []
-        words: list[str] = []
+        told: list[str] = []
         shown: list[Tensor] = []
         with tqdm(
             total=round(n * steps * (1 if edit is None else edit.strength)),
@@ -158,11 +159,20 @@ class TrainedModel:
                     classifier=classifier,
                 )
                 drawn.append(x.cpu())
+                told += words(self.model, batch, self.class_names) or []
                 if self.model.conditioner is not None:
-                    words += self.model.conditioner.words(batch) or []
                     picture = self.model.conditioner.picture(batch)
                     shown += [] if picture is None else [picture.cpu()]
-        return Pictures(torch.cat(drawn), words or None, torch.cat(shown) if shown else None)
+        return Pictures(torch.cat(drawn), told or None, torch.cat(shown) if shown else None)
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the run's data; empty where they are not known here."""
+        try:
+            names: tuple[str, ...] = instantiate(self.config["data"]).class_names()
+        except (OSError, ValueError, ImportError):
+            return ()
+        return names
 
     @cached_property
     def validation(self) -> Any:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from unnoise.data.loading import Images
+from unnoise.figures.asking import asked
 from unnoise.model import Classifier, DiffusionModel
 
 
@@ -35,7 +36,7 @@ class Asked:
         classifier: Classifier | None,
         validation: Callable[[], Images],
     ) -> None:
-        self.conditioner, self.validation = model.conditioner, validation
+        self.model, self.validation = model, validation
         self.given = {key: values for key, values in given.items() if values is not None}
         self.keys = () if model.conditioner is None else model.conditioner.reads
         self.names = None if classifier is None else classifier.names
@@ -60,9 +61,17 @@ class Asked:
         batch = {key: _in_turn(values, ids) for key, values in self.given.items()}
         if self.names is not None and "label" not in batch:
             batch["label"] = ids % len(self.names)
-        if self.conditioner is None or set(self.keys) <= set(batch):
+        missing = [key for key in self.keys if key not in batch]
+        if not missing:
             return batch
-        return (self.conditioner.examples(ids) or self._rows(ids)) | batch
+        try:
+            examples = asked(self.model, self.validation, ids) or {}
+        except (OSError, ImportError) as error:
+            raise ValueError(
+                f"give {'s and '.join(missing)}s: the run's data, from which they would be taken, "
+                f"cannot be read here ({error})"
+            ) from error
+        return {key: examples[key] for key in missing} | batch
 
     def check_same(self) -> None:
         """Whether every picture is asked for the same.
@@ -87,25 +96,6 @@ class Asked:
         raise ValueError(
             f"images must be uint8 (N, {wanted}), not {images.dtype} {tuple(images.shape)}"
         )
-
-    def _rows(self, ids: Tensor) -> dict[str, Any]:
-        """What validation pictures show."""
-        try:
-            images = self.validation()
-        except (OSError, ImportError) as error:
-            wanted = " and ".join(f"{key}s" for key in self.keys if key not in self.given)
-            raise ValueError(
-                f"give {wanted}: the run's data, from which they would be taken, cannot be read "
-                f"here ({error})"
-            ) from error
-        rows = ids.cpu() % len(images)
-        batch: dict[str, Any] = {
-            "image": images.read(rows).to(ids.device),
-            "label": images.labels[rows].to(ids.device),
-        }
-        if images.captions is not None:
-            batch["caption"] = [images.captions[row] for row in rows.tolist()]
-        return {key: batch[key] for key in self.keys}
 
 
 def _in_turn(values: Any, ids: Tensor) -> Any:
