@@ -110,6 +110,8 @@ def decoder_variance(
 ) -> Tensor:
     """The variance of p(x0 | x_1): β_1, or β̃_2 because β̃_1 is 0, or the learned one between them.
 
+    β̃_2 suits uniform grids; where the steps near the picture are tiny it is far too small.
+
     Raises:
         ValueError: "learned" without a fraction.
     """
