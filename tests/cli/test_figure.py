@@ -83,8 +83,10 @@ def test_out_names_the_file(run, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "figure  missing: give it as figure=... (captions, guidance, noise, samplers,"),
-        (["figure=sampler"], "did you mean 'samplers'?"),
+        (
+            ["figure=sampler"],
+            "did you mean 'samplers'? (captions, guidance, noise, samplers, sched",
+        ),
         (["figure=noise"], "run  missing: this figure takes a model, give it as run=..."),
         (["figure=noise", "run=nowhere"], "run  there is no run or checkpoint nowhere"),
         (["figure=schedules", "figure.levls=3"], "did you mean 'figure.levels'?"),
@@ -106,6 +108,13 @@ def test_what_only_the_run_can_tell(run, monkeypatch, capsys):
     assert "the model does not read captions" in err
     err = told(capsys, monkeypatch, f"run={run}", "figure=samplers", "figure.evaluations=[2000]")
     assert "2000 steps asked of a schedule with T=1000" in err
+
+
+def test_help_names_every_figure(monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        command(monkeypatch, "--help")
+    text = capsys.readouterr().out
+    assert all(f"\n  {path.stem} " in text for path in (CONF / "figure").glob("*.yaml"))
 
 
 def test_every_figure_can_be_composed_and_built():

@@ -64,7 +64,9 @@ def _sources(config: dict[str, Any], figure: Any) -> Iterator[Problem]:
     if issubclass(figure, ModelFigure) and config["run"] is None:
         yield Problem("run", "missing: this figure takes a model, give it as run=...")
     if issubclass(figure, DataFigure) and config["run"] is not None:
-        yield Problem("run", "this figure takes data, not a run: leave it out")
+        yield Problem(
+            "run", "this figure takes data, not a run: leave it out, or name another figure"
+        )
     if issubclass(figure, DataFigure) and config["data"] is None:
         yield Problem("data", "missing: this figure takes data, give it as data=...")
 
