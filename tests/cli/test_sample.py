@@ -199,6 +199,11 @@ def test_an_unconditional_run_refuses(overrides, told, runs, here, monkeypatch, 
     assert sorted(here.iterdir()) == before
 
 
+def test_a_folder_that_cannot_be_made_is_told_before_drawing(runs, here, monkeypatch, capsys):
+    said = refused(monkeypatch, capsys, f"run={runs['none']}", "out=text.png/drawn")
+    assert "text.png is a file, not a folder" in said
+
+
 @pytest.mark.parametrize(
     ("run", "overrides", "told"),
     [

@@ -8,6 +8,7 @@ import torch
 from gaussian import GaussianMixtureOracle, GaussianOracle
 
 from unnoise.diffusion import schedules
+from unnoise.diffusion.continuous_schedules import EDMSchedule, RectifiedFlow
 from unnoise.diffusion.denoiser import Clip, Denoised
 from unnoise.diffusion.editing import (
     ImageToImage,
@@ -17,10 +18,13 @@ from unnoise.diffusion.editing import (
     encode,
     slerp,
 )
+from unnoise.diffusion.multistep_solvers import DPMSolver
+from unnoise.diffusion.ode_solvers import Heun
 from unnoise.diffusion.random import Noise
 from unnoise.diffusion.samplers import DDIM, Ancestral, Sampler, Walk, sample
 
 LINEAR = schedules.linear()
+SCHEDULES = [LINEAR, schedules.zero_terminal_snr(LINEAR), EDMSchedule(), RectifiedFlow()]
 COVARIANCE = 0.09 * torch.tensor([[1.0, 0.9], [0.9, 1.0]], dtype=torch.float64)
 
 
@@ -78,6 +82,31 @@ def test_a_mask_everywhere_with_one_pass_is_the_sampler_itself():
     everything = torch.ones(1, 1, 2, 2, dtype=torch.bool)
     x = Inpaint(picture(0.9), everything)(sampler, GaussianOracle(), LINEAR, noise)
     assert torch.equal(x, plain)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("stepper", [DDIM(), Heun(), DPMSolver(eta=1.0)])
+def test_any_stepper_paints_on_any_schedule(stepper, schedule):
+    """Where half is known of independent pixels, the other half is drawn from the prior."""
+    oracle, n = GaussianOracle(), 4000
+    mask = torch.tensor([[[[True, False], [False, True]]]])
+    edit = Inpaint(picture(0.9), mask, resample=2)
+    x = edit(
+        Sampler(stepper, steps=30, spacing="log_snr"), oracle, schedule, Noise(0, torch.arange(n))
+    )
+    painted = x[mask.expand_as(x)]
+    assert (x[~mask.expand_as(x)] == 0.9).all()
+    assert painted.mean() == pytest.approx(oracle.mu, abs=0.02)
+    assert painted.std() == pytest.approx(oracle.s, rel=0.15)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
+def test_pictures_are_encoded_and_decoded_on_any_schedule(schedule):
+    oracle = GaussianOracle()
+    sampler = Sampler(DDIM(), steps=200, spacing="log_snr")
+    first, second = (oracle.mu + oracle.s * torch.randn(2, 1, 3, 4, 4)).double()
+    x = Interpolate(first, second, 2)(sampler, oracle, schedule, Noise(0, torch.arange(2)))
+    torch.testing.assert_close(x, torch.cat((first, second)), rtol=0, atol=0.05)
 
 
 def test_going_back_forgets_what_a_step_left_for_the_next():
@@ -173,8 +202,8 @@ def test_interpolation_ends_at_its_two_pictures():
     first, second = (oracle.mu + oracle.s * torch.randn(2, 1, 3, 4, 4)).double()
     edit = Interpolate(first, second, count=5)
     x = edit(sampler, oracle, LINEAR, Noise(0, torch.arange(7)))
-    torch.testing.assert_close(x[0], first[0], rtol=0, atol=0.02)
-    torch.testing.assert_close(x[4], second[0], rtol=0, atol=0.02)
+    torch.testing.assert_close(x[0], first[0], rtol=0, atol=0.05)
+    torch.testing.assert_close(x[4], second[0], rtol=0, atol=0.05)
     torch.testing.assert_close(x[5:], x[:2])
     away = (x - first).square().mean(dim=(1, 2, 3))[:5]
     assert (away.diff() > 0).all()

@@ -1,5 +1,6 @@
 """What unnoise-sample is asked: its keys, the pictures they name, and what is wrong with them."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,8 +74,25 @@ def request_problems(request: Request) -> Iterator[Problem]:
     for i, file in enumerate(request.images or []):
         yield from _unreadable(f"images.{i}", file)
     yield from _edit_problems(request)
-    if request.out is not None and Path(request.out).is_file():
-        yield Problem("out", f"{request.out} is a file, not a folder")
+    yield from _out_problems(request)
+
+
+def _out_problems(request: Request) -> Iterator[Problem]:
+    from unnoise.api import find_checkpoint
+
+    if request.out is None and run_problems("run", request.run):
+        return
+    out = Path(request.out) if request.out else home(find_checkpoint(Path(request.run)))
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        yield Problem("out", f"{there} is a file, not a folder")
+    elif not os.access(there, os.W_OK):
+        yield Problem("out", f"{there} cannot be written to: name another folder by out=...")
+
+
+def home(checkpoint: Path) -> Path:
+    """Where pictures of a checkpoint go: its run, or here for a file from elsewhere."""
+    return checkpoint.parents[1] if checkpoint.parent.name == "checkpoints" else Path()
 
 
 def run_problems(key: str, run: str) -> list[Problem]:

@@ -18,7 +18,14 @@ from unnoise.cli.command import run as run_command
 from unnoise.cli.config import UNKNOWN, ConfigError, Problem, instantiate
 from unnoise.cli.devices import device_problems
 from unnoise.cli.preflight import construction_problems, problems
-from unnoise.cli.request import Request, edit_of, read_pictures, request_problems, run_problems
+from unnoise.cli.request import (
+    Request,
+    edit_of,
+    home,
+    read_pictures,
+    request_problems,
+    run_problems,
+)
 from unnoise.diffusion.editing import Edit
 from unnoise.pictures import grid
 
@@ -130,8 +137,7 @@ def comparison(given: Mapping[str, Tensor], pictures: "Pictures") -> Image.Image
     return grid(cells, columns, captions=[*before, *words, *last])
 
 
-def _folder(checkpoint: Path, kind: str, about: dict[str, Any]) -> Path:
-    """A folder of its own for each request: in the run, or here for a file from elsewhere."""
+def _folder(checkpoint: Path, name: str, about: dict[str, Any]) -> Path:
+    """A folder of its own for each request."""
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
-    home = checkpoint.parents[1] if checkpoint.parent.name == "checkpoints" else Path()
-    return home / "drawn" / f"{kind}_{digest}"
+    return home(checkpoint) / "drawn" / f"{name}_{digest}"
