@@ -126,7 +126,10 @@ def test_an_unconditional_model_is_judged_when_a_classifier_guides_it(home, monk
         ([], "run  missing: give it as run=..."),
         (["run=nowhere"], "run  there is no run or checkpoint nowhere"),
         (["run={plain}"], "run  the model is unconditional: nothing can be asked for"),
-        (["run={classes}"], "no judge of label for this data in outputs/classifiers: train it by"),
+        (
+            ["run={classes}"],
+            "train it by unnoise-classifier data=… data.image_size=16 target=label",
+        ),
         (["run={classes}", "classifier={kinds}"], "no judge of label for this data among those"),
         (["run={classes}", "classifier=none.pt"], "classifier  [Errno 2] No such file"),
         (["run={classes}", "classifier=[{judge},{other}]"], "is for other data: seed 1, not 0"),

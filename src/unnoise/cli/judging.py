@@ -83,9 +83,11 @@ def find_judges(
         found = []
     missing = [target for target in wanted if target not in judges]
     if missing and not found:
-        train = " and ".join(f"unnoise-classifier data=… target={target}" for target in missing)
+        size = f"data.image_size={data['image_size']}"
+        train = [f"unnoise-classifier data=… {size} target={target}" for target in missing]
         where = f"in {FOLDER}" if given is None else "among those given"
-        reason = f"no judge of {' and '.join(missing)} for this data {where}: train it by {train}"
+        reason = f"no judge of {' and '.join(missing)} for this data {where}: train it by "
+        reason += " and ".join(train)
         found.append(Problem("classifier", reason))
     return judges, found
 
