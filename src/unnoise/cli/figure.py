@@ -10,8 +10,10 @@ from typing import Any
 from PIL import Image
 
 from unnoise.cli.command import run as run_command
-from unnoise.cli.config import ConfigError, Problem, instantiate, resolve_target
+from unnoise.cli.config import UNKNOWN, ConfigError, Problem, instantiate, resolve_target
+from unnoise.cli.devices import device_problems
 from unnoise.cli.preflight import construction_problems, problems
+from unnoise.cli.request import home, run_problems
 from unnoise.data.loading import ImageSource
 from unnoise.diffusion.samplers import Sampler
 from unnoise.figures.forward import DataFigure
@@ -41,32 +43,29 @@ def main() -> None:
 
 def check(config: dict[str, Any]) -> Iterator[list[Problem]]:
     """All that is wrong with a request, short of what only the run can tell."""
-    from unnoise.api import find_checkpoint
-
     found = problems(config, Request)
     wrong = {problem.key.partition(".")[0] for problem in found}
+    wrong |= {key for key, value in config.items() if value is UNKNOWN}
     parts = [key for key in ("figure", "data", "sampler") if key not in wrong]
     found += construction_problems(config, parts, device="cpu")
+    if "device" not in wrong:
+        found += device_problems(config["device"])
     if "run" not in wrong and config["run"] is not None:
-        try:
-            find_checkpoint(Path(config["run"]))
-        except FileNotFoundError as error:
-            found.append(Problem("run", str(error)))
-    if "figure" not in wrong:
-        found += _sources(config, resolve_target(config["figure"]["_target_"]))
-    if config["out"] is not None and not str(config["out"]).endswith(".png"):
+        found += run_problems("run", config["run"])
+    if not wrong & {"figure", "run", "data"}:
+        found += _source_problems(config, resolve_target(config["figure"]["_target_"]))
+    if "out" not in wrong and not str(config["out"] or ".png").endswith(".png"):
         found.append(Problem("out", f"{config['out']} must end in .png"))
     yield found
 
 
-def _sources(config: dict[str, Any], figure: Any) -> Iterator[Problem]:
+def _source_problems(config: dict[str, Any], figure: Any) -> Iterator[Problem]:
     """Whether a figure is given what it is drawn from."""
     if issubclass(figure, ModelFigure) and config["run"] is None:
         yield Problem("run", "missing: this figure takes a model, give it as run=...")
     if issubclass(figure, DataFigure) and config["run"] is not None:
-        yield Problem(
-            "run", "this figure takes data, not a run: leave it out, or name another figure"
-        )
+        message = "this figure takes data, not a run: leave it out, or name another figure"
+        yield Problem("run", message)
     if issubclass(figure, DataFigure) and config["data"] is None:
         yield Problem("data", "missing: this figure takes data, give it as data=...")
 
@@ -76,10 +75,10 @@ def draw(config: dict[str, Any]) -> None:
     started = time.monotonic()
     request = Request(**{key: instantiate(value) for key, value in config.items()})
     try:
-        picture, home = _picture(request)
+        picture, folder = _picture(request)
     except (ValueError, FileNotFoundError) as error:  # what only the run or the data could tell
         raise ConfigError(str(error)) from error
-    path = Path(request.out or home / f"{request.name}.png")
+    path = Path(request.out or folder / f"{request.name}.png")
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path)
     width, height = picture.size
@@ -99,6 +98,5 @@ def _picture(request: Request) -> tuple[Image.Image, Path]:
     assert request.run is not None
     trained = load(request.run, averaged=request.averaged, device=request.device)
     data = data or instantiate(trained.config["data"])
-    inside = trained.checkpoint.parent.name == "checkpoints"
-    home = trained.checkpoint.parents[1] / "figures" if inside else FIGURES
-    return figure.draw(trained.model, request.sampler or trained.sampler, data), home
+    picture = figure.draw(trained.model, request.sampler or trained.sampler, data)
+    return picture, home(trained.checkpoint) / "figures"
