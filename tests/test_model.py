@@ -85,7 +85,7 @@ def test_captions_in_a_list_guide_as_tensors_do():
 
 
 def test_autoguidance_goes_away_from_the_worse_model():
-    """Karras et al. 2024, eq. 2."""
+    """weak + s·(strong − weak), Karras et al. 2024."""
     strong, worse = model(shade=0.1), model(shade=0.4)
     found = strong.guided(None, 5, Guidance(scale=2.5), weak=worse)(X, LEVEL)
     good, bad = (each.bound(None)(X, LEVEL) for each in (strong, worse))

@@ -47,7 +47,7 @@ def extrapolated(strong: Denoise, pair: Pair, guidance: Guidance) -> Denoise:
     """weak + s·(strong − weak) within the interval, the strong guess alone outside of it.
 
     With the null condition as the weaker branch this is classifier-free guidance (Ho & Salimans
-    2022, eq. 6), with a worse model it is autoguidance (Karras et al. 2024, eq. 2).
+    2022, eq. 6), with a worse model it is autoguidance (Karras et al. 2024).
     """
     if guidance.scale == 1:
         return strong
