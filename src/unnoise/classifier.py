@@ -23,7 +23,7 @@ from unnoise.diffusion.random import Noise
 from unnoise.diffusion.schedules import NoiseSchedule
 from unnoise.pictures import to_signal
 
-CLEAN_SHARE = 0.25  # of a training batch, which has no noise
+CLEAN_SHARE = 0.5  # of a training batch, which has no noise
 
 
 class NoisyClassifier(nn.Module):
@@ -69,7 +69,7 @@ class NoisyClassifier(nn.Module):
         return self.logits(x_t, level).log_softmax(1).gather(1, labels[:, None])[:, 0]
 
     def loss(self, image: Tensor, labels: Tensor, schedule: NoiseSchedule, noise: Noise) -> Tensor:
-        """Mean cross-entropy on pictures uint8, a quarter clean, the others at training times."""
+        """Mean cross-entropy on pictures uint8, half clean, the others at training times."""
         x0 = to_signal(image)
         level = schedule.level(schedule.sample_times(noise.uniform("time")))
         clean = noise.uniform("clean") < CLEAN_SHARE
