@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from unnoise.asked import Asked
 from unnoise.cli.config import instantiate
+from unnoise.cli.devices import named_device
 from unnoise.diffusion.denoiser import Denoiser
 from unnoise.diffusion.editing import Edit, Interpolate
 from unnoise.diffusion.noise_level import NoiseLevel
@@ -201,16 +202,13 @@ def load(run: str | Path, *, averaged: bool = True, device: str = "auto") -> Tra
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         config, state = content["config"], content["state_dict"]
+        learned_variance = config["learned_variance"]
     except (RuntimeError, pickle.UnpicklingError, KeyError, EOFError, TypeError) as error:
         raise ValueError(f"{path} is not a whole checkpoint of unnoise: {error}") from error
-    denoiser = Denoiser(
-        instantiate(config["network"]),
-        instantiate(config["prediction"]),
-        config["learned_variance"],
-    )
+    network, prediction = instantiate(config["network"]), instantiate(config["prediction"])
     size = config["data"]["image_size"]
     model = DiffusionModel(
-        denoiser,
+        Denoiser(network, prediction, learned_variance),
         instantiate(config["schedule"]),
         (config["data"]["channels"], size, size),
         instantiate(config["conditioning"]),
@@ -219,7 +217,7 @@ def load(run: str | Path, *, averaged: bool = True, device: str = "auto") -> Tra
     model.load_state_dict(
         {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     )
-    model.eval().requires_grad_(False).to(_device(device))
+    model.eval().requires_grad_(False).to(named_device(device))
     return TrainedModel(model, instantiate(config["sampler"]), config, path)
 
 
@@ -237,12 +235,3 @@ def find_checkpoint(run: Path) -> Path:
     if not found:
         raise FileNotFoundError(f"the run {run} has no checkpoint yet (in {run / 'checkpoints'})")
     return found[-1]
-
-
-def _device(name: str) -> torch.device:
-    if name != "auto":
-        return torch.device(name)
-    accelerator = (
-        torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    )
-    return accelerator or torch.device("cpu")

@@ -20,6 +20,7 @@ from unnoise.diffusion.noise_level import (
     Gaussian,
     NoiseLevel,
     Variance,
+    chosen_variance,
     diffuse,
     match,
     posterior,
@@ -116,14 +117,7 @@ def decoder_variance(
         ValueError: "learned" without a fraction.
     """
     beta, beta_tilde = transition(CLEAN, first)[1], posterior_variance(second, first)
-    if kind == "beta":
-        return beta
-    if kind == "posterior":
-        return beta_tilde
-    if fraction is None:
-        raise ValueError("the learned variance needs a model trained with learned_variance=true")
-    top, bottom = match(beta.log(), fraction), match(beta_tilde.log(), fraction)
-    return torch.lerp(bottom, top, fraction).exp()
+    return chosen_variance(kind, beta, beta_tilde, fraction)
 
 
 def normal_kl(q: Gaussian, p: Gaussian) -> Tensor:

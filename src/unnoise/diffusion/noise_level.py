@@ -98,15 +98,21 @@ def posterior(x0: Tensor, x_t: Tensor, t: NoiseLevel, s: NoiseLevel) -> Gaussian
 def reverse_variance(
     kind: Variance, t: NoiseLevel, s: NoiseLevel, fraction: Tensor | None = None
 ) -> Tensor:
-    """The variance of p(x_s | x_t): β, β̃, or exp(fraction·ln β + (1 − fraction)·ln β̃).
+    """The variance of p(x_s | x_t): β, β̃, or a learned one; see ``chosen_variance``."""
+    return chosen_variance(kind, transition(s, t)[1], posterior_variance(t, s), fraction)
 
-    The last is learned (Nichol & Dhariwal 2021, eq. 15) and has the shape of ``fraction``; the
-    others are float64, of the shape of the levels.
+
+def chosen_variance(
+    kind: Variance, beta: Tensor, beta_tilde: Tensor, fraction: Tensor | None
+) -> Tensor:
+    """β, β̃, or exp(fraction·ln β + (1 − fraction)·ln β̃).
+
+    The last is learned (Nichol & Dhariwal 2021, eq. 15) and has the shape of ``fraction`` (B, …);
+    the others are float64, of the shape of the levels.
 
     Raises:
         ValueError: "learned" without a fraction.
     """
-    beta, beta_tilde = transition(s, t)[1], posterior_variance(t, s)
     if kind == "beta":
         return beta
     if kind == "posterior":
@@ -117,4 +123,4 @@ def reverse_variance(
             "learned_variance=true: use beta or posterior"
         )
     top, bottom = match(beta.log(), fraction), match(beta_tilde.log(), fraction)
-    return (fraction * top + (1 - fraction) * bottom).exp()
+    return torch.lerp(bottom, top, fraction).exp()
