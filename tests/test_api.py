@@ -11,7 +11,8 @@ from PIL import Image
 
 import unnoise
 from unnoise.cli import sample, train
-from unnoise.data.sprites import CLASSES
+from unnoise.cli.config import ConfigError
+from unnoise.data.sprites import CLASSES, Sprites
 from unnoise.diffusion.editing import Inpaint, Interpolate
 from unnoise.diffusion.samplers import DDIM, Ancestral, Sampler
 
@@ -64,6 +65,15 @@ def test_averaged_weights_by_default_and_last_on_request(run):
         assert all(torch.equal(value, content[prefix + key]) for key, value in state.items())
 
 
+def test_a_checkpoint_from_before_the_learned_variance_is_loaded(run, tmp_path):
+    (path,) = (run["plain"] / "checkpoints").iterdir()
+    content = torch.load(path, weights_only=True)
+    del content["config"]["learned_variance"]
+    torch.save(content, tmp_path / "old.ckpt")
+    old, new = unnoise.load(tmp_path / "old.ckpt"), unnoise.load(path)
+    assert torch.equal(old.sample(1, steps=1).x, new.sample(1, steps=1).x)
+
+
 def test_labels_choose_the_class(run):
     model = unnoise.load(run["classes"])
     turn = model.sample(10).x
@@ -97,6 +107,26 @@ def test_guidance_goes_from_no_class_through_the_class(run):
     torch.testing.assert_close(other, none, rtol=0, atol=1e-4)
     with pytest.raises(ValueError, match="the model is unconditional"):
         unnoise.load(run["plain"]).sample(1, guidance=2.0)
+
+
+def test_an_untrained_null_condition_does_not_guide(run):
+    model, worse = (unnoise.load(run["classes"], averaged=last) for last in (True, False))
+    model.config["condition_dropout"] = 0
+    with pytest.raises(ValueError, match=r"guidance 2 needs a null condition.*dropout=0"):
+        model.sample(1, guidance=2.0)
+    assert len(model.sample(1, guidance=1.0)) == len(model.sample(1, guidance=2.0, weak=worse))
+
+
+def test_data_that_are_gone_are_missed_by_nobody(run):
+    for name, captions in (("plain", None), ("classes", ["class 0", "class 1"])):
+        model = unnoise.load(run[name])
+        model.config["data"]["_target_"] = "elsewhere.Gone"
+        assert model.sample(2).captions == captions
+
+
+def test_an_unconditional_model_never_builds_its_data(run, monkeypatch):
+    monkeypatch.setattr(Sprites, "__init__", None)
+    assert len(unnoise.load(run["plain"]).sample(1)) == 1
 
 
 def test_autoguidance_by_another_checkpoint(run):
@@ -174,7 +204,7 @@ def test_a_hostile_checkpoint_executes_nothing(tmp_path, monkeypatch):
     )  # fmt: skip
     with pytest.raises(ValueError, match="is not a whole checkpoint"):
         unnoise.load("pickle.ckpt")
-    with pytest.raises(Exception, match=r"os\.system"):
+    with pytest.raises(ConfigError, match=r"os\.system"):
         unnoise.load("target.ckpt")
     assert not (tmp_path / "executed").exists()
 

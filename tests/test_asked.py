@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from unnoise.asked import Asked
+from unnoise.asked import Prompts
 from unnoise.data.sprites import Sprites
 from unnoise.diffusion import schedules
 from unnoise.diffusion.denoiser import Denoiser, EpsilonPrediction
@@ -33,7 +33,7 @@ class Judge:
 def asked(conditioner=None, classifier=None, validation=lambda: SPRITES, **given):
     denoiser = Denoiser(nn.Conv2d(3, 3, 1), EpsilonPrediction())
     model = DiffusionModel(denoiser, schedules.linear(), (3, 16, 16), conditioner)
-    return Asked(model, given, 5, classifier, validation)
+    return Prompts(model, given, 5, classifier, validation)
 
 
 def unread():
@@ -86,6 +86,11 @@ def missing():
         (lambda: asked(Captions(), label=[0]), "but the model is asked by captions"),
         (lambda: asked(Captions(), caption=[]), "there is none"),
         (lambda: asked(ClassConditioner(5, 4), label=[0, 5]), r"\[0, 5\] are not classes 0 … 4"),
+        (lambda: asked(ClassConditioner(3, 4), label=[3]), r"\[3\] are not classes 0 … 2"),
+        (
+            lambda: asked(JointConditioner({"class": ClassConditioner(3, 4)}), label=[3]),
+            "not classes 0 … 2",
+        ),
         (lambda: asked(classifier=Judge(), label=[3]), "are not classes 0 … 2"),
         (lambda: asked(ClassConditioner(5, 4), Judge()), "knows 3 classes, but the model 5"),
         (

@@ -19,7 +19,7 @@ ALLOWED = {
     "training": {"training", "model", "diffusion", "networks", "data", "pictures", "figures"},
     "evaluation": {"evaluation"},
     "classifier": {"cli", "data", "diffusion", "pictures"},
-    "asked": {"model", "data", "figures"},
+    "asked": {"model", "networks", "data", "figures"},
     "api": {"asked", "cli", "figures", "model", "diffusion", "pictures"},
     "cli": {
         "cli",

@@ -17,8 +17,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from unnoise.asked import Asked
-from unnoise.cli.config import instantiate
+from unnoise.asked import Prompts
+from unnoise.cli.config import ConfigError, instantiate
 from unnoise.cli.devices import named_device
 from unnoise.diffusion.denoiser import Denoiser
 from unnoise.diffusion.editing import Edit, Interpolate
@@ -115,7 +115,8 @@ class TrainedModel:
 
         Raises:
             ValueError: what is asked for is not what the model is asked by, or not in its range;
-                too many steps; guidance by nothing; a sampler or pictures unfit for the edit.
+                too many steps; guidance by nothing, or by a null condition that was not trained; a
+                sampler or pictures unfit for the edit.
         """
         sampler = sampler or self.sampler
         if steps is not None:
@@ -123,7 +124,9 @@ class TrainedModel:
         if guidance is not None:
             scaled = dataclasses.replace(sampler.guidance, scale=guidance)
             sampler = dataclasses.replace(sampler, guidance=scaled)
-        asked = Asked(
+        if weak is None and classifier is None:
+            self.check_guidance(sampler.guidance.scale)
+        prompts = Prompts(
             self.model,
             {"label": labels, "caption": captions, "image": images},
             self.config["data"].get("classes"),
@@ -131,7 +134,10 @@ class TrainedModel:
             lambda: self.validation,
         )
         if isinstance(edit, Interpolate):
-            asked.check_same()
+            prompts.check_same()
+        conditioner = self.model.conditioner
+        labelled = conditioner is not None and "label" in conditioner.reads
+        names = self.class_names if labelled else ()
         steps = len(self.model.schedule.grid(sampler.steps, sampler.spacing)) - 1
         drawn: list[Tensor] = []
         told: list[str] = []
@@ -149,7 +155,7 @@ class TrainedModel:
             for start in range(first, first + n, batch_size):
                 ids = torch.arange(start, min(start + batch_size, first + n))
                 ids = ids.to(self.model.device)
-                batch = asked.batch(ids)
+                batch = prompts.batch(ids)
                 x = self.model.sample(
                     sampler,
                     Noise(seed, ids),
@@ -160,18 +166,31 @@ class TrainedModel:
                     classifier=classifier,
                 )
                 drawn.append(x.cpu())
-                told += words(self.model, batch, self.class_names) or []
-                if self.model.conditioner is not None:
-                    picture = self.model.conditioner.picture(batch)
+                told += words(self.model, batch, names) or []
+                if conditioner is not None:
+                    picture = conditioner.picture(batch)
                     shown += [] if picture is None else [picture.cpu()]
         return Pictures(torch.cat(drawn), told or None, torch.cat(shown) if shown else None)
+
+    def check_guidance(self, scale: float) -> None:
+        """Whether the run can be guided away from its own null condition.
+
+        Raises:
+            ValueError: the scale is not 1, and nothing trained the null condition.
+        """
+        conditional = self.model.conditioner is not None
+        if conditional and scale != 1 and self.config.get("condition_dropout") == 0:
+            raise ValueError(
+                f"guidance {scale:g} needs a null condition, which this run did not learn "
+                "(condition_dropout=0): only guidance=1, a weak model or a classifier will do"
+            )
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
         """Of the run's data; empty where they are not known here."""
         try:
             names: tuple[str, ...] = instantiate(self.config["data"]).class_names()
-        except (OSError, ValueError, ImportError):
+        except (OSError, ValueError, ImportError, ConfigError, TypeError):
             return ()
         return names
 
@@ -202,7 +221,7 @@ def load(run: str | Path, *, averaged: bool = True, device: str = "auto") -> Tra
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         config, state = content["config"], content["state_dict"]
-        learned_variance = config["learned_variance"]
+        learned_variance = config.get("learned_variance", False)
     except (RuntimeError, pickle.UnpicklingError, KeyError, EOFError, TypeError) as error:
         raise ValueError(f"{path} is not a whole checkpoint of unnoise: {error}") from error
     network, prediction = instantiate(config["network"]), instantiate(config["prediction"])

@@ -9,9 +9,10 @@ from torch import Tensor
 from unnoise.data.loading import Images
 from unnoise.figures.asking import asked
 from unnoise.model import Classifier, DiffusionModel
+from unnoise.networks.conditioning import ClassConditioner
 
 
-class Asked:
+class Prompts:
     """The conditions of the picture of any id, as a function of the id.
 
     What is not given is the conditioner's own examples; where it has none, those of validation
@@ -20,7 +21,7 @@ class Asked:
     Args:
         model: is asked.
         given: by "label" class numbers, by "caption" texts, by "image" uint8 (N, C, H, W).
-        classes: that the labels of the data have, if any.
+        classes: of the data, for a conditioner that reads labels without a table of classes.
         classifier: guides, towards the labels.
         validation: opens the validation split, called only where it is needed.
 
@@ -49,6 +50,10 @@ class Asked:
                 raise ValueError(f"{key}s are given, but the model is asked by {wanted}s")
             if len(values) == 0:
                 raise ValueError(f"{key}s are given, but there is none of them")
+        if model.conditioner is not None:
+            parts = model.conditioner.modules()
+            tables = [part.classes for part in parts if isinstance(part, ClassConditioner)]
+            classes = min(tables, default=classes)
         if "label" in self.keys and self.names is not None and len(self.names) != classes:
             raise ValueError(
                 f"the classifier knows {len(self.names)} classes, but the model {classes}"
