@@ -19,9 +19,9 @@ from unnoise.diffusion.editing import (
     slerp,
 )
 from unnoise.diffusion.multistep_solvers import DPMSolver
-from unnoise.diffusion.ode_solvers import Heun
+from unnoise.diffusion.ode_solvers import AdaptiveODE, Heun
 from unnoise.diffusion.random import Noise
-from unnoise.diffusion.samplers import DDIM, Ancestral, Sampler, Walk, sample
+from unnoise.diffusion.samplers import DDIM, Ancestral, Sampler, Walk, sample, steps_taken
 
 LINEAR = schedules.linear()
 SCHEDULES = [LINEAR, schedules.zero_terminal_snr(LINEAR), EDMSchedule(), RectifiedFlow()]
@@ -157,6 +157,18 @@ def test_strength_says_how_far_a_picture_is_forgotten():
     assert (drawn(0.9, 1.0) - plain).abs().max() < 0.01
 
 
+@pytest.mark.parametrize(
+    ("steps", "strength", "taken"), [(20, 0.01, 1), (10, 0.25, 2), (5, 0.3, 2), (5, 0.7, 4)]
+)
+def test_a_share_of_the_steps_is_taken_and_at_least_one(steps, strength, taken):
+    reached = []
+    ImageToImage(picture(0.9), strength)(
+        Sampler(DDIM(), steps), GaussianOracle(), LINEAR, Noise(0, torch.arange(1)),
+        watch=lambda x, level: reached.append(level),
+    )  # fmt: skip
+    assert len(reached) == steps_taken(steps, strength) == taken
+
+
 def test_slerp_keeps_the_norm_and_reaches_both_ends():
     a, b = (torch.randn(6, 3, 4, 4, dtype=torch.float64) for _ in range(2))
     b = b * (a.flatten(1).norm(dim=1) / b.flatten(1).norm(dim=1)).view(-1, 1, 1, 1)
@@ -173,6 +185,20 @@ def test_slerp_keeps_the_norm_and_reaches_both_ends():
 def test_slerp_between_equal_noises_stays():
     a = torch.randn(2, 5)
     torch.testing.assert_close(slerp(a, a, torch.tensor([0.2, 0.7])), a)
+
+
+def test_between_opposite_noises_slerp_has_no_way():
+    a = torch.randn(2, 5)
+    with pytest.raises(ValueError, match="opposite"):
+        slerp(a, torch.stack((a[0], -2 * a[1])), torch.tensor([0.5, 0.5]))
+
+
+def test_slerp_needs_no_float64_where_the_device_has_none(monkeypatch):
+    monkeypatch.setattr("unnoise.diffusion.editing.precise", lambda x: x.float())
+    monkeypatch.setattr(torch.Tensor, "double", None, raising=False)
+    a, b = torch.randn(2, 4, 9)
+    x = slerp(a, b, torch.tensor([0.0, 0.3, 0.6, 1.0]))
+    torch.testing.assert_close(x[[0, 3]], torch.stack((a[0], b[3])))
 
 
 def test_decoding_what_was_encoded_errs_by_one_over_n():
@@ -230,3 +256,11 @@ def test_interpolation_wants_a_deterministic_sampler(stepper):
     edit = Interpolate(picture(0.0), picture(0.5), 3)
     with pytest.raises(ValueError, match="ddim with eta 0"):
         edit(Sampler(stepper), GaussianOracle(), LINEAR, Noise(0, torch.arange(3)))
+
+
+@pytest.mark.parametrize(
+    "edit", [Inpaint(picture(0.0), torch.ones(1, 1, 2, 2).bool()), ImageToImage(picture(0.0), 0.5)]
+)
+def test_an_adaptive_sampler_cannot_be_held_to_levels(edit):
+    with pytest.raises(ValueError, match="adaptive_ode chooses its own levels"):
+        edit(Sampler(AdaptiveODE(), 2), GaussianOracle(), LINEAR, Noise(0, torch.arange(3)))

@@ -34,6 +34,8 @@ BIASED = {
     "churn": Heun(0.1, S_noise=1.003),
     "annealed_langevin": AnnealedLangevin(5, 0.5),
     "predictor_corrector": PredictorCorrector(EulerMaruyama(), 1, 0.1),
+    "corrected_dpm_solver": PredictorCorrector(DPMSolver(), 1, 0.1),
+    "corrected_unipc": PredictorCorrector(UniPC(), 5, 0.1),
 }
 ADAPTIVE = {"adaptive_ode": AdaptiveODE()}
 FIXED = DETERMINISTIC | STOCHASTIC | BIASED

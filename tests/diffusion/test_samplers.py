@@ -8,6 +8,7 @@ import torch
 from gaussian import GaussianOracle, affine
 
 from unnoise.diffusion import schedules
+from unnoise.diffusion.continuous_schedules import EDMSchedule
 from unnoise.diffusion.denoiser import Clip, Denoised, thresholded
 from unnoise.diffusion.noise_level import CLEAN, posterior, posterior_variance, transition
 from unnoise.diffusion.random import Noise
@@ -166,3 +167,11 @@ def test_final_mean_uses_posterior_of_clipped_picture():
     expected = posterior(ORACLE(x, now).x0.clamp(-1, 1), x, now, to).mean
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     assert posterior_variance(now, to) > 0
+
+
+@pytest.mark.parametrize("sigma_min", [1e-3, 1e-5, 1e-8])
+def test_ddim_with_eta_one_stays_finite_where_a_step_forgets_everything(sigma_min):
+    """There β̃ is sigma_s² up to rounding, which must not make sigma_s² − β̃ negative."""
+    schedule = EDMSchedule(sigma_min=sigma_min)
+    x = Sampler(DDIM(1.0), 2)(ORACLE, schedule, (1,), Noise(0, torch.arange(4)))
+    assert bool(x.isfinite().all())

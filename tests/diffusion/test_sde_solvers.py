@@ -6,6 +6,7 @@ from gaussian import GaussianOracle, exact_moments
 
 from unnoise.diffusion import schedules
 from unnoise.diffusion.continuous_schedules import EDMSchedule, RectifiedFlow
+from unnoise.diffusion.multistep_solvers import DPMSolver, UniPC
 from unnoise.diffusion.noise_level import CLEAN
 from unnoise.diffusion.samplers import DDIM, Ancestral, Stepper, Walk
 from unnoise.diffusion.sde_solvers import (
@@ -117,6 +118,15 @@ def test_corrections_lead_to_the_variance_of_their_step_size(schedule, correctio
     found, expected = ending(corrected, schedule, step_size)
     assert found == pytest.approx(expected, abs=0.002)
     assert abs(alone - 1) > 0.05
+
+
+@pytest.mark.parametrize("predictor", [DPMSolver(), UniPC()])
+def test_a_solver_that_remembers_starts_afresh_from_what_was_corrected(predictor):
+    stepper, begun = PredictorCorrector(predictor, 2, 0.1), walk()
+    first, second, third = LINEAR.grid(9, "log_snr")[3:6]
+    x = stepper.step(begun, X, first, second)
+    found = stepper.step(begun, x, second, third)
+    assert torch.equal(found, stepper.step(walk(), x, second, third))
 
 
 @pytest.mark.parametrize("schedule", [LINEAR, EDMSchedule(), RectifiedFlow()])

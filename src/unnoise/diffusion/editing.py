@@ -15,12 +15,13 @@ from torch import Tensor
 
 from unnoise.diffusion.denoiser import Denoise, thresholded
 from unnoise.diffusion.noise_level import NoiseLevel, diffuse, forward_step, match
-from unnoise.diffusion.ode_solvers import Euler, towards
+from unnoise.diffusion.ode_solvers import AdaptiveODE, Euler, towards
 from unnoise.diffusion.random import Noise
 from unnoise.diffusion.samplers import DDIM, Sampler, Stepper, Walk, Watch, sample
-from unnoise.diffusion.schedules import NoiseSchedule
+from unnoise.diffusion.schedules import NoiseSchedule, precise
 
 Count = Annotated[int, Field(ge=1)]
+OPPOSITE = -0.9999  # cosine of two noises that have no way between them
 
 
 class Edit(ABC):
@@ -114,7 +115,12 @@ class Inpaint(Edit):
         noise: Noise,
         watch: Watch | None = None,
     ) -> Tensor:
-        """The sampler with its stepper inside Inpainting."""
+        """The sampler with its stepper inside Inpainting.
+
+        Raises:
+            ValueError: the sampler is adaptive.
+        """
+        _check_walks_the_grid(sampler)
         image, mask = _in_turn(self.image, noise.ids), _in_turn(self.mask, noise.ids)
         stepper = Inpainting(sampler.stepper, image, mask, self.resample)
         return replace(sampler, stepper=stepper)(denoise, schedule, self.image_shape, noise, watch)
@@ -125,7 +131,7 @@ class ImageToImage(Edit):
 
     Args:
         image: (N, C, H, W) in [−1, 1].
-        strength: share of the steps that is taken; 1 forgets the picture.
+        strength: share of the steps that is taken, at least one; 1 forgets the picture.
 
     Raises:
         ValueError: the image has not such a shape.
@@ -143,7 +149,12 @@ class ImageToImage(Edit):
         noise: Noise,
         watch: Watch | None = None,
     ) -> Tensor:
-        """The sampler with a start."""
+        """The sampler with a start.
+
+        Raises:
+            ValueError: the sampler is adaptive.
+        """
+        _check_walks_the_grid(sampler)
         start = _in_turn(self.image, noise.ids)
         return sampler(denoise, schedule, self.image_shape, noise, watch, start, self.strength)
 
@@ -151,7 +162,8 @@ class ImageToImage(Edit):
 class Interpolate(Edit):
     """``count`` pictures between two, along a great circle of noise (Song et al. 2021, DDIM, §5.3).
 
-    Both are encoded, and every point between their noises is decoded.
+    Both are encoded, and every point between their noises is decoded. A picture costs three walks,
+    since it may have a condition of its own, under which the ends are encoded.
 
     Args:
         first, second: (1, C, H, W) in [−1, 1].
@@ -181,7 +193,8 @@ class Interpolate(Edit):
         """Encode both ends under each picture's own condition, go between, decode.
 
         Raises:
-            ValueError: the sampler is not deterministic DDIM, the steps of which lead back.
+            ValueError: the sampler is not deterministic DDIM, the steps of which lead back; the
+                two noises are opposite.
         """
         stepper = sampler.stepper
         if not isinstance(stepper, Euler) and not (isinstance(stepper, DDIM) and stepper.eta == 0):
@@ -197,7 +210,7 @@ class Interpolate(Edit):
             encode(denoise, levels, end.expand(n, *self.image_shape))
             for end in self.ends.to(noise.ids.device)
         )
-        share = (noise.ids % self.count).double() / (self.count - 1)
+        share = precise(noise.ids % self.count) / (self.count - 1)
         walk = Walk(denoise, schedule, noise.normals("sampler", self.image_shape))
         return sample(walk, stepper, levels, slerp(first, second, share), watch)
 
@@ -221,12 +234,28 @@ def slerp(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
     """sin((1−w)θ)/sin θ·a + sin(wθ)/sin θ·b, θ the angle between a and b (B, …), w = share (B,).
 
     Keeps the norm where a and b have the same, as noise nearly has (Shoemake 1985).
+
+    Raises:
+        ValueError: a and b are opposite, so that no great circle is the shortest.
     """
-    flat_a, flat_b = a.flatten(1).double(), b.flatten(1).double()
+    flat_a, flat_b = precise(a.flatten(1)), precise(b.flatten(1))
     cosine = torch.cosine_similarity(flat_a, flat_b, dim=1).clamp(-1, 1)
+    if bool((cosine < OPPOSITE).any()):
+        raise ValueError(
+            "the noises of the two pictures are opposite: no great circle between them is the "
+            "shortest, so take another pair"
+        )
     turns = cosine.arccos() / torch.pi
     w_a, w_b = ((w * torch.sinc(w * turns) / torch.sinc(turns)) for w in (1 - share, share))
     return match(w_a, a) * a + match(w_b, b) * b
+
+
+def _check_walks_the_grid(sampler: Sampler) -> None:
+    if isinstance(sampler.stepper, AdaptiveODE):
+        raise ValueError(
+            "adaptive_ode chooses its own levels, and an edit is held to those of the schedule: "
+            "use another sampler, such as heun or dpm_solver"
+        )
 
 
 def _shape(image: Tensor) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchdiffeq import odeint
 
 from unnoise.diffusion.denoiser import Denoised
-from unnoise.diffusion.noise_level import NoiseLevel, transition
+from unnoise.diffusion.noise_level import NoiseLevel, diffuse, transition
 from unnoise.diffusion.samplers import Stepper, Walk
 from unnoise.diffusion.schedules import LEAST_LOG_SNR
 
@@ -22,8 +22,7 @@ Tolerance = Annotated[float, Field(gt=0)]
 
 def towards(guess: Denoised, to: NoiseLevel) -> Tensor:
     """What the guess says x is at another level: alpha_s·x0 + sigma_s·ε."""
-    alpha, sigma = to.like(guess.x0)
-    return alpha * guess.x0 + sigma * guess.eps
+    return diffuse(guess.x0, guess.eps, to)
 
 
 class Euler(Stepper):

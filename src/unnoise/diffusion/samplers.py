@@ -96,7 +96,8 @@ class DDIM(Stepper):
         """The three terms of eq. 12."""
         guess = walk.denoise(x, now)
         variance = self.eta**2 * posterior_variance(now, to)
-        x = to.alpha.to(x) * guess.x0 + (to.sigma**2 - variance).sqrt().to(x) * guess.eps
+        direct = (to.sigma**2 - variance).clamp(min=0)  # rounding could make it negative
+        x = to.alpha.to(x) * guess.x0 + direct.sqrt().to(x) * guess.eps
         return x + variance.sqrt().to(x) * walk.noise() if variance > 0 else x
 
 
@@ -113,6 +114,11 @@ def sample(
         if watch is not None:
             watch(x, to)
     return x
+
+
+def steps_taken(steps: int, strength: float) -> int:
+    """How many of ``steps`` a walk of this strength in (0, 1] takes, the last ones: 1 or more."""
+    return max(1, round(strength * steps))
 
 
 @dataclass(frozen=True)
@@ -144,7 +150,7 @@ class Sampler:
 
         A picture depends on its own id only, whatever else is in the batch. With ``start``
         (B, C, H, W) the walk begins at these pictures, noised, and goes the last ``strength`` share
-        of the steps (Meng et al. 2022, SDEdit). ``denoise`` is guided already.
+        of the steps, at least one (Meng et al. 2022, SDEdit). ``denoise`` is guided already.
         """
         levels = schedule.grid(self.steps, self.spacing)
         if self.threshold is not None:
@@ -153,7 +159,7 @@ class Sampler:
         if start is None:
             x = x * (levels[0].alpha ** 2 + levels[0].sigma ** 2).sqrt().float()
         else:
-            levels = levels[round((1 - strength) * (len(levels) - 1)) :]
+            levels = levels[-1 - steps_taken(len(levels) - 1, strength) :]
             x = diffuse(start, x, levels[0])
         walk = Walk(denoise, schedule, noise.normals("sampler", shape))
         return sample(walk, self.stepper, levels, x, watch)

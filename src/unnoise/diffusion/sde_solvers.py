@@ -9,7 +9,8 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
-from unnoise.diffusion.noise_level import NoiseLevel, transition
+from unnoise.diffusion.noise_level import NoiseLevel, diffuse, transition
+from unnoise.diffusion.ode_solvers import towards
 from unnoise.diffusion.samplers import Stepper, Walk
 
 Count = Annotated[int, Field(ge=1)]
@@ -22,16 +23,15 @@ class EulerMaruyama(Stepper):
 
     The reverse SDE dx = [f·x − g²·score]dt + g dw with the integrals of f = d ln alpha/dt and of
     g² over the step; for the latter stands v, the variance of q(x_t | x_s). Where alpha_t = 0 the
-    drift has no bound and the step is its limit alpha_s·x0 + sigma_s·z. The last step adds no
-    noise.
+    drift has no bound, and the step is Ancestral's with β̃, which is alpha_s·x0 + sigma_s·z there.
+    The last step adds no noise.
     """
 
     def step(self, walk: Walk, x: Tensor, now: NoiseLevel, to: NoiseLevel) -> Tensor:
         """The three terms."""
         guess = walk.denoise(x, now)
         if now.alpha == 0:
-            alpha, sigma = to.like(x)
-            return alpha * guess.x0 + sigma * walk.noise()
+            return diffuse(guess.x0, walk.noise(), to)
         v = transition(to, now)[1]
         growth = 1 - (now.alpha / to.alpha).log()
         x = growth.to(x) * x - (v / now.sigma).to(x) * guess.eps
@@ -70,17 +70,16 @@ class AnnealedLangevin(Stepper):
             x = langevin(walk, x, now, self.step_size)
         if to.sigma > 0 and now.alpha > 0:
             return (to.alpha / now.alpha).to(x) * x
-        guess = walk.denoise(x, now)
-        alpha, sigma = to.like(x)
-        return alpha * guess.x0 + sigma * guess.eps
+        return towards(walk.denoise(x, now), to)
 
 
 class PredictorCorrector(Stepper):
     """Any step, corrected by Langevin steps at the level it leads to (Song et al. 2021, alg. 1).
 
-    What remains of error with many levels falls with step_size. The paper sets that by its
-    signal-to-noise ratio r; with ‖score‖ = ‖z‖/sigma_t its ε = 2·(r·‖z‖/‖score‖)² is
-    step_size = 4·r², and so r = 0.16 is step_size = 0.1.
+    Corrections lead x off a predictor's path, so that multistep solvers start afresh at every
+    level, as in their first step. What remains of error with many levels falls with step_size. The
+    paper sets that by its signal-to-noise ratio r; with ‖score‖ = ‖z‖/sigma_t its
+    ε = 2·(r·‖z‖/‖score‖)² is step_size = 4·r², and so r = 0.16 is step_size = 0.1.
 
     Args:
         predictor: the step.
@@ -102,4 +101,5 @@ class PredictorCorrector(Stepper):
         if to.sigma > 0:
             for _ in range(self.corrections):
                 x = langevin(walk, x, to, self.step_size)
+            walk.memory = None
         return x
