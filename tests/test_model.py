@@ -5,7 +5,13 @@ import torch
 from torch import nn
 
 from unnoise.diffusion import schedules
-from unnoise.diffusion.denoiser import Clip, Denoiser, EpsilonPrediction
+from unnoise.diffusion.continuous_schedules import (
+    EDMSchedule,
+    GeometricSchedule,
+    LogitNormalFlow,
+    RectifiedFlow,
+)
+from unnoise.diffusion.denoiser import Clip, Denoiser, EpsilonPrediction, VPrediction
 from unnoise.diffusion.editing import ImageToImage
 from unnoise.diffusion.guidance import Guidance
 from unnoise.diffusion.random import Noise
@@ -139,7 +145,14 @@ def test_the_labels_may_stem_from_inference_mode():
             lambda: model().guided(LABELS, 5, Guidance(), weak=model(), classifier=Brightness()),
             "not by both",
         ),
-        (lambda: model().guided(None, 5, Guidance(), classifier=Brightness()), "'label'"),
+        (
+            lambda: model().guided(None, 5, Guidance(), classifier=Brightness()),
+            "a classifier guides towards labels: give a batch with 'label'",
+        ),
+        (
+            lambda: model().guided(LABELS, 5, Guidance(rescale=0.5), classifier=Brightness()),
+            "rescale",
+        ),
         (
             lambda: model().guided(None, 5, Guidance(), weak=model(schedule=schedules.cosine())),
             "another schedule",
@@ -150,6 +163,50 @@ def test_the_labels_may_stem_from_inference_mode():
 def test_what_cannot_be_guided_is_refused(ask, told):
     with pytest.raises(ValueError, match=told):
         ask()
+
+
+def flowing(schedule):
+    return DiffusionModel(Denoiser(Tinted(), VPrediction()), schedule, SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (RectifiedFlow(T=1000), LogitNormalFlow(T=100)),
+        (EDMSchedule(), EDMSchedule(sigma_max=50.0)),
+        (EDMSchedule(), GeometricSchedule()),
+        (schedules.zero_terminal_snr(LINEAR), schedules.zero_terminal_snr(LINEAR)),
+    ],
+)
+def test_a_weak_model_may_have_other_levels_of_the_same_path(ours, theirs):
+    flowing(ours).guided(None, 5, Guidance(), weak=flowing(theirs))
+    flowing(theirs).guided(None, 5, Guidance(), weak=flowing(ours))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (LINEAR, schedules.linear(T=500)),  # would be told other times
+        (LINEAR, schedules.zero_terminal_snr(LINEAR)),
+        (EDMSchedule(), RectifiedFlow()),
+        (EDMSchedule(sigma_max=1.0), EDMSchedule(sigma_min=2.0)),
+    ],
+)
+def test_a_weak_model_of_another_path_is_refused(ours, theirs):
+    with pytest.raises(ValueError, match="another schedule"):
+        flowing(ours).guided(None, 5, Guidance(), weak=flowing(theirs))
+
+
+def test_autoguidance_asks_the_worse_model_for_the_same():
+    words = {"caption": ["a", "bb", "ccc", "dddd", "eeeee"]}
+    strong, worse = model(Lengths(), shade=0.1), model(Lengths(), shade=0.4)
+    found = strong.guided(words, 5, Guidance(scale=2), weak=worse)(X, LEVEL)
+    plain = model().guided(None, 5, Guidance())(X, LEVEL)
+    lengths = torch.tensor([1.0, 2, 3, 4, 5])
+    expected = 2 * (lengths + 0.1) - (lengths + 0.4)
+    torch.testing.assert_close(
+        (found.eps - plain.eps).mean(dim=(1, 2, 3)), expected, rtol=0, atol=1e-5
+    )
 
 
 def test_an_edit_draws_in_place_of_the_sampler():

@@ -13,7 +13,7 @@ from unnoise.diffusion.noise_level import NoiseLevel
 from unnoise.diffusion.objectives import Loss, Objective
 from unnoise.diffusion.random import Noise
 from unnoise.diffusion.samplers import Sampler, Watch
-from unnoise.diffusion.schedules import NoiseSchedule
+from unnoise.diffusion.schedules import LEAST_LOG_SNR, NoiseSchedule
 from unnoise.diffusion.times import TimeSampler
 from unnoise.networks.conditioning import Condition, Conditioner, read
 from unnoise.pictures import to_signal
@@ -159,7 +159,11 @@ class DiffusionModel(nn.Module):
         if weak is not None and classifier is not None:
             raise ValueError("guidance is by a weak model or by a classifier, not by both")
         if classifier is not None:
-            labels = read(batch or {}, "label")
+            if batch is None or "label" not in batch:
+                raise ValueError("a classifier guides towards labels: give a batch with 'label'")
+            if guidance.rescale:
+                raise ValueError("rescale is not for guidance by a classifier: leave it at 0")
+            labels = batch["label"]
             return classifier_guided(
                 strong, lambda x, level: classifier.log_probability(x, level, labels), guidance
             )
@@ -186,7 +190,10 @@ class DiffusionModel(nn.Module):
 
 
 def check_weak(weak: DiffusionModel, model: DiffusionModel) -> None:
-    """Whether one model can guide another: both must see the same pictures at the same levels.
+    """Whether one model can guide another: both must see the same pictures on the same path.
+
+    Which levels of it a schedule visits does not matter: at equal SNR, alpha, sigma and what the
+    network is told must be equal.
 
     Raises:
         ValueError: they do not.
@@ -195,11 +202,13 @@ def check_weak(weak: DiffusionModel, model: DiffusionModel) -> None:
         raise ValueError(
             f"the weak model draws pictures {weak.image_shape}, but the model {model.image_shape}"
         )
-    times = torch.linspace(*model.schedule.ends, 9, dtype=torch.float64)
-    ours, theirs = model.schedule.level(times), weak.schedule.level(times)
-    if weak.schedule.ends != model.schedule.ends or not all(
-        torch.allclose(a, b) for a, b in zip(ours, theirs, strict=True)
-    ):
+    schedules = model.schedule, weak.schedule
+    ends = [each.level(torch.tensor(each.ends, dtype=torch.float64)).log_snr for each in schedules]
+    noisiest, cleanest = torch.stack(ends).clamp(min=LEAST_LOG_SNR).unbind(1)
+    low, high = noisiest.max(), cleanest.min()
+    log_snr = torch.lerp(low, high, torch.linspace(0, 1, 9, dtype=torch.float64))
+    ours, theirs = (each.level(each.time_at(log_snr)) for each in schedules)
+    if low > high or not all(torch.allclose(a, b) for a, b in zip(ours, theirs, strict=True)):
         raise ValueError("the weak model was trained with another schedule than the model")
 
 

@@ -100,6 +100,12 @@ def test_flow_walks_the_straight_path_in_equal_steps():
     assert [float(level.t) for level in levels[:-1]] == [1000, 750, 500, 250]
 
 
+@pytest.mark.parametrize("spacing", ["log_snr", "karras", "quadratic"])
+def test_the_cleanest_level_of_a_flow_has_nothing_to_do_with_its_number_of_levels(spacing):
+    for T in (10, 1000):
+        assert float(RectifiedFlow(T).grid(7, spacing)[-2].sigma) == pytest.approx(1e-3)
+
+
 def test_ncsn_levels_are_a_geometric_sequence():
     sigmas = [float(level.sigma) for level in GeometricSchedule(0.01, 1.0, T=10).grid()[:-1]]
     assert sigmas == pytest.approx([0.01 ** (i / 9) for i in range(10)], rel=1e-9)

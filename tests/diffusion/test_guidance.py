@@ -5,6 +5,7 @@ import torch
 from gaussian import GaussianOracle
 
 from unnoise.diffusion import schedules
+from unnoise.diffusion.denoiser import Denoised
 from unnoise.diffusion.guidance import Guidance, classifier_guided, extrapolated
 from unnoise.diffusion.random import Noise
 from unnoise.diffusion.samplers import DDIM, Sampler
@@ -78,6 +79,27 @@ def test_rescaling_restores_the_standard_deviation_of_each_picture(share):
     torch.testing.assert_close(
         std(Guidance(scale=5, rescale=share)), share * strong + (1 - share) * plain
     )
+
+
+@pytest.mark.parametrize("shade", [0.0, 0.3])
+def test_rescaling_leaves_guesses_of_one_colour_as_they_are(shade):
+    """As of a network that has learned nothing yet: they have no deviation to restore."""
+
+    def plain(x, level):
+        x0 = torch.full_like(x, shade)
+        return Denoised(x0, (x - level.alpha * x0) / level.sigma)
+
+    x = X.float()
+    denoise = extrapolated(plain, lambda x, t: (plain(x, t),) * 2, Guidance(3, rescale=0.7))
+    torch.testing.assert_close(denoise(x, level(300)).x0, torch.full_like(x, shade))
+
+
+def test_an_interval_may_be_a_list_and_has_its_lower_end_first():
+    assert [Guidance(interval=[0.3, 5.0]).applies(level(t)) for t in (0, 400, 999)] == [
+        False, True, False,
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match=r"interval \[5.0, 0.3\] is empty.* lower end first"):
+        Guidance(interval=[5.0, 0.3])
 
 
 def test_the_learned_variance_is_the_stronger_ones():

@@ -100,6 +100,17 @@ def test_a_restored_state_draws_the_same_times():
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_losses_that_are_no_numbers_are_not_learned_from(bad):
+    times, clean = LossSecondMomentTimes(4, 2), LossSecondMomentTimes(4, 2)
+    u = torch.arange(16) / 16
+    times.observe(u, torch.where(u == 0.3125, bad, u))
+    clean.observe(u[u != 0.3125], u[u != 0.3125])
+    times.observe(u[:1], torch.tensor([bad]))
+    assert torch.equal(times.losses, clean.losses)
+    assert torch.equal(times.observed, clean.observed)
+
+
 def test_losses_of_zero_leave_times_uniform():
     times = LossSecondMomentTimes(bins=2, history=1)
     times.observe(torch.tensor([0.2, 0.7]), torch.zeros(2))

@@ -1,7 +1,8 @@
 """Noise schedules in continuous time, of score-based and flow models.
 
-``T`` is only how many levels a sampler visits that is not told. What the network is told is about
-as wide as DDPM's 0 … 999, so that the sinusoidal embedding tells neighbouring levels apart.
+``T`` is only how many levels a sampler visits that is not told. What the network is told changes
+about as fast from level to level as DDPM's 0 … 999 (a flow's is in 0 … 1000, that of the default
+EDM levels in −1554 … 1096), so that the sinusoidal embedding tells neighbours apart.
 """
 
 import math
@@ -15,7 +16,8 @@ from unnoise.diffusion.noise_level import NoiseLevel
 from unnoise.diffusion.schedules import NoiseSchedule, Spacing, Steps, precise
 
 Positive = Annotated[float, Field(gt=0)]
-HALF_A_DRAW = 2.0**-25  # u is a multiple of 2^-24
+CLEANEST_FLOW = 1e-3  # time of the cleanest level
+HALF_A_DRAW = 2.0**-25  # half the least uniform draw above 0
 
 
 def inside(u: Tensor) -> Tensor:
@@ -107,8 +109,8 @@ class RectifiedFlow(NoiseSchedule):
 
     @property
     def ends(self) -> tuple[float, float]:
-        """(1, 1/T)."""
-        return 1.0, 1 / self.T
+        """(1, 0.001)."""
+        return 1.0, CLEANEST_FLOW
 
     def level(self, t: Tensor) -> NoiseLevel:
         """(1 − t, t)."""

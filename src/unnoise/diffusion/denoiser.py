@@ -120,7 +120,7 @@ class Denoiser(nn.Module):
     def forward(
         self, x_t: Float[Tensor, "B *shape"], level: NoiseLevel, condition: Any = None
     ) -> Denoised:
-        """The guess, in float32 at least, at level () or (B,); condition goes to the network.
+        """The guess, in the dtype of x_t, at level () or (B,); condition goes to the network.
 
         x0 = skip·x_t + out·F and, from x_t = alpha·x0 + sigma·eps, eps = skip'·x_t + out'·F.
         """

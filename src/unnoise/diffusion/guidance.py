@@ -4,7 +4,7 @@ Every kind takes guesses and gives one, so that samplers never know of it. ``sca
 Diffusion's s, which is 1 + w of Ho & Salimans 2022: 1 leaves the stronger guess as it is.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -19,21 +19,37 @@ Pair = Callable[[Tensor, NoiseLevel], tuple[Denoised, Denoised]]
 """(x_t, level) to the guesses of the stronger and of the weaker branch."""
 
 
+Ratio = Annotated[float, Field(ge=0)]
+NO_SPREAD = 1e-6  # a standard deviation that a picture of one colour may have from rounding
+
+
 @dataclass(frozen=True)
 class Guidance:
     """How far to go from the weaker guess through the stronger one, where, and tamed how.
 
     Args:
         scale: s of weak + s·(strong − weak); 1 is off.
-        interval: noise levels sigma/alpha between which guidance is on (Kynkäänniemi et al. 2024);
-            None: everywhere.
+        interval: noise levels sigma/alpha, low and high, between which guidance is on
+            (Kynkäänniemi et al. 2024); None: everywhere.
         rescale: φ of Lin et al. 2023, eq. 15, 16: how much of the standard deviation of the
-            stronger guess is restored.
+            stronger guess is restored. Not for a classifier, which makes no stronger guess.
+
+    Raises:
+        ValueError: the interval's low is above its high.
     """
 
     scale: Annotated[float, Field(ge=0)] = 1.0
-    interval: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] | None = None
+    interval: Annotated[Sequence[Ratio], Field(min_length=2, max_length=2)] | None = None
     rescale: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+    def __post_init__(self) -> None:
+        if self.interval is None:
+            return
+        low, high = self.interval
+        if low > high:
+            raise ValueError(
+                f"the guidance interval [{low}, {high}] is empty: give its lower end first"
+            )
 
     def applies(self, level: NoiseLevel) -> bool:
         """Whether a level () lies within the interval."""
@@ -70,8 +86,8 @@ def extrapolated(strong: Denoise, pair: Pair, guidance: Guidance) -> Denoise:
 
 
 def _spread(x0: Tensor) -> Tensor:
-    """Standard deviation of each picture (B,)."""
-    return x0.flatten(1).std(dim=1)
+    """Standard deviation of each picture (B,), above 0."""
+    return x0.flatten(1).std(dim=1).clamp(min=NO_SPREAD)
 
 
 def classifier_guided(

@@ -17,7 +17,8 @@ Variance = Literal["beta", "posterior", "learned"]
 class NoiseLevel(NamedTuple):
     """How noisy pictures are, each of B its own level or one for all.
 
-    ``t`` is what the network is told. ``alpha`` and ``sigma`` are float64, all three () or (B,).
+    ``t`` is what the network is told. All three are () or (B,), ``alpha`` and ``sigma`` float64, or
+    float32 on a device that has no float64 (MPS).
     """
 
     t: Tensor

@@ -80,7 +80,7 @@ class LossSecondMomentTimes(TimeSampler):
 
     @property
     def probabilities(self) -> Tensor:
-        """Of the bins (bins,), float64 on the CPU."""
+        """Of the bins (bins,), float64 on the CPU, where sums do not vary from run to run."""
         uniform = torch.full((self.bins,), 1 / self.bins, dtype=torch.float64)
         root = self.losses.cpu().double().square().mean(1).sqrt()
         if bool((self.observed < self.history).any()) or root.sum() == 0:
@@ -99,7 +99,8 @@ class LossSecondMomentTimes(TimeSampler):
 
     @torch.no_grad()
     def observe(self, u: Tensor, loss: Tensor) -> None:
-        """Put each loss in the place of the oldest of its bin, in the order given."""
+        """Put each finite loss in the place of the oldest of its bin, in the order given."""
+        u, loss = u[loss.isfinite()], loss[loss.isfinite()]
         bins, order = (u * self.bins).long().clamp(max=self.bins - 1).sort(stable=True)
         every = torch.arange(self.bins, device=u.device)
         first = torch.searchsorted(bins, every)
