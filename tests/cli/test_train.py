@@ -20,7 +20,7 @@ from unnoise.cli.compose import CONF, check_command_line
 TINY_NET = "network.channels=8 network.multipliers=[1,1] network.blocks=1 network.head_size=null"
 TINY = (
     f"{TINY_NET} network.attention_resolutions=[] max_steps=2 batch_size=2 validation_images=2 "
-    "sampler=ddim sampler.steps=2 callbacks.samples.count=2 "
+    "sampler.steps=2 callbacks.samples.count=2 "
     "callbacks.samples.sampler.steps=2 logger=none"
 ).split()
 
@@ -52,9 +52,9 @@ GROUPS = [name for each in yaml.safe_load((CONF / "train.yaml").read_text())["de
           for name in each if isinstance(each, dict) and "override" not in name]  # fmt: skip
 CHOICES = [f"{group}={option}" for group in GROUPS for option in options(group)]
 COMPANIONS = {
-    "schedule=flow": ["prediction=flow"],
-    "schedule=flow_logit_normal": ["prediction=flow"],
-    "schedule=linear_zero_snr": ["prediction=v"],
+    "schedule=flow": ["prediction=flow", "objective=velocity"],
+    "schedule=flow_logit_normal": ["prediction=flow", "objective=velocity"],
+    "schedule=linear_zero_snr": ["prediction=v", "objective=v"],
     "objective=hybrid": ["learned_variance=true"],
     "objective=vlb": ["learned_variance=true"],
 }
@@ -236,9 +236,24 @@ def test_a_certain_run_goes_on_to_more_steps(monkeypatch, tmp_path):
             ["conditioning=class", "network.condition_width=64"],
             "network.condition_width: is 64, but the conditioning gives 128",
         ),
-        (["conditioning=text", "data=sprite_sheet"], "conditioning: reads captions"),
+        (["conditioning=text", "data=cifar10"], "conditioning: reads captions"),
+        (
+            ["conditioning=text", "flip=true"],
+            "flip: mirrors pictures, but not what captions may say",
+        ),
         (["schedule=linear_zero_snr"], "prediction: EpsilonPrediction cannot be used"),
         (["objective=hybrid"], "objective: trains a variance that the network lacks"),
+        (["conditioning=class", "conditioning.classes=3"], "conditioning: knows 3 classes, but"),
+        (
+            ["conditioning=super_resolution", "conditioning.view.factor=5"],
+            "conditioning: factor 5 does not divide",
+        ),
+        (
+            ["conditioning=class", "condition_dropout=0", "sampler.guidance.scale=2"],
+            "sampler.guidance.scale: guidance needs a model that can do without",
+        ),
+        (["schedule=flow", "prediction=flow"], "objective: has weight 0 where nothing is left"),
+        (["schedule=flow", "prediction=x0"], "objective: gives one in a thousand"),
         (["learned_variance=true"], "objective: leaves the learned variance untrained"),
         (["network.learned_variance=true"], "network.learned_variance: must be"),
     ],

@@ -41,9 +41,13 @@ def run(config_name: str, check: Check, job: Job) -> None:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             errors = [p for found in check(config) for p in found if p.severity == "error"]
             if errors:
-                raise ConfigError(report(errors))
-            job(config)
-            return
+                job_node = HydraConfig.get().job
+                print(
+                    f"job {job_node.num} of the sweep ends it: {job_node.override_dirname}",
+                    file=sys.stderr,
+                )
+                print(report(errors), file=sys.stderr)
+                sys.exit(2)
         try:
             job(config)
         except ConfigError as error:

@@ -8,8 +8,10 @@ import torch
 from unnoise.cli.config import Problem, instantiate
 from unnoise.data.loading import ImageSource
 from unnoise.diffusion.schedules import NoiseSchedule
+from unnoise.diffusion.variational import VariationalBound
+from unnoise.diffusion.weights import Weight
 from unnoise.model import check_prediction
-from unnoise.networks.conditioning import Conditioner
+from unnoise.networks.conditioning import ClassConditioner, Conditioner
 
 SET_HERE = {
     "max_steps": "max_steps",
@@ -24,6 +26,7 @@ SET_HERE = {
     "default_root_dir": "name",
 }
 """Arguments of the Trainer that follow from keys of the config."""
+MOST_OF_FEW = 0.5  # EDM's levels under L_simple, with a network that predicts x0, have 0.24
 WIDTHS = {"condition_width": "width", "token_width": "token_width", "spatial_channels": "channels"}
 """Keys of the network, and the attributes of the conditioner that they must equal."""
 
@@ -36,6 +39,7 @@ def rules(config: dict[str, Any]) -> list[Problem]:
         network, conditioner = instantiate(config["network"]), instantiate(config["conditioning"])
     found += _conditioning(config, data, network, conditioner)
     found += _learned_variance(config)
+    found += [] if found else _weight(config, schedule)
     for key in set(SET_HERE) & set(config["trainer"]):
         found.append(Problem(f"trainer.{key}", f"is set from the key {SET_HERE[key]}: use that"))
     return found
@@ -91,19 +95,50 @@ def _schedule(config: dict[str, Any], schedule: NoiseSchedule) -> Iterator[Probl
         )
 
 
+def _weight(config: dict[str, Any], schedule: NoiseSchedule) -> Iterator[Problem]:
+    """How the objective weighs the levels that training draws, as an error of the network's output.
+
+    An error of the output is one of out·F in x0, which L_simple weighs with the SNR.
+    """
+    objective, prediction = instantiate(config["objective"]), instantiate(config["prediction"])
+    weight = getattr(objective, "weight", None)
+    weigh = weight if isinstance(weight, Weight) else (lambda snr: snr)
+    if isinstance(objective, VariationalBound):
+        return
+    u = torch.linspace(1e-4, 1 - 1e-4, 10_000)
+    level = schedule.level(schedule.sample_times(u))
+    out = prediction.coefficients(level.alpha, level.sigma)[1]
+    weights = weigh((level.alpha / level.sigma) ** 2) * out**2
+    few = float(weights.topk(len(u) // 1000).values.sum() / weights.sum())
+    if few > MOST_OF_FEW:
+        yield Problem(
+            "objective",
+            f"gives one in a thousand training times {few:.0%} of the weight of the network's "
+            "errors: use another objective with this prediction and schedule",
+        )
+    noisiest = schedule.grid(1)[0]
+    if noisiest.alpha == 0 and float(weigh(torch.zeros(()))) == 0:
+        yield Problem(
+            "objective",
+            "has weight 0 where nothing is left of the picture, so that the level at which "
+            "sampling starts is not trained: use v, velocity or x0",
+            "warning",
+        )
+
+
 def _conditioning(
     config: dict[str, Any], data: ImageSource, network: Any, conditioner: Conditioner | None
 ) -> Iterator[Problem]:
     """What the network is to be told must be there, and must fit."""
-    if conditioner is None:
-        for key, node in _samplers(config):
-            if node.get("guidance", {}).get("scale", 1) != 1:
-                yield Problem(
-                    f"{key}.guidance.scale",
-                    "guidance needs a condition to guide to: choose a conditioning",
-                )
-    elif "caption" in conditioner.reads and not data.captioned:
-        yield Problem("conditioning", "reads captions, which this data does not have")
+    for key, node in _samplers(config):
+        if node.get("guidance", {}).get("scale", 1) != 1:
+            if conditioner is None:
+                needs = "a condition to guide to: choose a conditioning"
+            elif config["condition_dropout"] == 0:
+                needs = "a model that can do without: set condition_dropout above 0"
+            else:
+                continue
+            yield Problem(f"{key}.guidance.scale", f"guidance needs {needs}")
     for key, attribute in WIDTHS.items():
         wanted = 0 if conditioner is None else getattr(conditioner, attribute)
         given = config["network"].get(key)
@@ -112,6 +147,26 @@ def _conditioning(
                 f"network.{key}",
                 f"is {given}, but the conditioning gives {wanted or None}: they must be equal",
             )
+    if conditioner is None:
+        return
+    if "caption" in conditioner.reads and not data.captioned:
+        yield Problem("conditioning", "reads captions, which this data does not have")
+    elif "caption" in conditioner.reads and config["flip"]:
+        message = "mirrors pictures, but not what captions may say of left and right"
+        yield Problem("flip", message, "warning")
+    classes = config["data"].get("classes")
+    for part in conditioner.modules():
+        if isinstance(part, ClassConditioner) and classes and part.classes != classes:
+            yield Problem(
+                "conditioning", f"knows {part.classes} classes, but the data has {classes}"
+            )
+    if conditioner.reads == ("image",):
+        size, keep = data.image_size, torch.ones(1, dtype=torch.bool, device="meta")
+        image = torch.zeros(1, data.channels, size, size, dtype=torch.uint8, device="meta")
+        try:
+            conditioner({"image": image}, keep)
+        except ValueError as error:
+            yield Problem("conditioning", str(error))
 
 
 def _learned_variance(config: dict[str, Any]) -> Iterator[Problem]:

@@ -17,14 +17,18 @@ from unnoise.cli.command import run
 from unnoise.cli.config import UNKNOWN, ConfigError, Problem, instantiate
 from unnoise.cli.preflight import construction_problems, problems
 from unnoise.cli.rules import logger_rules, rules
+from unnoise.networks.conditioning import Conditioner
+from unnoise.networks.text import TextConditioner
 
 OUTPUTS = Path("outputs")
 LIGHTNING = ("callbacks", "logger", "trainer")
 VOLATILE = (
-    *("hydra", "name", "resume", "sampler", "trainer", "logger", "callbacks"),
+    *("hydra", "name", "resume", "trainer", "logger"),
     *("workers", "accumulate", "validate_every", "validation_images"),
 )
-"""Keys that do not change what is computed: a run is resumed whatever they are."""
+"""Keys that do not change what a run gives."""
+DRAWING = ("sampler", "callbacks")
+"""Keys that change what it draws and logs, but not what it trains: they do not hinder a resume."""
 _RANK = int(os.environ.get("LOCAL_RANK", 0))
 _STARTED = time.strftime("%Y-%m-%d_%H-%M-%S")
 if _RANK == 0:
@@ -84,7 +88,7 @@ def resume_problems(config: dict[str, Any]) -> list[Problem]:
 
 def _fixed(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a config that decides what is computed."""
-    fixed = {key: value for key, value in config.items() if key not in VOLATILE}
+    fixed = {key: value for key, value in config.items() if key not in (*VOLATILE, *DRAWING)}
     return fixed | {"data": {k: v for k, v in fixed["data"].items() if k != "root"}}
 
 
@@ -115,6 +119,7 @@ def train(config: dict[str, Any]) -> None:
         raise ConfigError("a sweep trains its jobs on one device each: set trainer.devices=1")
     torch.manual_seed(config["seed"])
     experiment = Experiment(**{key: instantiate(value) for key, value in config.items()})
+    _load_text_encoder(experiment.conditioning)
     if _RANK == 0:
         try:
             experiment.data.prepare()
@@ -131,21 +136,36 @@ def train(config: dict[str, Any]) -> None:
     print(f"  {'draw more':<16} unnoise-sample run={shown}")
 
 
-def run_directory(*, _root_: DictConfig) -> str:
-    """``outputs/<name>/<time>_<digest>``; when resuming, the newest such run with a checkpoint.
+def _load_text_encoder(conditioner: Conditioner | None) -> None:
+    """Before anything is run: a text encoder that is not there would be missed only by then."""
+    for part in conditioner.modules() if conditioner is not None else ():
+        if isinstance(part, TextConditioner):
+            try:
+                part.encoder.encode(["a picture"])
+            except ValueError as error:
+                raise ConfigError(f"conditioning.encoder: {error}") from error
 
-    The digest is of the config without what does not change the results.
+
+def run_directory(*, _root_: DictConfig) -> str:
+    """``outputs/<name>/<time>_<digest>-<digest>``; when resuming, the newest such run there is.
+
+    The first digest is of what decides what is trained, the second of what decides what is drawn.
+    A run is resumed that agrees in both, or else one that agrees in the first.
     """
     if isinstance(_root_.resume, str):
         return _root_.resume
     config: Any = OmegaConf.to_container(_root_, resolve=False)
-    fixed = json.dumps(_fixed(config), sort_keys=True)
-    digest = hashlib.sha256(fixed.encode()).hexdigest()[:8]
-    if _root_.resume:
-        earlier = sorted((OUTPUTS / _root_.name).glob(f"*_{digest}/checkpoints/step_*.ckpt"))
-        if earlier:
+    home = OUTPUTS / _root_.name
+    trained = _digest(_fixed(config))[:8]
+    drawn = _digest({key: config[key] for key in DRAWING})[:4]
+    for digests in (f"{trained}-{drawn}", f"{trained}-*") if _root_.resume else ():
+        if earlier := sorted(home.glob(f"*_{digests}/checkpoints/step_*.ckpt")):
             return str(earlier[-1].parents[1])
-    return str(OUTPUTS / _root_.name / f"{_STARTED}_{digest}")
+    return str(home / f"{_STARTED}_{trained}-{drawn}")
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def sweep_directory(*, _root_: DictConfig) -> str:

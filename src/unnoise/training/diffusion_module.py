@@ -23,8 +23,9 @@ class DiffusionModule(LightningModule):
     """Trains a DiffusionModel by an objective; ``ema.model`` is what one validates and samples.
 
     Noise, times and dropped conditions come from (seed, place in the training stream), so a step
-    is a function of its batch alone. Dropout inside the network draws from torch's generator,
-    which is seeded for every step from (seed, step, rank).
+    is a function of its batch alone, and of the losses before where ``times`` learns from them.
+    Dropout inside the network draws from torch's generator, which is seeded for every step from
+    (seed, step, rank).
 
     Args:
         model: what is trained.
@@ -63,6 +64,7 @@ class DiffusionModule(LightningModule):
         self.seed, self.condition_dropout, self.config = seed, condition_dropout, config
         self.gradient_clip, self.gradient_norm = gradient_clip, torch.zeros(())
         self.idle_since: float | None = None
+        self._seen: list[Tensor] = []  # (3, B): place, u and loss of the step's micro-batches
         self._make_optimizer = optimizer
         self._trained = list(model.parameters())
         self._rate = warmup_steps, lr_decay, max_steps
@@ -77,8 +79,8 @@ class DiffusionModule(LightningModule):
         loss = self.model.loss(self.objective, batch, noise, self.times, self.condition_dropout)
         per_sample = loss.per_sample.detach()
         if self.times.learns:
-            gather = self.trainer.strategy.all_gather
-            self.times.observe(gather(loss.u).flatten(), gather(per_sample).flatten())
+            place = (batch["position"] % 2**24).to(loss.u)  # exact; only their order matters
+            self._seen.append(torch.stack((place, loss.u, per_sample)))
         return {"loss": loss.mean, "per_sample": per_sample, "u": loss.u, "weight": loss.weight}
 
     def on_train_batch_end(self, *args: Any) -> None:
@@ -103,6 +105,16 @@ class DiffusionModule(LightningModule):
         """Step, and let the average follow: once an optimizer step, before any checkpoint."""
         super().optimizer_step(*args, **kwargs)
         self.ema.update([*self._trained])
+        self._observe()
+
+    def _observe(self) -> None:
+        """Let the time sampler learn from the whole step, in the stream's order on every rank."""
+        if self._seen:
+            gathered = self.trainer.strategy.all_gather(torch.cat(self._seen, dim=1))
+            place, u, loss = gathered.movedim(-2, 0).flatten(1)
+            order = place.argsort()
+            self.times.observe(u[order], loss[order])
+            self._seen.clear()
 
     def configure_gradient_clipping(self, *args: Any, **kwargs: Any) -> None:
         """Scale the gradient to a norm of at most ``gradient_clip``; keep what its norm was."""
