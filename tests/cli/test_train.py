@@ -194,6 +194,22 @@ def test_a_sweep_trains_every_combination_in_its_own_directory(monkeypatch, tmp_
     assert len(configs) == 4
 
 
+def test_a_sweep_over_the_sampler_keeps_every_result(monkeypatch, tmp_path):
+    rest = [override for override in TINY if override != "sampler.steps=2"]
+    command(monkeypatch, "-m", "sampler.steps=2,3", *rest)
+    runs = sorted((tmp_path / "outputs" / "sprites").iterdir())
+    steps = [yaml.safe_load((run / "config.yaml").read_text())["sampler"]["steps"] for run in runs]
+    assert sorted(steps) == [2, 3]
+
+
+def test_a_text_encoder_that_is_not_there_is_told_before_the_run(monkeypatch, tmp_path, capsys):
+    encoder = "conditioning.encoder._target_=unnoise.networks.text.HuggingFaceEncoder"
+    where = ["+conditioning.encoder.name=nowhere/at/all", "+conditioning.encoder.width=64"]
+    with pytest.raises(SystemExit):
+        command(monkeypatch, "conditioning=text", encoder, *where, *TINY)
+    assert "conditioning.encoder: no text encoder can be loaded" in capsys.readouterr().err
+
+
 def test_resume_finds_the_run_whatever_does_not_change_it(monkeypatch, tmp_path, capsys):
     command(monkeypatch, *TINY)
     command(monkeypatch, *TINY, "resume=true", "trainer=cpu", "callbacks.metrics.every=7")

@@ -10,8 +10,11 @@ import torch
 from lightning import Callback
 from tiny import experiment
 
+from unnoise.diffusion.times import LossSecondMomentTimes, UniformTimes
 from unnoise.training.checkpoints import checkpoints
 from unnoise.training.launch import fit
+
+IMPORTANCE = partial(LossSecondMomentTimes, 2, 2)
 
 
 class Killed(BaseException):
@@ -69,11 +72,16 @@ def losses(run_dir):
     return steps, values
 
 
+def fresh(changes):
+    """The changes with their time sampler, which learns, made anew."""
+    return {key: value() if key == "times" else value for key, value in changes.items()}
+
+
 def kill_and_resume(tmp_path, hook, n, **changes):
     with pytest.raises(Killed):
-        fit(experiment({"kill": Kill(hook, n)}, **changes), {}, tmp_path / "b", None)
+        fit(experiment({"kill": Kill(hook, n)}, **fresh(changes)), {}, tmp_path / "b", None)
     checkpoint = next(reversed(checkpoints(tmp_path / "b")), None)
-    fit(experiment(**changes), {}, tmp_path / "b", checkpoint)
+    fit(experiment(**fresh(changes)), {}, tmp_path / "b", checkpoint)
 
 
 # 40 images in batches of 8: an epoch is 5 steps. Checkpoints at 2, 4, 6, 8 and at the end.
@@ -98,11 +106,13 @@ def test_killed_anywhere(tmp_path, hook, n):
         {"batch_size": 40},  # every step ends an epoch
         {"batch_size": 6},  # epochs end inside batches
         {"precision": "bf16"},
+        {"times": IMPORTANCE},
+        {"times": IMPORTANCE, "accumulate": 2},
     ],
     ids=str,
 )
 def test_killed_in_any_setting(tmp_path, changes):
-    fit(experiment(**changes), {}, tmp_path / "a", None)
+    fit(experiment(**fresh(changes)), {}, tmp_path / "a", None)
     kill_and_resume(tmp_path, "before", 7, **changes)
     assert_same_run(tmp_path / "a", tmp_path / "b")
 
@@ -151,10 +161,22 @@ def test_a_signal_saves_at_a_whole_step_and_the_run_resumes(tmp_path, number, ho
     assert_same_run(tmp_path / "a", tmp_path / "b")
 
 
-def test_accumulation_does_not_change_the_run(tmp_path):
+def test_a_signal_inside_a_step_leaves_no_trace_in_what_times_have_learned(tmp_path):
+    def run(callbacks=None):
+        return experiment(callbacks, accumulate=2, times=IMPORTANCE())
+
+    fit(run(), {}, tmp_path / "a", None)
+    with pytest.raises(SystemExit):
+        fit(run({"stop": Interrupt(signal.SIGTERM, "before", 11)}), {}, tmp_path / "b", None)
+    fit(run(), {}, tmp_path / "b", checkpoints(tmp_path / "b")[-1])
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+
+
+@pytest.mark.parametrize("times", [UniformTimes, IMPORTANCE], ids=str)
+def test_accumulation_does_not_change_the_run(tmp_path, times):
     sgd = partial(torch.optim.SGD, lr=0.1)  # Adam would blow up rounding where gradients vanish
-    fit(experiment(optimizer=sgd), {}, tmp_path / "a", None)
-    fit(experiment(optimizer=sgd, accumulate=4), {}, tmp_path / "b", None)
+    fit(experiment(optimizer=sgd, times=times()), {}, tmp_path / "a", None)
+    fit(experiment(optimizer=sgd, times=times(), accumulate=4), {}, tmp_path / "b", None)
     one, four = final(tmp_path / "a")[1], final(tmp_path / "b")[1]
     for key in one:
         torch.testing.assert_close(one[key], four[key], rtol=0, atol=1e-6)

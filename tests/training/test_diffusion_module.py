@@ -1,0 +1,76 @@
+"""The training step: which loss is minimised, and what is dropped."""
+
+import torch
+from tiny import experiment
+
+from unnoise.diffusion.times import LossSecondMomentTimes, TimeSampler
+from unnoise.training.data_module import ImageDataModule
+from unnoise.training.launch import fit
+
+
+class Doubled(TimeSampler):
+    """Uniform times whose weights are not 1."""
+
+    def draw(self, noise):
+        u = noise.uniform("time")
+        return u, 2 * u
+
+
+def losses_of(times, tmp_path, monkeypatch):
+    """Each step's outputs, and the loss that was minimised."""
+    from unnoise.training.diffusion_module import DiffusionModule
+
+    seen, step = [], DiffusionModule.training_step
+
+    def spy(self, batch, batch_idx):
+        seen.append(step(self, batch, batch_idx))
+        return seen[-1]
+
+    monkeypatch.setattr(DiffusionModule, "training_step", spy)
+    fit(experiment(times=times, max_steps=3), {}, tmp_path, None)
+    return seen
+
+
+def test_the_weights_of_the_times_weigh_the_loss(tmp_path, monkeypatch):
+    for outputs in losses_of(Doubled(), tmp_path, monkeypatch):
+        expected = (2 * outputs["u"] * outputs["per_sample"]).mean()
+        torch.testing.assert_close(outputs["loss"].detach(), expected)
+
+
+def test_times_that_learn_see_every_loss_of_every_step(tmp_path, monkeypatch):
+    times = LossSecondMomentTimes(bins=2, history=100)
+    seen = losses_of(times, tmp_path, monkeypatch)
+    kept = times.losses[times.losses != 0].sort().values
+    told = torch.cat([outputs["per_sample"] for outputs in seen]).sort().values
+    torch.testing.assert_close(kept.float(), told)
+
+
+def test_conditions_are_dropped_with_the_asked_probability():
+    kept = []
+    made = experiment(conditional=True)
+    model = made.model()
+    data = ImageDataModule(made.data, batch_size=40)
+    data.setup("fit")
+    image = data.train_images.read(torch.arange(40))
+    look_up = model.conditioner.forward
+
+    def spy(batch, keep):
+        kept.append(keep)
+        return look_up(batch, keep)
+
+    model.conditioner.forward = spy
+    from unnoise.diffusion.random import Noise
+    from unnoise.diffusion.times import UniformTimes
+
+    shares = {}
+    for drop in (0.0, 0.2, 1.0):
+        kept.clear()
+        for start in range(0, 4000, 40):
+            ids = torch.arange(start, start + 40)
+            batch = {"image": image, "label": data.train_images.labels, "position": ids}
+            with torch.no_grad():
+                model.loss(made.objective, batch, Noise(0, ids), UniformTimes(), drop)
+        shares[drop] = 1 - torch.cat(kept).float().mean().item()
+    assert shares[0.0] == 0
+    assert shares[1.0] == 1
+    assert abs(shares[0.2] - 0.2) < 4 * (0.2 * 0.8 / 4000) ** 0.5
