@@ -1,6 +1,7 @@
 """The classifier of noisy pictures."""
 
 import os
+from itertools import pairwise
 
 import pytest
 import torch
@@ -74,13 +75,55 @@ def test_training_is_a_function_of_data_and_seed(trained):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
 
 
-def test_probabilities_sum_to_one(trained):
-    x = torch.randn(3, 1, 8, 8)
-    for each in (CLEAN, level(0.0), NoiseLevel(*(part.expand(3) for part in level(-3.0)))):
-        total = sum(
-            trained[0].log_probability(x, each, torch.full((3,), label)).exp() for label in (0, 1)
-        )
-        torch.testing.assert_close(total, torch.ones(3), rtol=0, atol=1e-6)
+def test_the_learning_rate_falls_to_zero():
+    """By AdamW a weight moves by about its learning rate."""
+    torch.manual_seed(0)
+    classifier = NoisyClassifier(network(), ("left", "right"))
+    weights, first = [], classifier.network.conv_in.weight
+    train(classifier, halves(), schedules.cosine(), steps=20, batch_size=16, lr=1e-3,
+          watch=lambda _: weights.append(first.detach().clone()))  # fmt: skip
+    moves = [(b - a).abs().max().item() for a, b in pairwise(weights)]
+    assert moves[0] > 5e-4
+    assert moves[-1] < 0.05 * moves[0]
+
+
+def test_the_probability_is_of_each_pictures_own_label_at_its_own_level(trained):
+    x, labels = torch.randn(3, 1, 8, 8), torch.tensor([1, 0, 1])
+    levels = [level(log_snr) for log_snr in (3.0, 0.0, -3.0)]
+    together = NoiseLevel(*(torch.stack(parts) for parts in zip(*levels, strict=True)))
+    found = trained[0].log_probability(x, together, labels).exp()
+    for k in range(3):
+        p = trained[0].logits(x[k : k + 1], levels[k]).softmax(1)[0]
+        assert found[k].item() == pytest.approx(p[labels[k]].item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "sigma", "angle"),
+    [(1, 0, 0), (3, 3, 500), (0.5, 0.5 * 3**0.5, 2000 / 3), (0, 1, 1000)],
+)
+def test_the_network_is_told_the_angle_of_the_level(trained, alpha, sigma, angle):
+    told = []
+    hook = trained[0].network.register_forward_pre_hook(lambda _, args: told.append(args[1]))
+    parts = (torch.tensor(part, dtype=torch.float64) for part in (alpha, sigma))
+    trained[0].logits(torch.randn(2, 1, 8, 8), NoiseLevel(torch.tensor(7.0), *parts))
+    hook.remove()
+    assert told[0].tolist() == pytest.approx(angle, rel=1e-6)
+
+
+def test_what_the_classifier_says_depends_on_the_level(trained):
+    x = torch.randn(4, 1, 8, 8)
+    near, far = (trained[0].logits(x, level(log_snr)) for log_snr in (4.0, -4.0))
+    assert (near - far).abs().max() > 1e-2
+
+
+def test_a_level_for_all_stays_where_it_is(trained, monkeypatch):
+    """On a device without float64 it could not be."""
+    asked = []
+    monkeypatch.setattr(
+        trained[0], "logits", lambda x, at: asked.append(at) or torch.zeros(len(x), 2)
+    )
+    trained[0].predict(halves(4).images)
+    assert asked[0] is CLEAN
 
 
 def test_only_the_ratio_of_signal_to_noise_matters(trained):

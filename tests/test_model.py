@@ -14,8 +14,10 @@ from unnoise.diffusion.continuous_schedules import (
 from unnoise.diffusion.denoiser import Clip, Denoiser, EpsilonPrediction, VPrediction
 from unnoise.diffusion.editing import ImageToImage
 from unnoise.diffusion.guidance import Guidance
+from unnoise.diffusion.objectives import SimpleLoss
 from unnoise.diffusion.random import Noise
 from unnoise.diffusion.samplers import DDIM, Sampler
+from unnoise.diffusion.times import UniformTimes
 from unnoise.model import DiffusionModel
 from unnoise.networks.conditioning import ClassConditioner, Condition, Conditioner
 
@@ -73,6 +75,21 @@ def test_both_branches_are_one_call_of_the_network():
         conditional.bound(conditional.condition(LABELS, each))(X, LEVEL) for each in (keep, ~keep)
     )
     torch.testing.assert_close(found.eps, weak.eps + 3 * (strong.eps - weak.eps))
+
+
+@pytest.mark.parametrize("drop", [0.0, 0.2, 1.0])
+def test_a_condition_is_dropped_with_the_probability_asked_for(drop):
+    kept, n = [], 4000
+
+    class Seen(Lengths):
+        def forward(self, batch, keep):
+            kept.append(keep)
+            return super().forward(batch, keep)
+
+    batch = {"image": torch.zeros(n, *SHAPE, dtype=torch.uint8), "caption": ["a"] * n}
+    model(Seen()).loss(SimpleLoss(), batch, Noise(0, torch.arange(n)), UniformTimes(), drop)
+    dropped = 1 - kept[0].double().mean()
+    assert abs(dropped - drop) <= 4 * (drop * (1 - drop) / n) ** 0.5
 
 
 def test_scale_one_is_the_conditional_guess():

@@ -87,7 +87,6 @@ class NoisyClassifier(nn.Module):
         for start in range(0, len(image), batch_size):
             x0 = to_signal(image[start : start + batch_size].to(self.device))
             ids = torch.arange(start, start + len(x0), device=self.device)
-            level = NoiseLevel(*(part.to(self.device) for part in level))
             x_t = diffuse(x0, Noise(seed, ids).normal("eps", x0.shape[1:]), level)
             found.append(self.logits(x_t, level).argmax(1).cpu())
         return torch.cat(found)
@@ -139,9 +138,11 @@ def train(
     bf16: bool = False,
     watch: Callable[[float], None] = lambda loss: None,
 ) -> None:
-    """AdamW with the learning rate falling to 0 as a cosine; a function of data and seed alone.
+    """AdamW with the learning rate falling to 0 as a cosine.
 
-    ``watch`` is told each step's loss. The classifier is left ready to be used.
+    Batches and their noise are a function of data and seed. Dropout, where the network has any,
+    follows torch's own generator. ``watch`` is told each step's loss. The classifier is left ready
+    to be used.
     """
     optimizer = torch.optim.AdamW(classifier.parameters(), lr)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)

@@ -66,6 +66,15 @@ def exact_moments(stepper, schedule, levels, mean=0.0, variance=1.0, oracle=None
     return x[0].item(), (slopes[0] ** 2 * variance + (slopes[1:] ** 2).sum()).item()
 
 
+def exact_divergence(f, x):
+    """Σ_i ∂f_i/∂x_i of each sample: a backward pass for every dimension."""
+    slopes = (
+        torch.autograd.grad(f_i.sum(), x, retain_graph=True)[0].flatten(1)[:, i]
+        for i, f_i in enumerate(f.flatten(1).unbind(1))
+    )
+    return sum(slopes)
+
+
 def affine(step):
     """Slope and offset of a function that is affine in x, in float64."""
     at = step(torch.tensor([[0.0], [1.0]], dtype=torch.float64))

@@ -1,4 +1,4 @@
-"""Editing against Gaussians whose conditionals are known."""
+"""Image to image and interpolation of Gaussians, whose noise is known."""
 
 import math
 from itertools import pairwise
@@ -9,95 +9,17 @@ from gaussian import GaussianMixtureOracle, GaussianOracle
 
 from unnoise.diffusion import schedules
 from unnoise.diffusion.continuous_schedules import EDMSchedule, RectifiedFlow
-from unnoise.diffusion.denoiser import Clip, Denoised
-from unnoise.diffusion.editing import (
-    ImageToImage,
-    Inpaint,
-    Inpainting,
-    Interpolate,
-    encode,
-    slerp,
-)
-from unnoise.diffusion.multistep_solvers import DPMSolver
-from unnoise.diffusion.ode_solvers import AdaptiveODE, Heun
+from unnoise.diffusion.editing import ImageToImage, Inpaint, Interpolate, encode, slerp
+from unnoise.diffusion.ode_solvers import AdaptiveODE
 from unnoise.diffusion.random import Noise
 from unnoise.diffusion.samplers import DDIM, Ancestral, Sampler, Walk, sample, steps_taken
 
 LINEAR = schedules.linear()
 SCHEDULES = [LINEAR, schedules.zero_terminal_snr(LINEAR), EDMSchedule(), RectifiedFlow()]
-COVARIANCE = 0.09 * torch.tensor([[1.0, 0.9], [0.9, 1.0]], dtype=torch.float64)
-
-
-class CorrelatedOracle:
-    """Denoise for pictures (B, 1, 1, 2) of N(0, COVARIANCE)."""
-
-    def __call__(self, x, level):
-        alpha, sigma = level.alpha, level.sigma
-        total = alpha**2 * COVARIANCE + sigma**2 * torch.eye(2, dtype=torch.float64)
-        eps = sigma * (x.double() @ torch.linalg.inv(total))
-        return Denoised((x - sigma * eps) / alpha, eps)
-
-
-def mean_painted(resample, known):
-    """The mean of pixel 1 where pixel 0 is known: what comes of no noise, as x is affine in it."""
-    image = torch.tensor([[[[known, 0.0]]]], dtype=torch.float64)
-    stepper = Inpainting(Ancestral("posterior"), image, torch.tensor([[[[False, True]]]]), resample)
-    zero = torch.zeros_like(image)
-    walk = Walk(CorrelatedOracle(), LINEAR, lambda: zero)
-    x = sample(walk, stepper, LINEAR.grid(100), zero)
-    assert x[..., 0] == known
-    return x[..., 1].item()
-
-
-def test_resampling_brings_the_mean_of_the_exact_conditional():
-    """ρ·a, of which replacement alone misses a third."""
-    a, rho = 0.6, 0.9
-    errors = [abs(mean_painted(resample, a) / (rho * a) - 1) for resample in (1, 3, 10)]
-    assert errors[0] > 0.25
-    assert all(more < less / 2 for less, more in pairwise(errors)), errors
-    assert errors[-1] < 0.05
 
 
 def picture(value, n=1):
     return torch.full((n, 1, 2, 2), value)
-
-
-def test_known_pixels_are_exact_and_others_are_drawn():
-    image = torch.stack([picture(0.77)[0], picture(-0.4)[0]])
-    mask = torch.tensor([[[[True, False], [False, True]]]])
-    sampler = Sampler(Ancestral("beta"), steps=10, threshold=Clip())
-    x = Inpaint(image, mask, resample=3)(
-        sampler, GaussianOracle(), LINEAR, Noise(0, torch.arange(5))
-    )
-    known = ~mask.expand_as(x)
-    expected = image[[0, 1, 0, 1, 0]]
-    assert torch.equal(x[known], expected[known])
-    assert (x[~known] - expected[~known]).abs().min() > 0
-
-
-def test_a_mask_everywhere_with_one_pass_is_the_sampler_itself():
-    sampler = Sampler(DDIM(), steps=10)
-    noise = Noise(0, torch.arange(3))
-    plain = sampler(GaussianOracle(), LINEAR, (1, 2, 2), noise)
-    everything = torch.ones(1, 1, 2, 2, dtype=torch.bool)
-    x = Inpaint(picture(0.9), everything)(sampler, GaussianOracle(), LINEAR, noise)
-    assert torch.equal(x, plain)
-
-
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
-@pytest.mark.parametrize("stepper", [DDIM(), Heun(), DPMSolver(eta=1.0)])
-def test_any_stepper_paints_on_any_schedule(stepper, schedule):
-    """Where half is known of independent pixels, the other half is drawn from the prior."""
-    oracle, n = GaussianOracle(), 4000
-    mask = torch.tensor([[[[True, False], [False, True]]]])
-    edit = Inpaint(picture(0.9), mask, resample=2)
-    x = edit(
-        Sampler(stepper, steps=30, spacing="log_snr"), oracle, schedule, Noise(0, torch.arange(n))
-    )
-    painted = x[mask.expand_as(x)]
-    assert (x[~mask.expand_as(x)] == 0.9).all()
-    assert painted.mean() == pytest.approx(oracle.mu, abs=0.02)
-    assert painted.std() == pytest.approx(oracle.s, rel=0.15)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
@@ -107,24 +29,6 @@ def test_pictures_are_encoded_and_decoded_on_any_schedule(schedule):
     first, second = (oracle.mu + oracle.s * torch.randn(2, 1, 3, 4, 4)).double()
     x = Interpolate(first, second, 2)(sampler, oracle, schedule, Noise(0, torch.arange(2)))
     torch.testing.assert_close(x, torch.cat((first, second)), rtol=0, atol=0.05)
-
-
-def test_going_back_forgets_what_a_step_left_for_the_next():
-    seen = []
-
-    class Remembering(DDIM):
-        def step(self, walk, x, now, to):
-            seen.append(walk.memory)
-            walk.memory = "of the last step"
-            return super().step(walk, x, now, to)
-
-    mask = torch.ones(1, 1, 2, 2, dtype=torch.bool)
-    for resample, expected in ((1, [None, "of the last step"]), (2, [None, None])):
-        seen.clear()
-        Inpaint(picture(0.0), mask, resample)(
-            Sampler(Remembering(), steps=2), GaussianOracle(), LINEAR, Noise(0, torch.arange(1))
-        )
-        assert seen[resample - 1 :: resample] == expected
 
 
 @pytest.mark.parametrize("resample", [1, 3])

@@ -128,3 +128,8 @@ def test_velocity_loss_is_flow_matchings():
 def test_x0_weight_is_the_error_of_the_picture():
     found = weighted(X0Weight(), X0Prediction(), ZERO_SNR)
     torch.testing.assert_close(found, PICTURES.square().flatten(1).mean(1), rtol=1e-3, atol=0)
+
+
+def test_the_mean_of_a_loss_is_weighted():
+    loss = Loss(torch.tensor([1.0, 3.0]), torch.tensor([0.1, 0.9]), torch.tensor([0.5, 2.0]))
+    assert loss.mean.item() == pytest.approx((0.5 * 1 + 2 * 3) / 2)

@@ -9,7 +9,7 @@ from gaussian import GaussianMixtureOracle, GaussianOracle, exact_moments
 
 from unnoise.diffusion import schedules
 from unnoise.diffusion.continuous_schedules import EDMSchedule, RectifiedFlow
-from unnoise.diffusion.noise_level import CLEAN
+from unnoise.diffusion.noise_level import CLEAN, transition
 from unnoise.diffusion.ode_solvers import AdaptiveODE, Euler, Heun
 from unnoise.diffusion.samplers import DDIM, Walk, sample
 
@@ -88,6 +88,18 @@ def test_churn_raises_the_level_by_gamma_and_the_noise_with_it(schedule):
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
+def test_s_noise_is_the_standard_deviation_of_what_churn_adds(schedule):
+    """With 2, of 4·v in place of v, v the variance of the forward step to the raised level."""
+    calls, denoise = counted(ORACLE)
+    now, to = schedule.grid(9, "log_snr")[4:6]
+    found = exact_moments(Heun(0.2, S_noise=2.0), schedule, [now, to], *marginal(now), denoise)
+    mean, variance = marginal(calls[0])
+    raised = variance + 3 * transition(now, calls[0])[1].item()
+    expected = exact_moments(Heun(), schedule, [calls[0], to], mean, raised)
+    assert found == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
 def test_churn_stays_below_the_noisiest_level(schedule):
     calls, denoise = counted(ORACLE)
     levels = schedule.grid(3)
@@ -108,6 +120,17 @@ def test_adaptive_solver_keeps_its_tolerance(schedule, tolerance):
     now, to = schedule.grid(2, "log_snr")[:2]
     found = AdaptiveODE(tolerance, tolerance).step(walk(schedule), X, now, to)
     torch.testing.assert_close(found, exact(X, now, to), rtol=0, atol=30 * tolerance)
+
+
+@pytest.mark.parametrize("loose", [(1e-2, 1e-8), (1e-8, 1e-2)])
+def test_either_tolerance_may_be_the_loose_one(loose):
+    def evaluations(rtol, atol):
+        calls, denoise = counted(ORACLE)
+        now, to = schedules.linear().grid(2, "log_snr")[:2]
+        AdaptiveODE(rtol, atol).step(walk(schedules.linear(), None, denoise), X, now, to)
+        return len(calls)
+
+    assert evaluations(*loose) < 0.5 * evaluations(1e-8, 1e-8)
 
 
 def test_adaptive_solver_agrees_with_many_steps_of_heun_on_a_mixture():

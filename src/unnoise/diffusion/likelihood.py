@@ -153,15 +153,6 @@ Divergence = Callable[[Tensor, Tensor], Tensor]
 """(f(x), x), both (B, …), to the trace of df/dx of each sample (B,), by autograd."""
 
 
-def exact_divergence(f: Tensor, x: Tensor) -> Tensor:
-    """Σ_i ∂f_i/∂x_i: a backward pass for every dimension."""
-    trace = torch.zeros(len(x), dtype=x.dtype, device=x.device)
-    for i in range(x[0].numel()):
-        slope = torch.autograd.grad(f.flatten(1)[:, i].sum(), x, retain_graph=True)[0]
-        trace = trace + slope.flatten(1)[:, i]
-    return trace
-
-
 def hutchinson(signs: Tensor) -> Divergence:
     """v·(df/dx)v with v = ±1 at random, whose mean is the trace (Hutchinson 1989): one pass."""
 
