@@ -24,7 +24,7 @@ from unnoise.diffusion.denoiser import Denoiser
 from unnoise.diffusion.editing import Edit, Interpolate
 from unnoise.diffusion.noise_level import NoiseLevel
 from unnoise.diffusion.random import Noise
-from unnoise.diffusion.samplers import Sampler
+from unnoise.diffusion.samplers import Sampler, steps_taken
 from unnoise.figures.asking import words
 from unnoise.model import Classifier, DiffusionModel
 from unnoise.pictures import beside, grid, to_pixels
@@ -138,12 +138,13 @@ class TrainedModel:
         conditioner = self.model.conditioner
         labelled = conditioner is not None and "label" in conditioner.reads
         names = self.class_names if labelled else ()
-        steps = len(self.model.schedule.grid(sampler.steps, sampler.spacing)) - 1
+        levels = self.model.schedule.grid(sampler.steps, sampler.spacing)
+        steps = steps_taken(len(levels) - 1, 1 if edit is None else edit.strength)
         drawn: list[Tensor] = []
         told: list[str] = []
         shown: list[Tensor] = []
         with tqdm(
-            total=round(n * steps * (1 if edit is None else edit.strength)),
+            total=n * steps,
             disable=not progress,
             leave=False,
             bar_format="drawing {percentage:3.0f}% {bar} [{elapsed}<{remaining}]",

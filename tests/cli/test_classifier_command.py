@@ -48,6 +48,9 @@ def test_it_trains_writes_and_tells_the_accuracy(monkeypatch, tmp_path, capsys):
         (["data=sprites", "network.multipliers=[1,1,1,1,1,1]"], "halved 5 times"),
         (["data=sprites", "lr=0"], "lr "),
         (["data=sprites", "device=tpu9"], "device  tpu9 cannot be used here"),
+        (["data=sprites", "device=${nope}"], "refers to 'nope', which does not exist"),
+        (["data=sprites", "data.size=${nope}"], "refers to 'nope', which does not exist"),
+        (["data=sprites", f"out={__file__}"], "is a file, not a folder"),
         (["data=sprites", "stepz=3"], "did you mean 'steps'?"),
     ],
 )

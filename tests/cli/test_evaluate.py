@@ -1,51 +1,28 @@
 """unnoise-evaluate as a user types it, on untrained models and judges."""
 
 import csv
+import hashlib
 import json
+import os
 import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from untrained import make_run
 
 import unnoise
 from unnoise.api import Pictures
 from unnoise.classifier import NoisyClassifier
-from unnoise.cli import evaluate, train  # noqa: F401 (train registers its resolvers)
-from unnoise.cli.compose import check_command_line
+from unnoise.cli import evaluate
 from unnoise.cli.config import instantiate
 from unnoise.cli.judging import Question, drawn_rows, questions, real_rows
-from unnoise.cli.targets import asked, splits
-from unnoise.data.sprites import COLOURS, KINDS, Sprites
-from unnoise.diffusion.denoiser import Denoiser
+from unnoise.cli.targets import shown, splits
+from unnoise.data.sprites import KINDS, Sprites
 from unnoise.diffusion.samplers import DDIM, Sampler
-from unnoise.model import DiffusionModel
 from unnoise.pictures import to_signal
-
-TINY = (
-    "network.channels=8 network.multipliers=[1,1] network.blocks=1 network.head_size=null "
-    "network.attention_resolutions=[] data.size=60 data.validation_size=40 batch_size=8 "
-    "sampler=ddim sampler.steps=3 schedule.T=40"
-).split()
-
-
-def make_run(folder, *overrides):
-    """A run directory with a checkpoint of an untrained model."""
-    config, found = check_command_line("train", [*TINY, *overrides])
-    assert not found, found
-    torch.manual_seed(0)
-    model = DiffusionModel(
-        Denoiser(instantiate(config["network"]), instantiate(config["prediction"]), False),
-        instantiate(config["schedule"]),
-        (3, 16, 16),
-        instantiate(config["conditioning"]),
-    )
-    (folder / "checkpoints").mkdir(parents=True)
-    state = {f"ema.model.{key}": value for key, value in model.state_dict().items()}
-    plain = {"config": config, "state_dict": state}
-    torch.save(plain, folder / "checkpoints" / "step_00000001.ckpt")
-    return folder
 
 
 def make_judge(path, target="label", **data):
@@ -63,10 +40,14 @@ def make_judge(path, target="label", **data):
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluate")
-    make_run(folder / "plain")
-    make_run(folder / "classes", "conditioning=class")
+    make_run(folder / "plain", "schedule.T=40")
+    make_run(folder / "classes", "conditioning=class", "schedule.T=40")
     make_run(folder / "certain", "conditioning=class", "condition_dropout=0")
+    (make_run(folder / "full", "conditioning=class") / "evaluation").write_text("")
     make_judge(folder / "judge.pt")
+    mute = NoisyClassifier.load(folder / "judge.pt")
+    del mute.about["data"]
+    mute.save(folder / "mute.pt")
     make_judge(folder / "other.pt", seed=1)
     make_judge(folder / "kinds.pt", target="kind")
     return folder
@@ -83,7 +64,7 @@ def command(monkeypatch, *arguments):
 
 
 def test_adherence_is_what_the_judge_says_of_what_the_model_draws(home, monkeypatch, capsys):
-    command(monkeypatch, f"run={home / 'classes'}", f"classifier={home / 'judge.pt'}", "n=12",
+    command(monkeypatch, f"run={home / 'classes'}", f"judge={home / 'judge.pt'}", "n=12",
             "guidance=[1,3]", "batch_size=5", "seed=4", "steps=2")  # fmt: skip
     (whole,) = (home / "classes" / "evaluation").glob("adherence_*.json")
     result = json.loads(whole.read_text())
@@ -105,16 +86,67 @@ def test_adherence_is_what_the_judge_says_of_what_the_model_draws(home, monkeypa
                                                                    "guidance"]  # fmt: skip
 
 
-def test_the_newest_fitting_judge_is_found(home, monkeypatch, tmp_path, capsys):
-    for name, seed in (("a", 1), ("b", 0)):
-        make_judge(tmp_path / "outputs" / "classifiers" / name / "classifier.pt", seed=seed)
+def test_the_newest_fitting_judge_is_found(home, monkeypatch, tmp_path):
+    """Of two that fit, beside one for other data and one for no data, both newer."""
+    digests = {}
+    for age, (name, seed) in enumerate((("a", 0), ("d", 0), ("b", 1), ("c", None))):
+        path = tmp_path / "outputs" / "classifiers" / name / "classifier.pt"
+        torch.manual_seed(age)
+        judge = NoisyClassifier.load(make_judge(path, seed=seed))
+        if seed is None:
+            del judge.about["data"]
+            judge.save(path)
+        os.utime(path, (1000 + age, 1000 + age))
+        digests[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert len(set(digests.values())) == 4
     command(monkeypatch, f"run={home / 'classes'}", "n=5", "guidance=[1]", "steps=1", "seed=9")
-    assert "drawn" in capsys.readouterr().out
+    files = (home / "classes" / "evaluation").glob("adherence_*.json")
+    (result,) = (each for each in (json.loads(f.read_text()) for f in files) if each["seed"] == 9)
+    assert result["judges"]["label"] == digests["d"]
+
+
+def test_the_last_weights_are_measured_on_request(tmp_path, monkeypatch):
+    run, terms = make_run(tmp_path / "run", "schedule.T=4"), {}
+    for averaged in ("true", "false"):
+        command(monkeypatch, f"run={run}", "measure=likelihood", "n=2", f"averaged={averaged}")
+    for file in (run / "evaluation").glob("*.json"):
+        result = json.loads(file.read_text())
+        terms[result["averaged"]] = [row["bits/dim"] for row in result["rows"]]
+    assert terms[True][0] == terms[False][0], "the prior knows no weights"
+    assert terms[True][1] != pytest.approx(terms[False][1], rel=1e-4)
+
+
+def test_data_are_read_where_they_are_now(tmp_path, monkeypatch, capsys):
+    """Of grey pictures and of bright ones the prior of a run with few levels differs."""
+    for name, grey in (("grey", 128), ("bright", 250)):
+        for number in range(16):
+            (tmp_path / name / "a").mkdir(parents=True, exist_ok=True)
+            picture = Image.new("RGB", (16, 16), (grey, grey, number))
+            picture.save(tmp_path / name / "a" / f"{number}.png")
+    run = make_run(tmp_path / "run", "data=image_folder", f"data.root={tmp_path / 'grey'}",
+                   "data.image_size=16", "data.validation_share=0.5", "schedule.T=4",
+                   "batch_size=1")  # fmt: skip
+    priors = []
+    for root in ([], [f"data_root={tmp_path / 'bright'}"]):
+        command(monkeypatch, f"run={run}", "measure=likelihood", "n=2", *root)
+        told = capsys.readouterr().out
+        priors.append(float(told.partition("prior L_T")[2].split()[0]))
+    assert abs(priors[0] - priors[1]) > 0.1
+
+
+def test_run_and_judge_are_read_once(tmp_path, monkeypatch):
+    run = make_run(tmp_path / "run", "conditioning=class")
+    (tmp_path / "judge").mkdir()
+    make_judge(tmp_path / "judge" / "classifier.pt")
+    read, load = [], torch.load
+    monkeypatch.setattr(torch, "load", lambda path, **how: read.append(path) or load(path, **how))
+    command(monkeypatch, f"run={run}", f"judge={tmp_path / 'judge'}", "n=2", "steps=1")
+    assert sorted(path.suffix for path in read) == [".ckpt", ".pt"]
 
 
 def test_an_unconditional_model_is_judged_when_a_classifier_guides_it(home, monkeypatch, capsys):
     command(monkeypatch, f"run={home / 'plain'}", "n=5", "guidance=[0,2]", "steps=2",
-            f"guide={home / 'judge.pt'}", f"classifier={home / 'judge.pt'}")  # fmt: skip
+            f"classifier={home / 'judge.pt'}", f"judge={home / 'judge.pt'}")  # fmt: skip
     told = capsys.readouterr()
     assert "also guides, and so judges itself" in told.err
     assert told.out.count("drawn") == 2
@@ -130,14 +162,23 @@ def test_an_unconditional_model_is_judged_when_a_classifier_guides_it(home, monk
             ["run={classes}"],
             "train it by unnoise-classifier data=… data.image_size=16 target=label",
         ),
-        (["run={classes}", "classifier={kinds}"], "no judge of label for this data among those"),
-        (["run={classes}", "classifier=none.pt"], "classifier  [Errno 2] No such file"),
-        (["run={classes}", "classifier=[{judge},{other}]"], "is for other data: seed 1, not 0"),
-        (["run={classes}", "guide={other}"], "guide       "),
+        (["run={classes}", "judge={kinds}"], "no judge of label for this data among those"),
+        (["run={classes}", "judge=none.pt"], "judge  [Errno 2] No such file"),
+        (["run={classes}", "judge=[{judge},{other}]"], "is for other data: seed 1, not 0"),
+        (["run={classes}", "classifier={other}"], "classifier  "),
         (["run={classes}", "guidance=[1,much]"], "guidance.1  'much' is not a number"),
         (["run={classes}", "guidance=[-1]"], "guidance.0  must be >= 0"),
-        (["run={classes}", "guidance=[]"], "guidance    is empty"),
-        (["run={certain}", "classifier={judge}"], "guidance  must be [1]: the run was trained"),
+        (["run={classes}", "guidance=[]"], "guidance  is empty"),
+        (["run={certain}", "judge={judge}"], "guidance  guidance 2 needs a null condition"),
+        (["run={classes}", "judge={mute}"], "mute.pt does not say what data it is for"),
+        (["run=${{nope}}"], "refers to 'nope', which does not exist"),
+        (["run={classes}", "device=${{nope}}"], "refers to 'nope', which does not exist"),
+        (["run={classes}", "device=meta"], "device  meta cannot be used here"),
+        (["run={classes}", "measure=likelihood", "sampler=ddim"], "sampler  is not used"),
+        (["run={classes}", "measure=likelihood", "judge={judge}"], "judge  is not used"),
+        (["run={classes}", "measure=likelihood", "steps=1"], "steps  must be >= 2"),
+        (["run={classes}", "data_root=nowhere"], "data_root  the run's data are not read"),
+        (["run={full}", "judge={judge}"], "evaluation is a file, not a folder"),
         (["run={classes}", "steps=41"], "41 steps asked of a schedule with T=40"),
         (["run={classes}", "measure=adherance"], "measure"),
         (["run={classes}", "n=1"], "n "),
@@ -148,8 +189,8 @@ def test_an_unconditional_model_is_judged_when_a_classifier_guides_it(home, monk
 def test_mistakes_are_told_before_anything_is_drawn(
     overrides, told, home, monkeypatch, capsys, tmp_path
 ):
-    names = {name: home / name for name in ("plain", "classes", "certain")}
-    names |= {name: home / f"{name}.pt" for name in ("judge", "other", "kinds")}
+    names = {name: home / name for name in ("plain", "classes", "certain", "full")}
+    names |= {name: home / f"{name}.pt" for name in ("judge", "other", "kinds", "mute")}
     with pytest.raises(SystemExit) as stop:
         command(monkeypatch, *(each.format(**names) for each in overrides))
     assert stop.value.code == 2
@@ -165,7 +206,7 @@ class Oracle:
         self.known = {
             pixels.numpy().tobytes(): label
             for part in images
-            for pixels, label in zip(part.images, asked(part, target, self.names), strict=True)
+            for pixels, label in zip(part.images, shown(part, target, self.names), strict=True)
         }
 
     def predict(self, image):
@@ -191,7 +232,7 @@ def test_captions_are_asked_for_as_seen_and_as_held_out():
         for scale in (1.0, 2.0):
             rows = list(drawn_rows(
                 trained, question, judges, sampler=Sampler(DDIM()), steps=None, scale=scale, n=30,
-                seed=0, batch_size=8, guide=None, progress=False,
+                seed=0, batch_size=8, classifier=None, progress=False,
             ))  # fmt: skip
             assert [row.target for row in rows] == ["kind", "colour", "kind and colour"]
             first = question.real.attributes[:30]
@@ -214,7 +255,6 @@ def test_no_more_captions_are_asked_for_than_there_are():
     with pytest.raises(ValueError, match="captions can be judged of data=sprites only"):
         questions(SimpleNamespace(), ("kind",), 5)
     assert isinstance(questions(Sprites(60, 40), ("label",), 9999)[0], Question)
-    assert len(COLOURS) == 8
 
 
 def test_likelihood_is_told_by_term_and_in_all(home, monkeypatch, capsys):

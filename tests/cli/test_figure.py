@@ -5,31 +5,17 @@ import sys
 
 import pytest
 from PIL import Image
+from untrained import make_run
 
-from unnoise.cli import figure, train
+from unnoise.cli import figure
 from unnoise.cli.compose import CONF, check_command_line
 from unnoise.data.sprites import Sprites
-
-TINY = (
-    "network.channels=8 network.multipliers=[1] network.blocks=1 network.head_size=null "
-    "network.attention_resolutions=[] max_steps=1 batch_size=4 validation_images=2 precision=fp32 "
-    "sampler=ddim sampler.steps=2 callbacks.samples.count=2 callbacks.samples.sampler.steps=2 "
-    "logger=none conditioning=class"
-).split()
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """The directory of a class-conditional run."""
-    folder, before, argv = tmp_path_factory.mktemp("runs"), os.getcwd(), sys.argv
-    os.chdir(folder)
-    try:
-        sys.argv = ["unnoise-train", *TINY]
-        train.main()
-    finally:
-        os.chdir(before)
-        sys.argv = argv
-    return next(folder.glob("outputs/*/*"))
+    return make_run(tmp_path_factory.mktemp("run") / "run", "conditioning=class")
 
 
 @pytest.fixture(autouse=True)
@@ -80,6 +66,47 @@ def test_out_names_the_file(run, monkeypatch, tmp_path):
     assert [path.name for path in tmp_path.rglob("*.*")] == ["it.png"]
 
 
+def test_the_last_weights_draw_other_pictures(run, monkeypatch):
+    for name, averaged in (("mean", "true"), ("last", "false"), ("again", "true")):
+        command(monkeypatch, f"run={run}", "figure=noise", "sampler.steps=2", "figure.pictures=1",
+                f"averaged={averaged}", f"out={name}.png")  # fmt: skip
+    mean, last, again = (Image.open(f"{name}.png").tobytes() for name in ("mean", "last", "again"))
+    assert mean == again != last
+
+
+def test_data_of_ones_own_are_asked_by(tmp_path, monkeypatch):
+    """Sketches of sprites of another seed."""
+    run = make_run(tmp_path / "run", "conditioning=sketch")
+    for name, data in (("own", []), ("same", ["data.seed=0"]), ("other", ["data.seed=1"])):
+        source = [*(["data=sprites"] if data else []), *data]
+        source += ["data.size=60", "data.validation_size=40"] if data else []
+        command(monkeypatch, f"run={run}", "figure=guidance", "sampler.steps=1", "figure.rows=2",
+                "figure.scales=[1]", *source, f"out={name}.png")  # fmt: skip
+    own, same, other = (Image.open(f"{name}.png").tobytes() for name in ("own", "same", "other"))
+    assert own == same != other
+
+
+def test_an_untrained_null_condition_is_not_pictured(tmp_path, monkeypatch, capsys):
+    run = make_run(tmp_path / "run", "conditioning=class", "condition_dropout=0")
+    err = told(capsys, monkeypatch, f"run={run}", "figure=guidance")
+    assert "guidance 0 needs a null condition, which this run did not learn" in err
+    err = told(capsys, monkeypatch, f"run={run}", "figure=samplers",
+               "figure.samplers.heun.guidance.scale=3")  # fmt: skip
+    assert "guidance 3 needs a null condition, which this run did not learn" in err
+    command(monkeypatch, f"run={run}", "figure=guidance", "figure.scales=[1]", "sampler.steps=1")
+
+
+def test_where_nothing_can_be_written_is_told_before_drawing(run, monkeypatch, capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.png").mkdir()
+    monkeypatch.setattr(figure, "draw", None)
+    for out, message in (("file/it.png", "file is a file, not"), ("folder.png", "is a folder")):
+        err = told(capsys, monkeypatch, f"run={run}", "figure=noise", f"out={out}")
+        assert message in err
+    (tmp_path / "outputs").write_text("")
+    assert "outputs is a file, not a folder" in told(capsys, monkeypatch, "figure=schedules")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -93,6 +120,10 @@ def test_out_names_the_file(run, monkeypatch, tmp_path):
         (["figure=schedules", "figure.levels=1"], "figure.levels"),
         (["figure=schedules", "figure.schedules.linear.beta_T=2"], "schedules.linear.beta_T"),
         (["figure=noise", "run=${nope}"], "refers to 'nope', which does not exist"),
+        (["figure=schedules", "sampler=ddim"], "sampler  this figure takes no sampler: leave it"),
+        (["figure=samplers", "run=.", "sampler=ddim"], "no sampler but those of figure.samplers"),
+        (["figure=captions", "run=.", "figure.captions=[]"], "must have at least 1 items, not 0"),
+        (["figure=noise", "run=.", "device=meta"], "device  meta cannot be used here"),
         (["figure=noise", "run=.", "device=gpo"], "device  gpo cannot be used here"),
         (["~averaged", "figure=schedules"], "averaged  missing"),
         (["figure=schedules", "out=a.jpg"], "out  a.jpg must end in .png"),
@@ -109,7 +140,7 @@ def test_mistakes_are_told_and_nothing_is_written(
 def test_what_only_the_run_can_tell(run, monkeypatch, capsys):
     err = told(capsys, monkeypatch, f"run={run}", "figure=captions")
     assert "the model does not read captions" in err
-    err = told(capsys, monkeypatch, f"run={run}", "figure=samplers", "figure.evaluations=[2000]")
+    err = told(capsys, monkeypatch, f"run={run}", "figure=samplers", "figure.evaluations=[2,2000]")
     assert "2000 steps asked of a schedule with T=1000" in err
 
 

@@ -7,33 +7,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from untrained import make_run
 
+import unnoise
 from unnoise.classifier import NoisyClassifier
-from unnoise.cli import sample, train  # noqa: F401  (train brings the resolvers of its config)
-from unnoise.cli.compose import check_command_line
+from unnoise.cli import sample
 from unnoise.cli.config import instantiate
-
-TINY = (
-    "network.channels=8 network.multipliers=[1,1] network.blocks=1 network.head_size=null "
-    "network.attention_resolutions=[] sampler=ddim sampler.steps=4 data.validation_size=10"
-).split()
-
-
-def make_run(folder, *overrides):
-    """A run with fresh weights: its config and a checkpoint."""
-    config, found = check_command_line("train", [*TINY, "name=tiny", *overrides])
-    assert not found
-    torch.manual_seed(0)
-    state = {}
-    for name in ("network", "conditioning"):
-        part = instantiate(config[name])
-        prefix = {"network": "denoiser.network.", "conditioning": "conditioner."}[name]
-        state |= {prefix + k: v for k, v in (part.state_dict() if part else {}).items()}
-    state = {f"{kind}model.{k}": v for kind in ("", "ema.") for k, v in state.items()}
-    (folder / "checkpoints").mkdir(parents=True)
-    checkpoint = folder / "checkpoints" / "step_00000001.ckpt"
-    torch.save({"config": config, "state_dict": state}, checkpoint)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -145,11 +124,11 @@ def test_a_classifier_guides_to_the_labels(runs, here, monkeypatch):
     torch.manual_seed(0)
     judge = NoisyClassifier(instantiate(config), "abcde", about={"network": config})
     torch.nn.init.normal_(judge.network.logits.weight)
-    judge.save(here / "judge.pt")
+    judge.save(here / "judge" / "classifier.pt")
     drawn = {}
     for name, wish in (("off", "guidance=0"), ("on", "guidance=50"), ("other", "guidance=50")):
         labels = "labels=[3]" if name == "other" else "labels=[1]"
-        command(monkeypatch, f"run={runs['none']}", "classifier=judge.pt", wish, labels, "n=2",
+        command(monkeypatch, f"run={runs['none']}", "classifier=judge", wish, labels, "n=2",
                 f"out={name}")  # fmt: skip
         drawn[name] = np.load(f"{name}/images.npz")["arr_0"].astype(int)
     assert np.abs(drawn["on"] - drawn["off"]).mean() > 1
@@ -157,12 +136,66 @@ def test_a_classifier_guides_to_the_labels(runs, here, monkeypatch):
 
 
 def test_a_weak_run_guides(runs, here, monkeypatch):
-    worse = make_run(here / "worse", "schedule=linear")
+    worse = make_run(here / "worse", seed=1)
     common = [f"run={runs['none']}", "n=2", "seed=3"]
-    command(monkeypatch, *common, f"weak={worse}", "guidance=1", "out=one")
+    command(monkeypatch, *common, f"weak={worse}", "guidance=2", "out=two")
     command(monkeypatch, *common, "out=plain")
-    one, plain = (np.load(f"{name}/images.npz")["arr_0"] for name in ("one", "plain"))
-    assert np.array_equal(one, plain)
+    two, plain = (np.load(f"{name}/images.npz")["arr_0"] for name in ("two", "plain"))
+    model, weak = unnoise.load(runs["none"]), unnoise.load(worse)
+    assert np.array_equal(two, model.sample(2, seed=3, guidance=2, weak=weak).nhwc())
+    assert np.abs(two.astype(int) - plain).mean() > 1
+
+
+def test_the_last_weights_draw_other_pictures(runs, here, monkeypatch):
+    command(monkeypatch, f"run={runs['none']}", "n=2", "averaged=false", "out=last")
+    last = np.load("last/images.npz")["arr_0"]
+    assert np.array_equal(last, unnoise.load(runs["none"], averaged=False).sample(2).nhwc())
+    assert not np.array_equal(last, unnoise.load(runs["none"]).sample(2).nhwc())
+
+
+def test_each_request_has_a_folder_of_its_own(here, monkeypatch):
+    run = make_run(here / "run", "conditioning=class")
+    for key in (
+        "n=2",
+        "n=3",
+        "seed=1",
+        "first=4",
+        "labels=[1]",
+        "guidance=2",
+        "averaged=false",
+    ):
+        command(monkeypatch, f"run={run}", "n=2", "steps=1", "singles=false", key)
+    assert len(list((run / "drawn").iterdir())) == 7
+    command(monkeypatch, f"run={run}", "n=2", "steps=1", "singles=true", "batch_size=1")
+    assert len(list((run / "drawn").iterdir())) == 7, "what does not change a picture"
+
+
+def test_a_sweep_leaves_nothing_here(tmp_path, monkeypatch):
+    run = make_run(tmp_path / "run")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    command(monkeypatch, "-m", f"run={run}", "n=1", "steps=1", "seed=0,1")
+    assert len(list((run / "drawn").iterdir())) == 2
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_what_was_written_is_told(runs, here, monkeypatch, capsys):
+    edit = ["edit=image_to_image", "image=colour.png", "n=1"]
+    command(monkeypatch, f"run={runs['none']}", *edit, "out=o")
+    assert "comparison.png" in capsys.readouterr().out
+    command(monkeypatch, f"run={runs['none']}", "n=1", "singles=false", "out=o")
+    told = capsys.readouterr().out
+    assert "grid.png" in told
+    assert "comparison.png" not in told
+    assert "singles" not in told
+
+
+@pytest.mark.parametrize("arguments", [["edit=image_to_image", "image=colour.png"],
+                                       ["images=[colour.png]"]])  # fmt: skip
+def test_a_picture_too_large_to_be_read_is_told(arguments, runs, here, monkeypatch, capsys):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    said = refused(monkeypatch, capsys, f"run={runs['sketch']}", *arguments, "out=o")
+    assert "colour.png is not a picture that can be read" in said
 
 
 @pytest.mark.parametrize(
@@ -183,6 +216,12 @@ def test_a_weak_run_guides(runs, here, monkeypatch):
         (["edit=image_to_image", "image=colour.png", "mask=mask.png"], "belongs to edit=inpaint"),
         (["edit=interpolate", "image=colour.png"], "image  edit=interpolate takes 2, not 1"),
         (["edit=interpolate", "image=[colour.png,grey.png]", "sampler=ddpm"], "ddim with eta 0"),
+        (["edit=interpolate", "image=[colour.png,grey.png]", "first=2"], "first  must be 0"),
+        (["run=${nope}"], "refers to 'nope', which does not exist"),
+        (["device=${nope}"], "refers to 'nope', which does not exist"),
+        (["sampler=ddim", "sampler.steps=${nope}"], "refers to 'nope', which does not exist"),
+        (["device=meta"], "device  meta cannot be used here"),
+        (["classifier=."], "classifier  there is no file classifier.pt"),
         (["edit=interpolate", "image=[colour.png,grey.png]", "n=1"], "must be >= 2"),
         (["edit=inpant"], "did you mean 'inpaint'?"),
         (["image=colour.png"], "belongs to edit=inpaint or image_to_image or interpolate"),
@@ -202,6 +241,10 @@ def test_an_unconditional_run_refuses(overrides, told, runs, here, monkeypatch, 
 def test_a_folder_that_cannot_be_made_is_told_before_drawing(runs, here, monkeypatch, capsys):
     said = refused(monkeypatch, capsys, f"run={runs['none']}", "out=text.png/drawn")
     assert "text.png is a file, not a folder" in said
+    run = make_run(here / "run")
+    (run / "drawn").write_text("")
+    said = refused(monkeypatch, capsys, f"run={run}")
+    assert "drawn is a file, not a folder" in said
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 import torch
 
-from unnoise.cli.targets import UNSEEN, asked, splits
+from unnoise.cli.targets import UNSEEN, shown, splits
 from unnoise.data.sprites import COLOURS, KINDS, Sprites
 
 SOURCE = Sprites(size=60, validation_size=40)
@@ -29,6 +29,6 @@ def test_a_judge_learns_held_out_pairings_but_not_those_it_is_held_against():
 def test_a_part_that_a_kind_lacks_is_a_class_of_its_own():
     names = splits(SOURCE, "item").names
     assert "none" in names
-    labels = asked(SOURCE.images("train"), "item", names)
+    labels = shown(SOURCE.images("train"), "item", names)
     food = torch.tensor([each.class_name == "food" for each in SOURCE.images("train").attributes])
     assert (labels[food] == names.index("none")).all()

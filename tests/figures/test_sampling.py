@@ -9,6 +9,7 @@ from torch import nn
 
 from unnoise.data.sprites import Sprites
 from unnoise.diffusion.denoiser import Denoiser, X0Prediction
+from unnoise.diffusion.guidance import Guidance
 from unnoise.diffusion.ode_solvers import Heun
 from unnoise.diffusion.random import Noise
 from unnoise.diffusion.samplers import DDIM, Ancestral, Sampler
@@ -137,6 +138,21 @@ def test_samplers_show_what_the_model_draws_from_one_noise():
         expected = np.asarray(grid(to_pixels(x), 1, width=160))[2:-2, 2:-2]
         for row in rows:
             assert np.array_equal(row[column], expected)
+
+
+def test_too_many_steps_are_told_before_anything_is_drawn():
+    unconditional = model()
+    samplers = {"heun": Sampler(Heun()), "ddim": Sampler(DDIM())}
+    with pytest.raises(ValueError, match=r"ddim with 1500 evaluations: .*leave them out"):
+        Samplers(samplers, evaluations=(2, 1500)).draw(unconditional, SAMPLER, DATA)
+    assert unconditional.denoiser.network.calls == 0
+
+
+def test_each_figure_says_how_it_guides():
+    loud = Sampler(DDIM(), guidance=Guidance(4))
+    assert list(SamplingNoise().guidance(loud)) == list(Captions().guidance(loud)) == [4]
+    assert list(GuidanceScales((0, 3)).guidance(loud)) == [0, 3]
+    assert list(Samplers({"a": SAMPLER, "b": loud}).guidance(SAMPLER)) == [1, 4]
 
 
 def test_captions_stand_below_their_pictures():

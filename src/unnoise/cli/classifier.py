@@ -16,6 +16,7 @@ from torch import nn
 from tqdm import tqdm
 
 from unnoise.classifier import NoisyClassifier, accuracy, train
+from unnoise.cli.checks import folder_problems, right_keys
 from unnoise.cli.command import run as run_command
 from unnoise.cli.config import ConfigError, Problem, instantiate
 from unnoise.cli.devices import device_problems, named_device
@@ -57,13 +58,16 @@ def main() -> None:
 def check(config: dict[str, Any]) -> Iterator[list[Problem]]:
     """All that is wrong with a request, before pictures are read."""
     found = problems(config, Request)
-    right = set(config) - {problem.key.partition(".")[0] for problem in found}
+    right = right_keys(config, found)
+    whole = not found and right == set(config)
     if "network" in right:
         found += construction_problems({"network": _network(config, classes=1)}, ["network"])
     found += construction_problems(config, sorted({"data", "schedule"} & right), device="cpu")
     if "device" in right:
         found += device_problems(config["device"])
-    if not found:
+    if "out" in right:
+        found += folder_problems("out", Path(config["out"] or FOLDER))
+    if whole and not found:
         found += _data_problems(instantiate(config["data"]), config)
     yield found
 

@@ -8,7 +8,7 @@ from unnoise.cli.config import Problem
 def device_problems(name: object) -> list[Problem]:
     """What keeps torch from computing on the device; "auto" is always right."""
     try:
-        torch.empty(0, device="cpu" if name == "auto" else str(name))
+        torch.zeros((), device="cpu" if name == "auto" else str(name)).item()
     except (RuntimeError, AssertionError) as error:
         return [Problem("device", f"{name} cannot be used here: {str(error).splitlines()[0]}")]
     return []

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -16,11 +17,24 @@ from pydantic import Field
 from tqdm import tqdm
 
 from unnoise.api import TrainedModel, find_checkpoint, load
-from unnoise.classifier import NoisyClassifier
+from unnoise.cli.checks import (
+    classifier_file,
+    folder_problems,
+    home,
+    right_keys,
+    run_problems,
+)
 from unnoise.cli.command import run as run_command
 from unnoise.cli.config import ConfigError, Problem, instantiate
 from unnoise.cli.devices import device_problems, named_device
-from unnoise.cli.judging import drawn_rows, find_judges, questions, real_rows, targets
+from unnoise.cli.judging import (
+    drawn_rows,
+    find_judges,
+    load_judge,
+    questions,
+    real_rows,
+    targets,
+)
 from unnoise.cli.preflight import construction_problems, problems
 from unnoise.data.loading import ImageSource, split_loader
 from unnoise.diffusion.likelihood import bound, ode_bits_per_dim
@@ -31,6 +45,7 @@ from unnoise.pictures import to_signal
 
 Count = Annotated[int, Field(ge=1)]
 Scale = Annotated[float, Field(ge=0)]
+UNUSED = ("sampler", "judge", "classifier")  # by the likelihood
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,8 +56,8 @@ class Request:
     measure: Literal["adherence", "likelihood"]
     n: Annotated[int, Field(ge=2)]
     guidance: list[Scale]
-    classifier: str | list[str] | None
-    guide: str | None
+    judge: str | list[str] | None
+    classifier: str | None
     sampler: Sampler | None
     steps: Count | None
     seed: Annotated[int, Field(ge=0)]
@@ -53,8 +68,12 @@ class Request:
 
     @property
     def judges(self) -> list[str] | None:
-        """The files given, as a list."""
-        return [self.classifier] if isinstance(self.classifier, str) else self.classifier
+        """What is given, as a list."""
+        return [self.judge] if isinstance(self.judge, str) else self.judge
+
+    def trained(self) -> TrainedModel:
+        """The run's newest checkpoint, on the device."""
+        return _trained(find_checkpoint(Path(self.run)), self.averaged, self.device)
 
 
 def main() -> None:
@@ -65,31 +84,49 @@ def main() -> None:
 def check(config: dict[str, Any]) -> Iterator[list[Problem]]:
     """All that is wrong with a request, the run, its data and the judges included."""
     found = problems(config, Request)
-    right = set(config) - {problem.key.partition(".")[0] for problem in found}
+    right = right_keys(config, found)
+    whole = not found and right == set(config)
     found += construction_problems(config, sorted({"sampler"} & right), device="cpu")
     if "device" in right:
         found += device_problems(config["device"])
     if "run" in right:
-        try:
-            find_checkpoint(Path(config["run"]))
-        except FileNotFoundError as error:
-            found.append(Problem("run", str(error)))
+        missing = run_problems("run", config["run"])
+        found += missing or folder_problems("run", _folder(find_checkpoint(Path(config["run"]))))
+    if {"measure", *UNUSED, "steps"} <= right and config["measure"] == "likelihood":
+        found += _likelihood_problems(config)
     yield found
-    if not found:
+    if whole and not found:
         yield list(_rules(Request(**{key: instantiate(value) for key, value in config.items()})))
+
+
+def _likelihood_problems(config: dict[str, Any]) -> Iterator[Problem]:
+    for key in UNUSED:
+        if config[key] is not None:
+            yield Problem(key, "is not used by measure=likelihood: leave it out")
+    if config["steps"] == 1:
+        yield Problem("steps", "must be >= 2 with measure=likelihood: the bound has several terms")
+
+
+@functools.lru_cache(maxsize=1)
+def _trained(checkpoint: Path, averaged: bool, device: str) -> TrainedModel:
+    """Read once, for the check and for what follows."""
+    return load(checkpoint, averaged=averaged, device=device)
 
 
 def _rules(request: Request) -> Iterator[Problem]:
     """What must hold between the request and the run."""
     try:
-        trained = load(request.run, device="cpu")
+        trained = request.trained()
     except (ValueError, ConfigError) as error:
         yield Problem("run", str(error))
         return
-    data = _data(trained, request)
+    if request.data_root is not None and "root" not in trained.config["data"]:
+        yield Problem("data_root", "the run's data are not read from a folder: leave it out")
+        return
     try:
+        data = _data(trained, request)
         data.check()
-    except (FileNotFoundError, ValueError, ImportError) as error:
+    except (FileNotFoundError, ValueError, ImportError, ConfigError) as error:
         yield Problem("data_root", str(error))
         return
     sampler = request.sampler or trained.sampler
@@ -101,12 +138,13 @@ def _rules(request: Request) -> Iterator[Problem]:
         return
     if not request.guidance:
         yield Problem("guidance", "is empty: give scales, as guidance=[1,2]")
-    trained_without = trained.config.get("condition_dropout") == 0 and request.guide is None
-    if trained_without and any(scale != 1 for scale in request.guidance):
-        reason = "the run was trained with condition_dropout=0 and cannot do without its condition"
-        yield Problem("guidance", f"must be [1]: {reason}")
     try:
-        wanted = targets(trained, guided=request.guide is not None)
+        for scale in request.guidance if request.classifier is None else ():
+            trained.check_guidance(scale)
+    except ValueError as error:
+        yield Problem("guidance", str(error))
+    try:
+        wanted = targets(trained, guided=request.classifier is not None)
     except ValueError as error:
         yield Problem("run", str(error))
         return
@@ -117,12 +155,12 @@ def _rules(request: Request) -> Iterator[Problem]:
         yield Problem("n" if str(error).startswith("n ") else "run", str(error))
     judges, found = find_judges(request.judges, wanted, trained.config["data"])
     yield from found
-    if request.guide is not None:
-        _, found = find_judges([request.guide], wanted, trained.config["data"])
-        yield from (dataclasses.replace(problem, key="guide") for problem in found)
-        if Path(request.guide) in judges.values():
+    if request.classifier is not None:
+        _, found = find_judges([request.classifier], wanted, trained.config["data"])
+        yield from (dataclasses.replace(problem, key="classifier") for problem in found)
+        if classifier_file(request.classifier) in judges.values():
             reason = "also guides, and so judges itself: train another with another seed"
-            yield Problem("classifier", reason, "warning")
+            yield Problem("judge", reason, "warning")
 
 
 def _data(trained: TrainedModel, request: Request) -> ImageSource:
@@ -138,7 +176,7 @@ def evaluate(config: dict[str, Any]) -> None:
     request = Request(**{key: instantiate(value) for key, value in config.items()})
     started = time.monotonic()
     try:
-        trained = load(request.run, averaged=request.averaged, device=request.device)
+        trained = request.trained()
         data = _data(trained, request)
         data.prepare()
         about = {
@@ -165,11 +203,11 @@ Result = tuple[list[dict[str, Any]], str, dict[str, Any]]
 
 def _adherence(request: Request, trained: TrainedModel, data: ImageSource) -> Result:
     """Real pictures first, then drawn ones at each guidance scale."""
-    wanted = targets(trained, guided=request.guide is not None)
+    wanted = targets(trained, guided=request.classifier is not None)
     device = named_device(request.device)
     files, _ = find_judges(request.judges, wanted, trained.config["data"])
-    judges = {target: NoisyClassifier.load(path, device) for target, path in files.items()}
-    guide = None if request.guide is None else NoisyClassifier.load(request.guide, device)
+    judges = {target: load_judge(path).to(device) for target, path in files.items()}
+    guide = None if request.classifier is None else classifier_file(request.classifier)
     asked_for = questions(data, wanted, request.n)
     rows = [row for question in asked_for for row in real_rows(question, judges)]
     for question in asked_for:
@@ -184,12 +222,12 @@ def _adherence(request: Request, trained: TrainedModel, data: ImageSource) -> Re
                 n=request.n,
                 seed=request.seed,
                 batch_size=request.batch_size,
-                guide=guide,
+                classifier=None if guide is None else load_judge(guide).to(device),
                 progress=sys.stderr.isatty(),
             )
     about = {
         "guidance": request.guidance,
-        "guide": None if request.guide is None else _digest(Path(request.guide)),
+        "classifier": None if guide is None else _digest(guide),
         "judges": {target: _digest(path) for target, path in files.items()},
     }
     return [row.values for row in rows], adherence.table(rows), about
@@ -225,13 +263,15 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def _folder(checkpoint: Path) -> Path:
+    return home(checkpoint) / "evaluation"
+
+
 def _write(checkpoint: Path, about: dict[str, Any], rows: list[dict[str, Any]]) -> list[Path]:
     """The rows as CSV and JSON, under a name of their own for each request, in the run."""
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
-    home = checkpoint.parents[1] if checkpoint.parent.name == "checkpoints" else Path()
-    table, whole = (
-        home / "evaluation" / f"{about['measure']}_{digest}.{kind}" for kind in ("csv", "json")
-    )
+    name = f"{about['measure']}_{digest}"
+    table, whole = (_folder(checkpoint) / f"{name}.{kind}" for kind in ("csv", "json"))
     table.parent.mkdir(parents=True, exist_ok=True)
     whole.write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n")
     flat = {key: json.dumps(v) if isinstance(v, dict | list) else v for key, v in about.items()}

@@ -9,15 +9,15 @@ from typing import Any
 
 from PIL import Image
 
+from unnoise.cli.checks import folder_problems, home, right_keys, run_problems
 from unnoise.cli.command import run as run_command
-from unnoise.cli.config import UNKNOWN, ConfigError, Problem, instantiate, resolve_target
+from unnoise.cli.config import ConfigError, Problem, instantiate, resolve_target
 from unnoise.cli.devices import device_problems
 from unnoise.cli.preflight import construction_problems, problems
-from unnoise.cli.request import home, run_problems
 from unnoise.data.loading import ImageSource
 from unnoise.diffusion.samplers import Sampler
 from unnoise.figures.forward import DataFigure
-from unnoise.figures.sampling import ModelFigure
+from unnoise.figures.sampling import ModelFigure, Samplers
 
 FIGURES = Path("outputs") / "figures"
 
@@ -44,18 +44,18 @@ def main() -> None:
 def check(config: dict[str, Any]) -> Iterator[list[Problem]]:
     """All that is wrong with a request, short of what only the run can tell."""
     found = problems(config, Request)
-    wrong = {problem.key.partition(".")[0] for problem in found}
-    wrong |= {key for key, value in config.items() if value is UNKNOWN}
-    parts = [key for key in ("figure", "data", "sampler") if key not in wrong]
-    found += construction_problems(config, parts, device="cpu")
-    if "device" not in wrong:
+    right = right_keys(config, found)
+    found += construction_problems(config, sorted({"figure", "data", "sampler"} & right), "cpu")
+    if "device" in right:
         found += device_problems(config["device"])
-    if "run" not in wrong and config["run"] is not None:
-        found += run_problems("run", config["run"])
-    if not wrong & {"figure", "run", "data"}:
+    missing = []
+    if "run" in right and config["run"] is not None:
+        missing = run_problems("run", config["run"])
+    found += missing
+    if {"figure", "run", "data", "sampler"} <= right:
         found += _source_problems(config, resolve_target(config["figure"]["_target_"]))
-    if "out" not in wrong and not str(config["out"] or ".png").endswith(".png"):
-        found.append(Problem("out", f"{config['out']} must end in .png"))
+    if {"out", "run"} <= right and not missing:
+        found += _out_problems(config["out"], config["run"])
     yield found
 
 
@@ -68,6 +68,27 @@ def _source_problems(config: dict[str, Any], figure: Any) -> Iterator[Problem]:
         yield Problem("run", message)
     if issubclass(figure, DataFigure) and config["data"] is None:
         yield Problem("data", "missing: this figure takes data, give it as data=...")
+    if config["sampler"] is not None and issubclass(figure, DataFigure | Samplers):
+        own = " but those of figure.samplers" if issubclass(figure, Samplers) else ""
+        yield Problem("sampler", f"this figure takes no sampler{own}: leave it out")
+
+
+def _out_problems(out: str | None, run: str | None) -> Iterator[Problem]:
+    if out is None:
+        yield from folder_problems("out", _folder(run))
+    elif not out.endswith(".png"):
+        yield Problem("out", f"{out} must end in .png")
+    elif Path(out).is_dir():
+        yield Problem("out", f"{out} is a folder")
+    else:
+        yield from folder_problems("out", Path(out).parent)
+
+
+def _folder(run: str | None) -> Path:
+    """Where pictures go of which it is not said where."""
+    from unnoise.api import find_checkpoint
+
+    return FIGURES if run is None else home(find_checkpoint(Path(run))) / "figures"
 
 
 def draw(config: dict[str, Any]) -> None:
@@ -75,10 +96,10 @@ def draw(config: dict[str, Any]) -> None:
     started = time.monotonic()
     request = Request(**{key: instantiate(value) for key, value in config.items()})
     try:
-        picture, folder = _picture(request)
+        picture = _picture(request)
     except (ValueError, FileNotFoundError) as error:  # what only the run or the data could tell
         raise ConfigError(str(error)) from error
-    path = Path(request.out or folder / f"{request.name}.png")
+    path = Path(request.out or _folder(request.run) / f"{request.name}.png")
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path)
     width, height = picture.size
@@ -86,17 +107,18 @@ def draw(config: dict[str, Any]) -> None:
     print(f"  {os.path.relpath(path)}")
 
 
-def _picture(request: Request) -> tuple[Image.Image, Path]:
-    """The picture, and the folder where it belongs."""
+def _picture(request: Request) -> Image.Image:
     from unnoise.api import load
 
     figure, data = request.figure, request.data
     if isinstance(figure, DataFigure):
         assert data is not None
         data.prepare()
-        return figure.draw(data), FIGURES
+        return figure.draw(data)
     assert request.run is not None
     trained = load(request.run, averaged=request.averaged, device=request.device)
     data = data or instantiate(trained.config["data"])
-    picture = figure.draw(trained.model, request.sampler or trained.sampler, data)
-    return picture, home(trained.checkpoint) / "figures"
+    sampler = request.sampler or trained.sampler
+    for scale in figure.guidance(sampler):
+        trained.check_guidance(scale)
+    return figure.draw(trained.model, sampler, data)

@@ -1,5 +1,6 @@
 """Adherence: the judges of a run, what it is asked for, and what they find."""
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,10 @@ from torch import Tensor
 
 from unnoise.api import TrainedModel
 from unnoise.classifier import NoisyClassifier
+from unnoise.cli.checks import classifier_file
 from unnoise.cli.classifier import FOLDER
 from unnoise.cli.config import Problem
-from unnoise.cli.targets import UNSEEN, asked
+from unnoise.cli.targets import UNSEEN, shown
 from unnoise.data.loading import Images, ImageSource, split_loader
 from unnoise.data.sprites import SpriteImages, Sprites
 from unnoise.diffusion.samplers import Sampler
@@ -46,7 +48,9 @@ def targets(trained: TrainedModel, guided: bool) -> tuple[str, ...]:
     if guided and reads in ((), ("label",)):
         return ("label",)
     if not reads:
-        raise ValueError("the model is unconditional: nothing can be asked for (but see guide)")
+        raise ValueError(
+            "the model is unconditional: nothing can be asked for (but see classifier)"
+        )
     if guided:
         raise ValueError("only what asks for a class, or for nothing, can be guided to a class")
     if reads == ("label",):
@@ -66,17 +70,19 @@ def find_judges(
     if given is None:
         files = sorted(FOLDER.glob("*/classifier.pt"), key=lambda path: path.stat().st_mtime)
     else:
-        files = [Path(each) for each in given]
+        files = [classifier_file(each) for each in given]
     judges: dict[str, Path] = {}
     found = []
     for path in files:
         try:
-            judge = NoisyClassifier.load(path)
+            judge = load_judge(path)
         except (FileNotFoundError, ValueError) as error:
-            found.append(Problem("classifier", str(error)))
+            found.append(Problem("judge", str(error)))
             continue
-        if told := _differences(judge.about["data"], data):
-            found.append(Problem("classifier", f"{path} is for other data: {told}"))
+        if "data" not in judge.about:
+            found.append(Problem("judge", f"{path} does not say what data it is for"))
+        elif told := _differences(judge.about["data"], data):
+            found.append(Problem("judge", f"{path} is for other data: {told}"))
         elif given is not None or judge.target in wanted:
             judges[judge.target] = path
     if given is None:
@@ -88,8 +94,19 @@ def find_judges(
         where = f"in {FOLDER}" if given is None else "among those given"
         reason = f"no judge of {' and '.join(missing)} for this data {where}: train it by "
         reason += " and ".join(train)
-        found.append(Problem("classifier", reason))
+        found.append(Problem("judge", reason))
     return judges, found
+
+
+@functools.cache
+def load_judge(path: Path) -> NoisyClassifier:
+    """Read once, for the check and for what follows.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no classifier of unnoise.
+    """
+    return NoisyClassifier.load(path)
 
 
 def _differences(theirs: dict[str, Any], data: dict[str, Any]) -> str:
@@ -123,7 +140,7 @@ def questions(data: ImageSource, wanted: Sequence[str], n: int) -> list[Question
 def real_rows(question: Question, judges: Judges) -> Iterator[Row]:
     """What the judges say of real pictures: no drawn ones can be expected to do better."""
     pixels = torch.cat([batch["image"] for batch in split_loader(question.real, batch_size=256)])
-    truth = {name: asked(question.real, name, judge.names) for name, judge in judges.items()}
+    truth = {name: shown(question.real, name, judge.names) for name, judge in judges.items()}
     return _judged("real", question, None, judges, pixels, truth)
 
 
@@ -138,7 +155,7 @@ def drawn_rows(
     n: int,
     seed: int,
     batch_size: int,
-    guide: NoisyClassifier | None,
+    classifier: NoisyClassifier | None,
     progress: bool,
 ) -> Iterator[Row]:
     """What the judges say of n pictures drawn at a guidance scale."""
@@ -148,7 +165,7 @@ def drawn_rows(
         truth = {"label": torch.arange(n) % classes}
     else:
         labels, captions = None, question.captions[:n]
-        truth = {name: asked(question.real, name, j.names)[:n] for name, j in judges.items()}
+        truth = {name: shown(question.real, name, j.names)[:n] for name, j in judges.items()}
     pictures = trained.sample(
         n,
         sampler=sampler,
@@ -157,7 +174,7 @@ def drawn_rows(
         seed=seed,
         labels=labels,
         captions=captions,
-        classifier=guide,
+        classifier=classifier,
         batch_size=batch_size,
         progress=progress,
     )

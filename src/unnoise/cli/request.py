@@ -1,6 +1,5 @@
 """What unnoise-sample is asked: its keys, the pictures they name, and what is wrong with them."""
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
+from unnoise.cli.checks import classifier_file, folder_problems, home, run_problems
 from unnoise.cli.config import ConfigError, Problem
 from unnoise.data.images import square
 from unnoise.diffusion.editing import Edit, ImageToImage, Inpaint, Interpolate
@@ -26,6 +26,8 @@ TAKES = {
     "interpolate": ("image",),
 }
 """The keys of each edit; all must be given."""
+BROKEN = (OSError, Image.DecompressionBombError)
+"""What Pillow raises of a file that it cannot or will not read."""
 HIDDEN = 0.0  # what is painted anew, as a picture without it shows it: grey
 
 
@@ -63,10 +65,12 @@ class Request:
 
 def request_problems(request: Request) -> Iterator[Problem]:
     """What is wrong between the keys of a request, or with the files that it names."""
+    from unnoise.api import find_checkpoint
+
     if request.weak is not None:
         yield from run_problems("weak", request.weak)
-    if request.classifier is not None and not Path(request.classifier).is_file():
-        yield Problem("classifier", f"there is no file {request.classifier}")
+    if request.classifier is not None and not classifier_file(request.classifier).is_file():
+        yield Problem("classifier", f"there is no file {classifier_file(request.classifier)}")
     if request.weak is not None and request.classifier is not None:
         yield Problem("weak", "guidance is by a weak model or by a classifier, not by both")
     if request.weak is not None and request.guidance is None:
@@ -74,36 +78,15 @@ def request_problems(request: Request) -> Iterator[Problem]:
     for i, file in enumerate(request.images or []):
         yield from _unreadable(f"images.{i}", file)
     yield from _edit_problems(request)
-    yield from _out_problems(request)
+    if request.out is not None:
+        yield from folder_problems("out", Path(request.out))
+    elif not run_problems("run", request.run):
+        yield from folder_problems("out", drawn_folder(find_checkpoint(Path(request.run))))
 
 
-def _out_problems(request: Request) -> Iterator[Problem]:
-    from unnoise.api import find_checkpoint
-
-    if request.out is None and run_problems("run", request.run):
-        return
-    out = Path(request.out) if request.out else home(find_checkpoint(Path(request.run)))
-    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    if not there.is_dir():
-        yield Problem("out", f"{there} is a file, not a folder")
-    elif not os.access(there, os.W_OK):
-        yield Problem("out", f"{there} cannot be written to: name another folder by out=...")
-
-
-def home(checkpoint: Path) -> Path:
-    """Where pictures of a checkpoint go: its run, or here for a file from elsewhere."""
-    return checkpoint.parents[1] if checkpoint.parent.name == "checkpoints" else Path()
-
-
-def run_problems(key: str, run: str) -> list[Problem]:
-    """Whether the run or checkpoint that a key names is there."""
-    from unnoise.api import find_checkpoint
-
-    try:
-        find_checkpoint(Path(run))
-    except FileNotFoundError as error:
-        return [Problem(key, str(error))]
-    return []
+def drawn_folder(checkpoint: Path) -> Path:
+    """Where pictures go of which it is not said where."""
+    return home(checkpoint) / "drawn"
 
 
 def _edit_problems(request: Request) -> Iterator[Problem]:
@@ -122,6 +105,8 @@ def _edit_problems(request: Request) -> Iterator[Problem]:
         yield Problem("image", f"edit={request.edit} takes {number}, not {len(files)}")
     if request.edit == "interpolate" and request.n < 2:
         yield Problem("n", "must be >= 2: both ends are drawn")
+    if request.edit == "interpolate" and request.first != 0:
+        yield Problem("first", "must be 0: the n pictures are the way from the one to the other")
     broken = [*(p for file in files for p in _unreadable("image", file))]
     if request.mask is not None:
         broken += _unreadable("mask", request.mask)
@@ -138,7 +123,7 @@ def _unreadable(key: str, file: str) -> list[Problem]:
         _size(file)
     except FileNotFoundError:
         return [Problem(key, f"there is no file {file}")]
-    except OSError as error:
+    except BROKEN as error:
         return [Problem(key, f"{file} is not a picture that can be read: {error}")]
     return []
 
@@ -160,7 +145,7 @@ def read_pictures(files: Sequence[str], shape: Sequence[int]) -> Tensor:
         try:
             with Image.open(file) as picture:
                 pictures.append(square(picture, size, channels))
-        except OSError as error:
+        except BROKEN as error:
             raise ConfigError(f"{file} cannot be read: {error}") from error
     return torch.stack(pictures)
 

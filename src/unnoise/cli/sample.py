@@ -14,17 +14,17 @@ from PIL import Image
 from torch import Tensor
 
 from unnoise.classifier import NoisyClassifier
+from unnoise.cli.checks import classifier_file, right_keys, run_problems
 from unnoise.cli.command import run as run_command
-from unnoise.cli.config import UNKNOWN, ConfigError, Problem, instantiate
+from unnoise.cli.config import ConfigError, Problem, instantiate
 from unnoise.cli.devices import device_problems
 from unnoise.cli.preflight import construction_problems, problems
 from unnoise.cli.request import (
     Request,
+    drawn_folder,
     edit_of,
-    home,
     read_pictures,
     request_problems,
-    run_problems,
 )
 from unnoise.diffusion.editing import Edit
 from unnoise.pictures import grid
@@ -45,14 +45,14 @@ def main() -> None:
 def check(config: dict[str, Any]) -> Iterator[list[Problem]]:
     """All that is wrong with a request, short of what only the checkpoint can tell."""
     found = problems(config, Request)
-    wrong = {problem.key.partition(".")[0] for problem in found}
-    if "sampler" not in wrong:
-        found += construction_problems(config, ["sampler"], device="cpu")
-    if "device" not in wrong:
+    right = right_keys(config, found)
+    whole = not found and right == set(config)
+    found += construction_problems(config, {"sampler"} & right, device="cpu")
+    if "device" in right:
         found += device_problems(config["device"])
-    if "run" not in wrong:
+    if "run" in right:
         found += run_problems("run", config["run"])
-    if not wrong and UNKNOWN not in config.values():
+    if whole:
         found += request_problems(Request(**{**config, "sampler": None}))
     yield found
 
@@ -77,11 +77,14 @@ def draw(config: dict[str, Any]) -> None:
     name = "-".join(str(part) for part in (request.edit, kind, steps) if part)
     out = Path(request.out or _folder(trained.checkpoint, name, about))
     out.mkdir(parents=True, exist_ok=True)
+    written = {"grid": "grid.png", "array": "images.npz"}
     pictures.grid().save(out / "grid.png")
-    if given:
-        comparison(given, pictures).save(out / "comparison.png")
     np.savez_compressed(out / "images.npz", arr_0=pictures.nhwc())
+    if given:
+        written["compared"] = "comparison.png"
+        comparison(given, pictures).save(out / "comparison.png")
     if request.singles:
+        written["singles"] = "images"
         (out / "images").mkdir(exist_ok=True)
         for number, image in enumerate(pictures.images(), request.first):
             image.save(out / "images" / f"{number:06d}.png")
@@ -89,10 +92,8 @@ def draw(config: dict[str, Any]) -> None:
     print(
         f"{len(pictures)} pictures in {time.monotonic() - started:.0f} s, by {kind}, {steps} steps"
     )
-    written = ("grid.png", "comparison.png", "images.npz", "images")
-    for name, file in zip(("grid", "compared", "array", "singles"), written, strict=True):
-        if (out / file).exists():
-            print(f"  {name:<8} {os.path.relpath(out / file)}")
+    for name, file in written.items():
+        print(f"  {name:<8} {os.path.relpath(out / file)}")
 
 
 def _drawn(trained: "TrainedModel", request: Request, edit: Edit | None) -> "Pictures":
@@ -104,7 +105,7 @@ def _drawn(trained: "TrainedModel", request: Request, edit: Edit | None) -> "Pic
     if request.weak is not None:
         weak = load(request.weak, averaged=request.averaged, device=str(device))
     if request.classifier is not None:
-        classifier = NoisyClassifier.load(request.classifier, device)
+        classifier = NoisyClassifier.load(classifier_file(request.classifier), device)
     return trained.sample(
         request.n,
         sampler=request.sampler,
@@ -140,4 +141,4 @@ def comparison(given: Mapping[str, Tensor], pictures: "Pictures") -> Image.Image
 def _folder(checkpoint: Path, name: str, about: dict[str, Any]) -> Path:
     """A folder of its own for each request."""
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
-    return home(checkpoint) / "drawn" / f"{name}_{digest}"
+    return drawn_folder(checkpoint) / f"{name}_{digest}"

@@ -38,17 +38,17 @@ def splits(data: ImageSource, target: Target) -> Splits:
     names = data.class_names()
     if target != "label":
         names = tuple(sorted({*_values(training, target), *_values(pairings, target)}))
-    held_out = TensorImages(pairings.images, asked(pairings, target, names))
+    held_out = TensorImages(pairings.images, shown(pairings, target, names))
     images = torch.cat((training.images, held_out.images[UNSEEN:]))
-    labels = torch.cat((asked(training, target, names), held_out.labels[UNSEEN:]))
+    labels = torch.cat((shown(training, target, names), held_out.labels[UNSEEN:]))
     real: dict[str, Images] = {
-        "validation": TensorImages(validation.images, asked(validation, target, names)),
+        "validation": TensorImages(validation.images, shown(validation, target, names)),
         "held out": TensorImages(held_out.images[:UNSEEN], held_out.labels[:UNSEEN]),
     }
     return Splits(names, TensorImages(images, labels), real)
 
 
-def asked(images: Images, target: str, names: Sequence[str]) -> Tensor:
+def shown(images: Images, target: str, names: Sequence[str]) -> Tensor:
     """Which of ``names`` each picture shows: (N,) int64.
 
     Raises:

@@ -17,6 +17,7 @@ from unnoise.data.sprites import Sprites
 from unnoise.diffusion.noise_level import Variance
 from unnoise.diffusion.random import Noise
 from unnoise.diffusion.samplers import Ancestral, Sampler, Stepper
+from unnoise.diffusion.schedules import NoiseSchedule
 from unnoise.figures.asking import asked, words
 from unnoise.model import DiffusionModel
 from unnoise.pictures import grid, table, to_pixels, to_signal
@@ -41,6 +42,10 @@ class ModelFigure(ABC):
             ValueError: the model is not one that this figure is about.
         """
 
+    def guidance(self, sampler: Sampler) -> Sequence[float]:
+        """The scales of guidance that it draws with."""
+        return (sampler.guidance.scale,)
+
 
 @dataclass(frozen=True)
 class Samplers(ModelFigure):
@@ -56,15 +61,16 @@ class Samplers(ModelFigure):
 
     def draw(self, model: DiffusionModel, sampler: Sampler, data: ImageSource) -> Image.Image:
         """A row a sampler, a column a number of evaluations."""
+        rows = {name: self._counted(name, model.schedule) for name in self.samplers}
         ids = torch.arange(self.pictures, device=model.device)
         batch = asked(model, partial(_validation, data), ids)
         cells = []
-        for name, each in self.samplers.items():
-            row = []
-            for count in tqdm(self.evaluations, name, leave=False, disable=None):
-                counted = replace(each, steps=steps_for(count, each.stepper))
-                row.append(_cell(model.sample(counted, Noise(self.seed, ids), batch)))
-            cells.append(row)
+        for name, row in rows.items():
+            drawn = (
+                model.sample(each, Noise(self.seed, ids), batch)
+                for each in tqdm(row, name, leave=False, disable=None)
+            )
+            cells.append([_cell(x) for x in drawn])
         return table(
             cells,
             list(self.samplers),
@@ -72,6 +78,22 @@ class Samplers(ModelFigure):
             "Samplers at equal cost",
             "columns: evaluations of the network a picture; every cell starts from the same noise",
         )
+
+    def guidance(self, sampler: Sampler) -> Sequence[float]:
+        """Those of its own samplers."""
+        return [each.guidance.scale for each in self.samplers.values()]
+
+    def _counted(self, name: str, schedule: NoiseSchedule) -> list[Sampler]:
+        """A sampler at each number of evaluations, all found fit before any is drawn with."""
+        each, row = self.samplers[name], []
+        for count in self.evaluations:
+            row.append(replace(each, steps=steps_for(count, each.stepper)))
+            try:
+                schedule.grid(row[-1].steps, each.spacing)
+            except ValueError as error:
+                reason = f"{name} with {count} evaluations: {error}"
+                raise ValueError(f"{reason}; leave them out of figure.evaluations") from error
+        return row
 
 
 @dataclass(frozen=True)
@@ -114,6 +136,10 @@ class GuidanceScales(ModelFigure):
             "guidance; every cell starts from the same noise",
         )
 
+    def guidance(self, sampler: Sampler) -> Sequence[float]:
+        """Its own."""
+        return self.scales
+
 
 @dataclass(frozen=True)
 class Captions(ModelFigure):
@@ -122,7 +148,7 @@ class Captions(ModelFigure):
     Of sprites these are pairings that training has seen, and pairings that were held out.
     """
 
-    captions: Sequence[str] | None = None
+    captions: Annotated[Sequence[str], Field(min_length=1)] | None = None
     count: Count = 10
     columns: Count = 5
     seed: Number = 0

@@ -1,0 +1,38 @@
+"""Runs of untrained models, small enough to draw from in a test."""
+
+import torch
+
+from unnoise.cli import train  # noqa: F401  (brings the resolvers of its config)
+from unnoise.cli.compose import check_command_line
+from unnoise.cli.config import instantiate
+from unnoise.diffusion.denoiser import Denoiser
+from unnoise.model import DiffusionModel
+
+TINY = (
+    "network.channels=8 network.multipliers=[1,1] network.blocks=1 network.head_size=null "
+    "network.attention_resolutions=[] batch_size=8 sampler=ddim sampler.steps=4 name=tiny"
+).split()
+FEW = ["data.size=60", "data.validation_size=40"]  # sprites
+
+
+def make_run(folder, *overrides, seed=0):
+    """A run directory with a checkpoint: random weights, and others as their average."""
+    few = [] if any(each.startswith("data=") for each in overrides) else FEW
+    config, found = check_command_line("train", [*TINY, *few, *overrides])
+    assert not found, found
+    state = {}
+    for number, prefix in enumerate(("model.", "ema.model.")):
+        torch.manual_seed(2 * seed + number)
+        model = DiffusionModel(
+            Denoiser(instantiate(config["network"]), instantiate(config["prediction"]), False),
+            instantiate(config["schedule"]),
+            (3, 16, 16),
+            instantiate(config["conditioning"]),
+        )
+        for parameter in model.parameters():
+            parameter.data += 0.02 * torch.randn_like(parameter)
+        state |= {prefix + key: value for key, value in model.state_dict().items()}
+    (folder / "checkpoints").mkdir(parents=True)
+    plain = {"config": config, "state_dict": state}
+    torch.save(plain, folder / "checkpoints" / "step_00000001.ckpt")
+    return folder
