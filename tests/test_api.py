@@ -165,6 +165,8 @@ def test_edits_hold_in_any_batch(run):
     torch.testing.assert_close(
         path[3:], model.sample(2, first=3, edit=Interpolate(image, -image, 5)).x, rtol=0, atol=1e-3
     )
+    with pytest.raises(ValueError, match="say what the edited picture shows"):
+        unnoise.load(run["classes"]).sample(3, edit=inpaint)
     with pytest.raises(ValueError, match="keeps to one label"):
         unnoise.load(run["classes"]).sample(3, edit=Interpolate(image, -image, 3))
 

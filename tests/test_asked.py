@@ -105,3 +105,10 @@ def missing():
 def test_what_cannot_be_asked_is_refused(ask, told):
     with pytest.raises(ValueError, match=told):
         ask()
+
+
+def test_an_edit_wants_to_know_what_the_picture_shows():
+    with pytest.raises(ValueError, match="asked by labels: say what the edited picture shows"):
+        asked(ClassConditioner(5, 4)).check_told()
+    asked(ClassConditioner(5, 4), label=[3]).check_told()
+    asked(PictureConditioner(Edges())).check_told()

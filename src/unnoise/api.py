@@ -85,7 +85,7 @@ class TrainedModel:
         seed: int = 0,
         first: int = 0,
         labels: Sequence[int] | None = None,
-        captions: Sequence[str] | None = None,
+        captions: str | Sequence[str] | None = None,
         images: Tensor | None = None,
         edit: Edit | None = None,
         weak: "TrainedModel | None" = None,
@@ -128,13 +128,19 @@ class TrainedModel:
             self.check_guidance(sampler.guidance.scale)
         prompts = Prompts(
             self.model,
-            {"label": labels, "caption": captions, "image": images},
+            {
+                "label": labels,
+                "caption": [captions] if isinstance(captions, str) else captions,
+                "image": images,
+            },
             self.config["data"].get("classes"),
             classifier,
             lambda: self.validation,
         )
         if isinstance(edit, Interpolate):
             prompts.check_same()
+        elif edit is not None:
+            prompts.check_told()
         conditioner = self.model.conditioner
         labelled = conditioner is not None and "label" in conditioner.reads
         names = self.class_names if labelled else ()

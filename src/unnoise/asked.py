@@ -78,6 +78,18 @@ class Prompts:
             ) from error
         return {key: examples[key] for key in missing} | batch
 
+    def check_told(self) -> None:
+        """Whether it is said what a picture shows that is to be edited.
+
+        Raises:
+            ValueError: the model is asked by labels or captions, and none is given.
+        """
+        for key in ("label", "caption"):
+            if key in self.keys and key not in self.given:
+                raise ValueError(
+                    f"the model is asked by {key}s: say what the edited picture shows, by {key}s"
+                )
+
     def check_same(self) -> None:
         """Whether every picture is asked for the same.
 
@@ -86,7 +98,7 @@ class Prompts:
         """
         for key in sorted(self.known):
             if len(self.given.get(key, ())) != 1:
-                raise ValueError(f"an interpolation keeps to one {key}: give one")
+                raise ValueError(f"an interpolation keeps to one {key}: give {key}s with one")
 
     def _check_labels(self, classes: int | None) -> None:
         labels = self.given.get("label", ())

@@ -190,6 +190,12 @@ def test_what_was_written_is_told(runs, here, monkeypatch, capsys):
     assert "singles" not in told
 
 
+def test_singles_of_an_earlier_request_do_not_stay(runs, here, monkeypatch):
+    command(monkeypatch, f"run={runs['none']}", "n=3", "out=o")
+    command(monkeypatch, f"run={runs['none']}", "n=1", "out=o")
+    assert [file.name for file in Path("o/images").iterdir()] == ["000000.png"]
+
+
 @pytest.mark.parametrize("arguments", [["edit=image_to_image", "image=colour.png"],
                                        ["images=[colour.png]"]])  # fmt: skip
 def test_a_picture_too_large_to_be_read_is_told(arguments, runs, here, monkeypatch, capsys):

@@ -86,6 +86,8 @@ def draw(config: dict[str, Any]) -> None:
     if request.singles:
         written["singles"] = "images"
         (out / "images").mkdir(exist_ok=True)
+        for earlier in (out / "images").glob("[0-9]" * 6 + ".png"):
+            earlier.unlink()
         for number, image in enumerate(pictures.images(), request.first):
             image.save(out / "images" / f"{number:06d}.png")
     (out / "about.json").write_text(json.dumps(about, indent=2) + "\n")

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -16,9 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 from unnoise.cli.command import run
 from unnoise.cli.config import UNKNOWN, ConfigError, Problem, instantiate
 from unnoise.cli.preflight import construction_problems, problems
-from unnoise.cli.rules import logger_rules, rules
-from unnoise.networks.conditioning import Conditioner
-from unnoise.networks.text import TextConditioner
+
+if TYPE_CHECKING:
+    from unnoise.networks.conditioning import Conditioner
 
 OUTPUTS = Path("outputs")
 LIGHTNING = ("callbacks", "logger", "trainer")
@@ -47,6 +47,7 @@ def check(config: dict[str, Any]) -> Iterator[list[Problem]]:
 
     What needs Lightning comes second, since importing it takes longer than all the rest.
     """
+    from unnoise.cli.rules import logger_rules, rules
     from unnoise.training.experiment import Experiment
 
     keys = [field.name for field in dataclasses.fields(Experiment)]
@@ -136,8 +137,10 @@ def train(config: dict[str, Any]) -> None:
     print(f"  {'draw more':<16} unnoise-sample run={shown}")
 
 
-def _load_text_encoder(conditioner: Conditioner | None) -> None:
+def _load_text_encoder(conditioner: "Conditioner | None") -> None:
     """Before anything is run: a text encoder that is not there would be missed only by then."""
+    from unnoise.networks.text import TextConditioner
+
     for part in conditioner.modules() if conditioner is not None else ():
         if isinstance(part, TextConditioner):
             try:
