@@ -194,12 +194,15 @@ def test_a_sweep_trains_every_combination_in_its_own_directory(monkeypatch, tmp_
     assert len(configs) == 4
 
 
-def test_a_sweep_over_the_sampler_keeps_every_result(monkeypatch, tmp_path):
+def test_a_sweep_over_the_sampler_keeps_every_result(monkeypatch, tmp_path, capsys):
     rest = [override for override in TINY if override != "sampler.steps=2"]
     command(monkeypatch, "-m", "sampler.steps=2,3", *rest)
     runs = sorted((tmp_path / "outputs" / "sprites").iterdir())
     steps = [yaml.safe_load((run / "config.yaml").read_text())["sampler"]["steps"] for run in runs]
     assert sorted(steps) == [2, 3]
+    printed = capsys.readouterr().out
+    assert all(f"job {k}: " in printed for k in (0, 1))
+    assert "sampler.steps=3" in printed
 
 
 def test_a_text_encoder_that_is_not_there_is_told_before_the_run(monkeypatch, tmp_path, capsys):

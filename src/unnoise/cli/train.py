@@ -79,8 +79,13 @@ def resume_problems(config: dict[str, Any]) -> list[Problem]:
         return [Problem("resume", str(error))]
     before: Any = OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"))
     then, now = (dict(_leaves(_fixed(c))) for c in (before, config))
+    why = {"max_steps": "; the learning rate was to fall to 0 there (lr_decay)"}
     return [
-        Problem(key, f"is {now.get(key)!r}, but {run_dir} was trained with {then.get(key)!r}")
+        Problem(
+            key,
+            f"is {now.get(key)!r}, but {run_dir} was trained with {then.get(key)!r}"
+            + why.get(key, ""),
+        )
         for key in sorted(then.keys() | now.keys())
         if then.get(key) != now.get(key)
         and not (key == "max_steps" and config["lr_decay"] == "constant")
@@ -109,14 +114,17 @@ def train(config: dict[str, Any]) -> None:
     from unnoise.training.experiment import Experiment
     from unnoise.training.launch import fit
 
-    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    hydra = HydraConfig.get()
+    run_dir = Path(hydra.runtime.output_dir)
+    if hydra.mode == RunMode.MULTIRUN:
+        print(f"\njob {hydra.job.num}: {hydra.job.override_dirname}")
     checkpoint = next(reversed(checkpoints(run_dir)), None) if config["resume"] else None
     shown = _short(run_dir)
     if checkpoint is not None:
         print(f"resuming {shown} at step {step_of(checkpoint)}")
     elif config["resume"]:
         print("resume: no checkpoint of an earlier run of this configuration, starting at step 0")
-    if HydraConfig.get().mode == RunMode.MULTIRUN and config["trainer"].get("devices", 1) != 1:
+    if hydra.mode == RunMode.MULTIRUN and config["trainer"].get("devices", 1) != 1:
         raise ConfigError("a sweep trains its jobs on one device each: set trainer.devices=1")
     torch.manual_seed(config["seed"])
     experiment = Experiment(**{key: instantiate(value) for key, value in config.items()})
