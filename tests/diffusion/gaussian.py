@@ -2,9 +2,20 @@
 
 import torch
 
+from unnoise.diffusion import schedules
+from unnoise.diffusion.continuous_schedules import EDMSchedule, RectifiedFlow
 from unnoise.diffusion.denoiser import Denoised
 from unnoise.diffusion.noise_level import match
 from unnoise.diffusion.samplers import Walk, sample
+
+SCHEDULES = [
+    schedules.linear(),
+    schedules.cosine(),
+    schedules.zero_terminal_snr(schedules.linear()),
+    RectifiedFlow(),
+    EDMSchedule(),
+]
+"""One of each family."""
 
 
 class GaussianOracle:

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from gaussian import GaussianOracle
+from gaussian import SCHEDULES, GaussianOracle
 
 from unnoise.diffusion import schedules
 from unnoise.diffusion.continuous_schedules import EDMSchedule, RectifiedFlow
@@ -28,13 +28,6 @@ from unnoise.diffusion.random import Noise
 
 ORACLE = GaussianOracle()
 LINEAR = schedules.linear()
-SCHEDULES = [
-    LINEAR,
-    schedules.cosine(),
-    schedules.zero_terminal_snr(LINEAR),
-    RectifiedFlow(),
-    EDMSchedule(),
-]
 ENTROPY = 0.5 * math.log2(2 * math.pi * math.e * ORACLE.s**2)  # bits/dim
 NODES = torch.tensor([-(3**0.5), 0, 3**0.5], dtype=torch.float64)
 WEIGHTS = torch.outer(*[torch.tensor([1 / 6, 2 / 3, 1 / 6], dtype=torch.float64)] * 2).flatten()

@@ -4,22 +4,14 @@ import math
 
 import pytest
 import torch
-from gaussian import GaussianOracle, exact_divergence
+from gaussian import SCHEDULES, GaussianOracle, exact_divergence
 
 from unnoise.diffusion import schedules
-from unnoise.diffusion.continuous_schedules import EDMSchedule, RectifiedFlow
 from unnoise.diffusion.likelihood import hutchinson, ode_bits_per_dim, ode_log_density
 from unnoise.diffusion.random import Noise
 
 ORACLE = GaussianOracle()
 LINEAR = schedules.linear()
-SCHEDULES = [
-    LINEAR,
-    schedules.cosine(),
-    schedules.zero_terminal_snr(LINEAR),
-    RectifiedFlow(),
-    EDMSchedule(),
-]
 ENTROPY = 0.5 * math.log2(2 * math.pi * math.e * ORACLE.s**2)  # bits/dim
 X = torch.tensor([[-1.0, 0.2], [0.4, 1.1], [0.0, 0.0]], dtype=torch.float64)
 
