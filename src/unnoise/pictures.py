@@ -26,6 +26,9 @@ def to_signal(image: Tensor) -> Tensor:
     return image.float() / 127.5 - 1
 
 
+ROUNDING = "round((clamp(x) + 1) · 127.5) to uint8"
+
+
 def to_pixels(x: Tensor) -> Tensor:
     """Float −1 … 1 to uint8 0 … 255, clamped and rounded to the nearest."""
     return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)

@@ -103,7 +103,7 @@ HOSTILE = [
     "unnoise.data.loading.training_loader",
     "unnoise.data.loading.np.load",
     "unnoise.data.downloads.fetch",
-    "unnoise.training.checkpoints.write_durably",
+    "unnoise.training.checkpoints.step_of",
     "unnoise.networks/../../evil.X",
     "unnoise.networks..unet.UNet",
     ".unnoise.networks.unet.UNet",

@@ -110,7 +110,8 @@ def train(config: dict[str, Any]) -> None:
     """Train the run in Hydra's output directory, and say where its results are."""
     import torch
 
-    from unnoise.training.checkpoints import checkpoints, step_of, write_durably
+    from unnoise.files import write_durably
+    from unnoise.training.checkpoints import checkpoints, step_of
     from unnoise.training.experiment import Experiment
     from unnoise.training.launch import fit
 

@@ -4,7 +4,6 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -13,6 +12,8 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from pydantic import Field
+
+from unnoise.files import write_durably
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
 
@@ -25,24 +26,6 @@ class DurableCheckpointIO(TorchCheckpointIO):
     ) -> None:
         """Save; what stood at ``path`` before stays whole until the new file is."""
         write_durably(Path(path), lambda temporary: torch.save(checkpoint, temporary))
-
-
-def write_durably(path: Path, write: Callable[[Path], object]) -> None:
-    """Have ``write`` fill a temporary file beside ``path``, sync it, and put it in its place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 class Checkpoints(Callback):

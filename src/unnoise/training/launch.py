@@ -14,13 +14,9 @@ from typing import Any, Literal
 import torch
 from lightning import Trainer
 
+from unnoise.files import write_durably
 from unnoise.training.callbacks import Progress
-from unnoise.training.checkpoints import (
-    DurableCheckpointIO,
-    checkpoints,
-    step_of,
-    write_durably,
-)
+from unnoise.training.checkpoints import DurableCheckpointIO, checkpoints, step_of
 from unnoise.training.data_module import ImageDataModule
 from unnoise.training.diffusion_module import DiffusionModule
 from unnoise.training.experiment import Experiment

@@ -22,7 +22,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
-from unnoise.training.checkpoints import write_durably
+from unnoise.files import write_durably
 
 
 class JsonLines(Logger):

@@ -1,0 +1,91 @@
+"""The real pictures that drawn ones are held against, as features, computed once a machine."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from unnoise.evaluation.distances import Moments, moments
+from unnoise.evaluation.features import Features
+from unnoise.files import write_durably
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Features of N real pictures, and what they are of.
+
+    ``about`` holds "extractor", "extractor_digest", "resize", "data" (the fingerprint of the
+    pictures), "split" and "count".
+    """
+
+    about: dict[str, Any]
+    features: Features
+
+    @property
+    def extractor(self) -> str:
+        """The name that distances carry."""
+        return str(self.about["extractor"])
+
+    @cached_property
+    def pooled(self) -> Moments:
+        """Of the pooled features."""
+        return moments(self.features.pooled)
+
+    @cached_property
+    def spatial(self) -> Moments:
+        """Of the spatial features."""
+        return moments(self.features.spatial)
+
+
+def cached(
+    about: dict[str, Any], compute: Callable[[], Features], folder: Path | None = None
+) -> Reference:
+    """The reference that ``about`` describes: read if it is there and whole, else computed.
+
+    It is kept as one safetensors file in ``folder``, whose name is a digest of ``about`` and which
+    holds ``about`` itself; a file that says something else, or is damaged, is not used but written
+    anew. The default folder is ``$UNNOISE_CACHE/references``, or ``~/.cache/unnoise/references``.
+    """
+    text = json.dumps(about, sort_keys=True)
+    name = hashlib.sha256(text.encode()).hexdigest()[:16]
+    path = (folder or cache_folder() / "references") / f"{about['extractor']}_{name}.safetensors"
+    found = _read(path, text)
+    if found is None:
+        found = compute()
+        parts = {key: part.contiguous() for key, part in found._asdict().items()}
+        digest = {"about": text, "digest": _digest(found)}
+        write_durably(path, lambda temporary: save_file(parts, temporary, digest))
+    return Reference(about, found)
+
+
+def cache_folder() -> Path:
+    """Where what can be computed again is kept: ``$UNNOISE_CACHE``, or ``~/.cache/unnoise``."""
+    return Path(os.environ.get("UNNOISE_CACHE") or Path.home() / ".cache" / "unnoise")
+
+
+def _read(path: Path, about: str) -> Features | None:
+    """The features in a file; None if it is not there, damaged, or of something else."""
+    try:
+        with safe_open(path, "pt") as file:
+            said = file.metadata() or {}
+            found = Features(*(file.get_tensor(key) for key in Features._fields))
+    except (OSError, SafetensorError):
+        return None
+    whole = said.get("about") == about and said.get("digest") == _digest(found)
+    return found if whole else None
+
+
+def _digest(features: Features) -> str:
+    digest = hashlib.sha256()
+    for part in features:
+        digest.update(repr(tuple(part.shape)).encode())
+        digest.update(part.to(torch.float32).contiguous().numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,120 @@
+"""Numbers with all that they depend on, and which of them may be compared."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from unnoise.files import write_durably
+
+LOWER_IS_BETTER = ("fd", "sfd", "kd", "memorised", "bits_per_dim")
+"""Beginnings of the names of metrics of which less is better; of the others more is."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and its standard error; None where there is none to tell."""
+
+    value: float
+    error: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g}" + ("" if self.error is None else f" ± {self.error:.2g}")
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What has to agree before two numbers may be compared.
+
+    Args:
+        count: pictures that were scored.
+        reference: what they were held against, as "train 10000 of 1a2b3c4d5e6f".
+        extractor: name and digest, as "garments 1a2b3c4d5e6f".
+        resize: how pictures came to the extractor's size.
+        rounding: how floats became pixels.
+    """
+
+    count: int
+    reference: str
+    extractor: str
+    resize: str
+    rounding: str
+
+    def differences(self, other: "Fingerprint") -> list[str]:
+        """Why numbers of the two cannot be compared; empty if they can."""
+        return [
+            f"{field.name} is {ours!r} in one, {theirs!r} in the other"
+            for field in fields(self)
+            if (ours := getattr(self, field.name)) != (theirs := getattr(other, field.name))
+        ]
+
+
+@dataclass(frozen=True)
+class Score:
+    """What was measured of some pictures.
+
+    ``name`` is short, for a table. ``pictures`` says which they are, in plain values: "kind"
+    (drawn, real, noise or given), and of drawn ones "run", "checkpoint", "checkpoint_digest",
+    "step", "averaged", "sampler" (its name), "recipe" (its config), "steps", "evaluations" (of the
+    network, a picture), "seconds" (a picture), "guidance", "seed" and "precision".
+    """
+
+    name: str
+    pictures: dict[str, Any]
+    fingerprint: Fingerprint
+    metrics: dict[str, Estimate]
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether less of it is better."""
+    return metric.startswith(LOWER_IS_BETTER)
+
+
+def ranked(scores: Sequence[Score], metric: str) -> list[Score]:
+    """The scores from the best to the worst by a metric.
+
+    Raises:
+        ValueError: their numbers cannot be compared, or some lack the metric.
+    """
+    for score in scores:
+        if metric not in score.metrics:
+            raise ValueError(f"{score.name} has no {metric}")
+        if told := scores[0].fingerprint.differences(score.fingerprint):
+            raise ValueError(f"{scores[0].name} and {score.name} cannot be ranked: {told[0]}")
+    sign = 1 if lower_is_better(metric) else -1
+    return sorted(scores, key=lambda score: sign * score.metrics[metric].value)
+
+
+def comparable(scores: Sequence[Score]) -> list[list[Score]]:
+    """The scores in groups within which all numbers may be compared, in order of appearance."""
+    groups: dict[Fingerprint, list[Score]] = {}
+    for score in scores:
+        groups.setdefault(score.fingerprint, []).append(score)
+    return list(groups.values())
+
+
+def save(path: Path, scores: Sequence[Score], **about: Any) -> None:
+    """Write the scores as JSON, under "scores", beside whatever else is said ``about`` them."""
+    text = json.dumps({**about, "scores": [asdict(score) for score in scores]}, indent=2) + "\n"
+    write_durably(path, lambda temporary: temporary.write_text(text))
+
+
+def read(path: Path) -> list[Score]:
+    """What ``save`` wrote.
+
+    Raises:
+        ValueError: the file is not that.
+    """
+    try:
+        return [
+            Score(
+                row["name"],
+                row["pictures"],
+                Fingerprint(**row["fingerprint"]),
+                {name: Estimate(**each) for name, each in row["metrics"].items()},
+            )
+            for row in json.loads(path.read_text())["scores"]
+        ]
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} holds no scores of unnoise: {error}") from error
