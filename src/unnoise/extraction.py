@@ -32,5 +32,5 @@ def reference(
 def spread(images: Images, count: int, batch_size: int = 256) -> Iterator[Tensor]:
     """``count`` pictures of a split, evenly spread over it, in batches (B, C, H, W) uint8."""
     chosen = torch.arange(count) * len(images) // count
-    for indices in chosen.split(batch_size):
-        yield images.read(indices)
+    for start in range(0, count, batch_size):
+        yield images.read(chosen[start : start + batch_size])
