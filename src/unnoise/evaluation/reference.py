@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
-from unnoise.evaluation.distances import Moments, moments
+from unnoise.evaluation.distances import Moments, kernel_mean, moments
 from unnoise.evaluation.features import Features
+from unnoise.evaluation.neighbours import Surroundings, surroundings
 from unnoise.files import write_durably
 
 
@@ -43,6 +45,16 @@ class Reference:
     def spatial(self) -> Moments:
         """Of the spatial features."""
         return moments(self.features.spatial)
+
+    @cached_property
+    def likeness(self) -> Tensor:
+        """Mean of the kernel over pairs of its pictures, a scalar."""
+        return kernel_mean(self.features.pooled)
+
+    @cached_property
+    def surroundings(self) -> Surroundings:
+        """How far the pictures are from each other."""
+        return surroundings(self.features.pooled)
 
 
 def cached(
