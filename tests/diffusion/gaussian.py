@@ -1,4 +1,4 @@
-"""Oracles: for pictures of Gaussian pixels, or of mixtures of them, the best guess is known."""
+"""What tests of the mathematics share, beside the oracles of unnoise.verification.gaussian."""
 
 import torch
 
@@ -6,7 +6,6 @@ from unnoise.diffusion import schedules
 from unnoise.diffusion.continuous_schedules import EDMSchedule, RectifiedFlow
 from unnoise.diffusion.denoiser import Denoised
 from unnoise.diffusion.noise_level import match
-from unnoise.diffusion.samplers import Walk, sample
 
 SCHEDULES = [
     schedules.linear(),
@@ -16,24 +15,6 @@ SCHEDULES = [
     EDMSchedule(),
 ]
 """One of each family."""
-
-
-class GaussianOracle:
-    """Denoise for x0 ~ N(mu, s²): eps* = sigma·(x − alpha·mu)/v, v = alpha²s² + sigma²."""
-
-    def __init__(self, mu=0.3, s=0.25):
-        self.mu, self.s = mu, s
-
-    def __call__(self, x, level):
-        alpha, sigma = (match(value, x) for value in (level.alpha, level.sigma))
-        v = alpha**2 * self.s**2 + sigma**2
-        eps = sigma * (x - alpha * self.mu) / v
-        x0 = (alpha * self.s**2 * x + sigma**2 * self.mu) / v
-        return Denoised(x0, eps)
-
-    def posterior_variance(self, level):
-        """Var(x0 | x_t)."""
-        return self.s**2 * level.sigma**2 / (level.alpha**2 * self.s**2 + level.sigma**2)
 
 
 class GaussianMixtureOracle:
@@ -55,26 +36,6 @@ class GaussianMixtureOracle:
         eps = sigma / v * (share * off).sum(-1)
         x0 = (alpha * self.s**2 * x + sigma**2 * (share * means).sum(-1)) / v
         return Denoised(x0, eps)
-
-
-def exact_moments(stepper, schedule, levels, mean=0.0, variance=1.0, oracle=None):
-    """Mean and variance of x at the end, from N(mean, variance): exact, since x is affine in noise.
-
-    One row of the batch is without noise; each other row has one unit of one draw.
-    """
-    oracle = oracle or GaussianOracle()
-    draws = []
-    sample(
-        Walk(oracle, schedule, lambda: draws.append(0) or torch.zeros(1, 1)),
-        stepper,
-        levels,
-        torch.zeros(1, 1),
-    )
-    units = torch.eye(len(draws) + 2, dtype=torch.float64)[..., None]
-    rows = iter(units[2:])
-    x = sample(Walk(oracle, schedule, lambda: next(rows)), stepper, levels, mean + units[1])
-    slopes = (x[1:] - x[0]).squeeze(-1)
-    return x[0].item(), (slopes[0] ** 2 * variance + (slopes[1:] ** 2).sum()).item()
 
 
 def exact_divergence(f, x):

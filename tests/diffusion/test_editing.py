@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from gaussian import GaussianMixtureOracle, GaussianOracle
+from gaussian import GaussianMixtureOracle
 
 from unnoise.diffusion import schedules
 from unnoise.diffusion.continuous_schedules import EDMSchedule, RectifiedFlow
@@ -13,6 +13,7 @@ from unnoise.diffusion.editing import ImageToImage, Inpaint, Interpolate, encode
 from unnoise.diffusion.ode_solvers import AdaptiveODE
 from unnoise.diffusion.random import Noise
 from unnoise.diffusion.samplers import DDIM, Ancestral, Sampler, Walk, sample, steps_taken
+from unnoise.verification.gaussian import GaussianOracle
 
 LINEAR = schedules.linear()
 SCHEDULES = [LINEAR, schedules.zero_terminal_snr(LINEAR), EDMSchedule(), RectifiedFlow()]

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from gaussian import GaussianMixtureOracle, GaussianOracle, exact_moments
+from gaussian import GaussianMixtureOracle
 
 from unnoise.diffusion import schedules
 from unnoise.diffusion.continuous_schedules import EDMSchedule, RectifiedFlow
@@ -15,6 +15,8 @@ from unnoise.diffusion.random import Noise
 from unnoise.diffusion.samplers import DDIM, Ancestral, Sampler, Walk, sample
 from unnoise.diffusion.schedules import DiscreteSchedule
 from unnoise.diffusion.sde_solvers import AnnealedLangevin, EulerMaruyama, PredictorCorrector
+from unnoise.verification.gaussian import GaussianOracle, exact_moments
+from unnoise.verification.samplers import order
 
 DETERMINISTIC = {
     "ddim": DDIM(),
@@ -67,24 +69,12 @@ def regular(steps):
     return SCHEDULES["linear"].grid(steps + 1, "log_snr")[:-1]
 
 
-def marginal(level):
-    return float(level.alpha * ORACLE.mu), float((level.alpha * ORACLE.s) ** 2 + level.sigma**2)
-
-
-def order(steps, errors):
-    """The slope of −ln error over ln steps."""
-    x, y = (torch.tensor(values, dtype=torch.float64).log() for values in (steps, errors))
-    x, y = x - x.mean(), y - y.mean()
-    return -float((x * y).sum() / (x * x).sum())
-
-
 @every(DETERMINISTIC)
 def test_error_of_x_falls_with_the_declared_order(stepper):
     x, steps, errors = torch.tensor([[-1.0], [0.2], [1.3]], dtype=torch.float64), [], []
     for n in (80, 160, 320):
         levels = regular(n)
-        (m_t, v_t), (m_s, v_s) = marginal(levels[0]), marginal(levels[-1])
-        exact = m_s + (x - m_t) * math.sqrt(v_s / v_t)
+        exact = ORACLE.along_the_ode(x, levels[0], levels[-1])
         found = sample(Walk(ORACLE, SCHEDULES["linear"], torch.empty), stepper, levels, x)
         steps, errors = [*steps, n], [*errors, (found - exact).abs().max().item()]
     assert order(steps, errors) == pytest.approx(stepper.order, abs=0.1), errors
@@ -95,8 +85,10 @@ def test_error_of_the_variance_falls_with_the_declared_order(stepper):
     steps, errors = [80, 160, 320], []
     for n in steps:
         levels = regular(n)
-        _, variance = exact_moments(stepper, SCHEDULES["linear"], levels, *marginal(levels[0]))
-        errors.append(abs(variance - marginal(levels[-1])[1]))
+        _, variance = exact_moments(
+            stepper, SCHEDULES["linear"], levels, *ORACLE.marginal(levels[0])
+        )
+        errors.append(abs(variance - ORACLE.marginal(levels[-1])[1]))
     assert order(steps, errors) == pytest.approx(stepper.order, abs=0.1), errors
 
 

@@ -5,7 +5,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from gaussian import GaussianOracle
 
 from unnoise.diffusion import schedules
 from unnoise.diffusion.continuous_schedules import EDMSchedule, RectifiedFlow
@@ -17,6 +16,7 @@ from unnoise.diffusion.ode_solvers import Heun
 from unnoise.diffusion.random import Noise
 from unnoise.diffusion.samplers import DDIM, Ancestral, Sampler, Walk, sample
 from unnoise.diffusion.sde_solvers import AnnealedLangevin, EulerMaruyama, PredictorCorrector
+from unnoise.verification.gaussian import GaussianOracle
 
 LINEAR = schedules.linear()
 SCHEDULES = [LINEAR, schedules.zero_terminal_snr(LINEAR), EDMSchedule(), RectifiedFlow()]

@@ -1,11 +1,10 @@
 """The variational bound against Gaussian data, whose entropy is known."""
 
 import math
-from itertools import pairwise
 
 import pytest
 import torch
-from gaussian import SCHEDULES, GaussianOracle
+from gaussian import SCHEDULES
 
 from unnoise.diffusion import schedules
 from unnoise.diffusion.continuous_schedules import EDMSchedule, RectifiedFlow
@@ -20,11 +19,10 @@ from unnoise.diffusion.likelihood import (
 from unnoise.diffusion.noise_level import (
     Gaussian,
     diffuse,
-    posterior_variance,
     reverse_variance,
-    transition,
 )
 from unnoise.diffusion.random import Noise
+from unnoise.verification.gaussian import GaussianOracle, with_optimal_variance
 
 ORACLE = GaussianOracle()
 LINEAR = schedules.linear()
@@ -49,23 +47,6 @@ def name(schedule):
     return type(schedule).__name__
 
 
-def best(levels):
-    """The oracle with the fraction at which the learned variance is the optimal one."""
-    following = {float(t.t): s for t, s in pairwise(levels)}
-
-    def denoise(x, t):
-        s, guess = following[float(t.t)], ORACLE(x, t)
-        if s.sigma == 0:
-            return Denoised(guess.x0, guess.eps, torch.zeros_like(x))
-        low, high = posterior_variance(t, s), transition(s, t)[1]
-        on_x0 = s.alpha * high / t.sigma**2
-        optimal = low + on_x0**2 * ORACLE.posterior_variance(t)
-        fraction = (optimal / low).log() / (high / low).log()
-        return Denoised(guess.x0, guess.eps, fraction.expand_as(x))
-
-    return denoise
-
-
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=name)
 @pytest.mark.parametrize(("steps", "spacing"), [(2, "uniform"), (10, "karras"), (200, "uniform")])
 def test_with_the_best_mean_and_variance_the_bound_is_the_entropy(schedule, steps, spacing):
@@ -74,7 +55,13 @@ def test_with_the_best_mean_and_variance_the_bound_is_the_entropy(schedule, step
     The entropy of x0 given x_1 stands for L_0, so that nothing but L_T and L_{t−1} is tested here.
     """
     levels = schedule.grid(steps, spacing)
-    terms = bound(best(levels), levels, X0, GaussHermite(0, torch.arange(9)), "learned")
+    terms = bound(
+        with_optimal_variance(ORACLE, levels),
+        levels,
+        X0,
+        GaussHermite(0, torch.arange(9)),
+        "learned",
+    )
     first, noisiest = levels[-2], levels[0]
     last = 0.5 * math.log2(2 * math.pi * math.e * ORACLE.posterior_variance(first))
     q = Gaussian(noisiest.alpha * ORACLE.mu, noisiest.alpha**2 * ORACLE.s**2 + noisiest.sigma**2)

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from gaussian import GaussianOracle, exact_moments
 
 from unnoise.diffusion import schedules
 from unnoise.diffusion.continuous_schedules import RectifiedFlow
@@ -11,6 +10,7 @@ from unnoise.diffusion.multistep_solvers import DPMSolver, UniPC
 from unnoise.diffusion.noise_level import CLEAN
 from unnoise.diffusion.ode_solvers import Euler
 from unnoise.diffusion.samplers import Ancestral, Walk, sample
+from unnoise.verification.gaussian import GaussianOracle, exact_moments
 
 LINEAR = schedules.linear()
 X = torch.randn(3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from gaussian import GaussianOracle
 
 from unnoise.diffusion import schedules
 from unnoise.diffusion.continuous_schedules import EDMSchedule, LogitNormalFlow, RectifiedFlow
@@ -21,6 +20,7 @@ from unnoise.diffusion.objectives import Loss, SimpleLoss, WeightedLoss
 from unnoise.diffusion.random import Noise
 from unnoise.diffusion.times import UniformTimes
 from unnoise.diffusion.weights import P2, EDMWeight, MinSNR, VelocityWeight, VWeight, X0Weight
+from unnoise.verification.gaussian import GaussianOracle
 
 SCHEDULE = schedules.linear()
 

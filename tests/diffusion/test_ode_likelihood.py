@@ -4,11 +4,12 @@ import math
 
 import pytest
 import torch
-from gaussian import SCHEDULES, GaussianOracle, exact_divergence
+from gaussian import SCHEDULES, exact_divergence
 
 from unnoise.diffusion import schedules
 from unnoise.diffusion.likelihood import hutchinson, ode_bits_per_dim, ode_log_density
 from unnoise.diffusion.random import Noise
+from unnoise.verification.gaussian import GaussianOracle
 
 ORACLE = GaussianOracle()
 LINEAR = schedules.linear()

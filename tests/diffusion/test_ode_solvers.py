@@ -1,17 +1,17 @@
 """Solvers of the probability-flow ODE, whose exact solution the Gaussian oracle has."""
 
-import math
 from itertools import pairwise
 
 import pytest
 import torch
-from gaussian import GaussianMixtureOracle, GaussianOracle, exact_moments
+from gaussian import GaussianMixtureOracle
 
 from unnoise.diffusion import schedules
 from unnoise.diffusion.continuous_schedules import EDMSchedule, RectifiedFlow
 from unnoise.diffusion.noise_level import CLEAN, transition
 from unnoise.diffusion.ode_solvers import AdaptiveODE, Euler, Heun
 from unnoise.diffusion.samplers import DDIM, Walk, sample
+from unnoise.verification.gaussian import GaussianOracle, exact_moments
 
 ORACLE = GaussianOracle()
 SCHEDULES = [schedules.linear(), schedules.cosine(), EDMSchedule(), RectifiedFlow()]
@@ -20,16 +20,6 @@ X = torch.tensor([[-1.0], [0.2], [1.3]], dtype=torch.float64)
 
 def walk(schedule, z=None, denoise=ORACLE):
     return Walk(denoise, schedule, lambda: z)
-
-
-def marginal(level):
-    return float(level.alpha * ORACLE.mu), float((level.alpha * ORACLE.s) ** 2 + level.sigma**2)
-
-
-def exact(x, now, to):
-    """(x − alpha·mu)/√v stays as it is along the ODE."""
-    (m_t, v_t), (m_s, v_s) = marginal(now), marginal(to)
-    return m_s + (x - m_t) * math.sqrt(v_s / v_t)
 
 
 def counted(denoise):
@@ -78,11 +68,11 @@ def test_churn_raises_the_level_by_gamma_and_the_noise_with_it(schedule):
     calls, denoise = counted(ORACLE)
     now, to = schedule.grid(9, "log_snr")[4:6]
     stepper = Heun(0.2)
-    mean, variance = exact_moments(stepper, schedule, [now, to], *marginal(now), denoise)
+    mean, variance = exact_moments(stepper, schedule, [now, to], *ORACLE.marginal(now), denoise)
     ratio = (calls[0].sigma / calls[0].alpha) / (now.sigma / now.alpha)
     assert ratio.item() == pytest.approx(1.2, rel=1e-9)
     # a step from the raised level, whose marginal x has after the noise
-    raised = marginal(calls[0])
+    raised = ORACLE.marginal(calls[0])
     expected = exact_moments(Heun(), schedule, [calls[0], to], *raised)
     assert (mean, variance) == pytest.approx(expected, rel=1e-9)
 
@@ -92,8 +82,10 @@ def test_s_noise_is_the_standard_deviation_of_what_churn_adds(schedule):
     """With 2, of 4·v in place of v, v the variance of the forward step to the raised level."""
     calls, denoise = counted(ORACLE)
     now, to = schedule.grid(9, "log_snr")[4:6]
-    found = exact_moments(Heun(0.2, S_noise=2.0), schedule, [now, to], *marginal(now), denoise)
-    mean, variance = marginal(calls[0])
+    found = exact_moments(
+        Heun(0.2, S_noise=2.0), schedule, [now, to], *ORACLE.marginal(now), denoise
+    )
+    mean, variance = ORACLE.marginal(calls[0])
     raised = variance + 3 * transition(now, calls[0])[1].item()
     expected = exact_moments(Heun(), schedule, [calls[0], to], mean, raised)
     assert found == pytest.approx(expected, rel=1e-9)
@@ -119,7 +111,7 @@ def test_churn_is_kept_to_its_levels():
 def test_adaptive_solver_keeps_its_tolerance(schedule, tolerance):
     now, to = schedule.grid(2, "log_snr")[:2]
     found = AdaptiveODE(tolerance, tolerance).step(walk(schedule), X, now, to)
-    torch.testing.assert_close(found, exact(X, now, to), rtol=0, atol=30 * tolerance)
+    torch.testing.assert_close(found, ORACLE.along_the_ode(X, now, to), rtol=0, atol=30 * tolerance)
 
 
 @pytest.mark.parametrize("loose", [(1e-2, 1e-8), (1e-8, 1e-2)])
@@ -148,4 +140,4 @@ def test_adaptive_solver_leaves_zero_snr_by_a_small_step():
     schedule = RectifiedFlow()
     now, to = schedule.level(torch.tensor(1.0)), schedule.level(torch.tensor(0.1))
     found = AdaptiveODE(1e-6, 1e-6).step(walk(schedule), X, now, to)
-    torch.testing.assert_close(found, exact(X, now, to), rtol=0, atol=1e-3)
+    torch.testing.assert_close(found, ORACLE.along_the_ode(X, now, to), rtol=0, atol=1e-3)

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from gaussian import GaussianOracle, affine
+from gaussian import affine
 
 from unnoise.diffusion import schedules
 from unnoise.diffusion.continuous_schedules import EDMSchedule
@@ -13,6 +13,7 @@ from unnoise.diffusion.denoiser import Clip, Denoised, thresholded
 from unnoise.diffusion.noise_level import CLEAN, posterior, posterior_variance, transition
 from unnoise.diffusion.random import Noise
 from unnoise.diffusion.samplers import DDIM, Ancestral, Sampler, Walk, sample
+from unnoise.verification.gaussian import GaussianOracle
 
 ORACLE = GaussianOracle()
 LINEAR = schedules.linear()

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from gaussian import GaussianOracle, exact_moments
 
 from unnoise.diffusion import schedules
 from unnoise.diffusion.continuous_schedules import EDMSchedule, RectifiedFlow
@@ -15,6 +14,7 @@ from unnoise.diffusion.sde_solvers import (
     PredictorCorrector,
     langevin,
 )
+from unnoise.verification.gaussian import GaussianOracle, exact_moments
 
 LINEAR, ORACLE = schedules.linear(), GaussianOracle()
 X, Z = torch.randn(2, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

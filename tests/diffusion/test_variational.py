@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from gaussian import GaussianOracle
 
 from unnoise.diffusion import schedules
 from unnoise.diffusion.continuous_schedules import EDMSchedule, RectifiedFlow
@@ -19,6 +18,7 @@ from unnoise.diffusion.noise_level import diffuse, posterior_variance, transitio
 from unnoise.diffusion.objectives import SimpleLoss
 from unnoise.diffusion.random import Noise
 from unnoise.diffusion.variational import HybridLoss, VariationalBound, bound_term
+from unnoise.verification.gaussian import GaussianOracle
 
 T = 25
 SCHEDULES = [
