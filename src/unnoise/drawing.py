@@ -121,7 +121,7 @@ def draw(
     batch_size: int,
     rank: int = 0,
     ranks: int = 1,
-    watch: Callable[[int], None] = lambda pictures: None,
+    watch: Callable[[int], object] = lambda pictures: None,
 ) -> None:
     """Draw what is missing of pictures 0 … n − 1: this rank's share of it.
 

@@ -59,7 +59,8 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 def command(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["unnoise-evaluate", *arguments])
+    adherence = [] if any("measure=" in each for each in arguments) else ["measure=adherence"]
+    monkeypatch.setattr(sys, "argv", ["unnoise-evaluate", *adherence, *arguments])
     evaluate.main()
 
 
@@ -80,8 +81,8 @@ def test_adherence_is_what_the_judge_says_of_what_the_model_draws(home, monkeypa
     assert (result["seed"], result["steps"]) == (4, 2)
     table = list(csv.DictReader(whole.with_suffix(".csv").open()))
     assert [int(row["agreed"]) for row in table] == expected
-    assert {"sampler", "checkpoint", "judges", "seed", "steps"} <= set(table[0])
-    assert len(json.loads(table[0]["judges"])["label"]) == 64
+    assert {"sampler", "checkpoint", "judges", "seed", "steps"} <= set(result)
+    assert len(result["judges"]["label"]) == 64
     assert capsys.readouterr().out.splitlines()[0].split()[:4] == ["pictures", "asked", "for",
                                                                    "guidance"]  # fmt: skip
 
@@ -174,8 +175,8 @@ def test_an_unconditional_model_is_judged_when_a_classifier_guides_it(home, monk
         (["run=${{nope}}"], "refers to 'nope', which does not exist"),
         (["run={classes}", "device=${{nope}}"], "refers to 'nope', which does not exist"),
         (["run={classes}", "device=meta"], "device  meta cannot be used here"),
-        (["run={classes}", "measure=likelihood", "sampler=ddim"], "sampler  is not used"),
-        (["run={classes}", "measure=likelihood", "judge={judge}"], "judge  is not used"),
+        (["run={classes}", "measure=likelihood", "sampler=ddim"], "sampler=ddim  is not a part of this configuration"),
+        (["run={classes}", "measure=likelihood", "judge={judge}"], "unknown key"),
         (["run={classes}", "measure=likelihood", "steps=1"], "steps  must be >= 2"),
         (["run={classes}", "data_root=nowhere"], "data_root  the run's data are not read"),
         (["run={full}", "judge={judge}"], "evaluation is a file, not a folder"),

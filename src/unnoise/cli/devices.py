@@ -1,5 +1,7 @@
 """Where a command computes."""
 
+import os
+
 import torch
 
 from unnoise.cli.config import Problem
@@ -15,8 +17,19 @@ def device_problems(name: object) -> list[Problem]:
 
 
 def named_device(name: str) -> torch.device:
-    """The device; "auto" takes an accelerator where there is one."""
+    """The device; "auto" takes an accelerator where there is one, under torchrun one a process."""
     if name != "auto":
         return torch.device(name)
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return found or torch.device("cpu")
+    if not torch.accelerator.is_available():
+        return torch.device("cpu")
+    found = torch.accelerator.current_accelerator()
+    assert found is not None
+    return torch.device(found.type, int(os.environ.get("LOCAL_RANK", 0)))
+
+
+def processes() -> tuple[int, int]:
+    """This process's rank and how many there are; more than one under torchrun, which then meet."""
+    ranks = int(os.environ.get("WORLD_SIZE", 1))
+    if ranks > 1 and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo")
+    return int(os.environ.get("RANK", 0)), ranks

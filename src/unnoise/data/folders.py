@@ -21,7 +21,7 @@ from unnoise.data.loading import Images, Split
 ImageSize = Annotated[int, Field(ge=4)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"}
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"}
 _VALIDATION = ("validation", "val", "test")  # the first that is there
 
 
@@ -154,7 +154,7 @@ class ImageFolder:
                 held_back = held_out(key, self.validation_share)
                 listing.append((folder, path, "validation" if held_back else "train"))
         if not listing:
-            kinds = ", ".join(sorted(_SUFFIXES))
+            kinds = ", ".join(sorted(SUFFIXES))
             raise FileNotFoundError(f"data.root {self.root} has no images ({kinds}) below it")
         return listing
 
@@ -164,5 +164,5 @@ def _walk(top: Path) -> Iterator[tuple[str, Path]]:
     for path in sorted(top.rglob("*")):
         parts = path.relative_to(top).parts
         hidden = any(part.startswith(".") for part in parts)
-        if path.suffix.lower() in _SUFFIXES and not hidden and path.is_file():
+        if path.suffix.lower() in SUFFIXES and not hidden and path.is_file():
             yield parts[0] if len(parts) > 1 else "", path

@@ -118,3 +118,49 @@ def read(path: Path) -> list[Score]:
         ]
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} holds no scores of unnoise: {error}") from error
+
+
+def table(scores: Sequence[Score]) -> str:
+    """The scores for a terminal: one table for each group whose numbers may be compared."""
+    parts = []
+    for group in comparable(scores):
+        about = group[0].fingerprint
+        names = list(dict.fromkeys(name for score in group for name in score.metrics))
+        head = ["", "evaluations", *names]
+        rows = [
+            [
+                score.name,
+                f"{score.pictures['evaluations']:g}" if "evaluations" in score.pictures else "",
+                *(str(score.metrics[name]) if name in score.metrics else "" for name in names),
+            ]
+            for score in group
+        ]
+        widths = [max(len(line[k]) for line in (head, *rows)) for k in range(len(head))]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if k == 0 else cell.rjust(width)
+                for k, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in (head, *rows)
+        ]
+        parts.append(
+            f"{about.count} pictures against {about.reference}, features by {about.extractor}, "
+            f"resize {about.resize}\n" + "\n".join(lines)
+        )
+    if len(parts) > 1:
+        told = comparable(scores)
+        parts.append(f"not to be compared with each other: {_why(told[0][0], told[1][0])}")
+    return "\n\n".join(parts)
+
+
+def _why(a: Score, b: Score) -> str:
+    return a.fingerprint.differences(b.fingerprint)[0]
+
+
+def flat(score: Score) -> dict[str, Any]:
+    """A score as one row of plain values, for CSV; what is nested is left to the JSON."""
+    pictures = {k: v for k, v in score.pictures.items() if not isinstance(v, dict | list)}
+    row = {"name": score.name, **pictures, **asdict(score.fingerprint)}
+    for name, estimate in score.metrics.items():
+        row |= {name: estimate.value, f"{name}_error": estimate.error}
+    return row

@@ -1,0 +1,102 @@
+"""The grid of settings that unnoise-evaluate draws: checkpoint × EMA × sampler × steps × …"""
+
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml  # type: ignore[import-untyped]
+
+from unnoise.api import find_checkpoint
+from unnoise.cli.compose import CONF
+from unnoise.cli.config import instantiate
+from unnoise.diffusion.samplers import Sampler
+from unnoise.drawing import Setting
+from unnoise.figures.sampling import steps_for
+
+Node = dict[str, Any]
+
+
+def checkpoints(run: Path, chosen: str | list[int]) -> list[Path]:
+    """Those of a run: "newest", "all", or those after certain steps.
+
+    Raises:
+        ValueError: the run does not have one of them.
+    """
+    newest = find_checkpoint(run)
+    if chosen == "newest":
+        return [newest]
+    every = {int(p.stem.partition("_")[2]): p for p in newest.parent.glob("step_*.ckpt")}
+    if chosen == "all":
+        return [every[step] for step in sorted(every)]
+    if missing := [step for step in chosen if step not in every]:
+        there = ", ".join(map(str, sorted(every)))
+        raise ValueError(f"the run has no checkpoint of step {missing[0]}, but of {there}")
+    return [every[int(step)] for step in chosen]
+
+
+def named_settings(
+    config: Node, trained: Node, chosen: list[Path], precision: Literal["fp32", "bf16"]
+) -> Iterator[tuple[str, Setting]]:
+    """Every combination of the request, each with a name: the sampler, and what differs.
+
+    Args:
+        config: the request of ``conf/measure/quality.yaml``.
+        trained: the run's config, whose sampler is taken where the request names none.
+        chosen: the checkpoints.
+        precision: of the network while it draws.
+    """
+    axes = product(chosen, config["averaged"], _recipes(config, trained), config["seeds"])
+    for checkpoint, averaged, (name, node, scale), seed in axes:
+        words = [name]
+        if config["guidance"] is not None and len(config["guidance"]) > 1:
+            words.append(f"guidance {scale:g}")
+        if len(chosen) > 1:
+            words.append(f"step {int(checkpoint.stem.partition('_')[2])}")
+        if len(config["averaged"]) > 1:
+            words.append("averaged" if averaged else "last weights")
+        if len(config["seeds"]) > 1:
+            words.append(f"seed {seed}")
+        yield ", ".join(words), Setting(checkpoint, averaged, node, seed, precision)
+
+
+def _recipes(config: Node, trained: Node) -> list[tuple[str, Node, float]]:
+    """Samplers with their numbers of steps and scales of guidance: name, node, scale."""
+    own = config["sampler"] or trained["sampler"]
+    samplers: dict[str, Node] = config["samplers"] or {sampler_name(own): own}
+    found = []
+    for name, node in samplers.items():
+        for steps in _steps(config, instantiate(node)):
+            found += [(name, node, steps, scale) for scale in _scales(config, node)]
+    for name, node in config["baselines"].items():
+        found += [(name, node, node["steps"], scale) for scale in _scales(config, node)]
+    return [
+        (
+            name if steps is None else f"{name} {steps}",
+            {**node, "steps": steps, "guidance": {**node["guidance"], "scale": float(scale)}},
+            float(scale),
+        )
+        for name, node, steps, scale in found
+    ]
+
+
+def _steps(config: Node, sampler: Sampler) -> list[int | None]:
+    if config["evaluations"] is not None:
+        return [steps_for(count, sampler.stepper) for count in config["evaluations"]]
+    return list(config["steps"]) if config["steps"] is not None else [sampler.steps]
+
+
+def _scales(config: Node, node: Node) -> list[float]:
+    return config["guidance"] if config["guidance"] is not None else [node["guidance"]["scale"]]
+
+
+def sampler_name(node: Node) -> str:
+    """The name in ``conf/sampler`` of the config whose step is this, else its class's name."""
+    shipped = {path.stem: yaml.safe_load(path.read_text()) for path in CONF.glob("sampler/*.yaml")}
+    for name, other in sorted(shipped.items()):
+        if other["stepper"] == node["stepper"]:
+            return name
+    for name, other in sorted(shipped.items()):
+        if other["stepper"]["_target_"] == node["stepper"]["_target_"]:
+            return name
+    return str(node["stepper"]["_target_"].rpartition(".")[2].lower())

@@ -1,0 +1,87 @@
+"""Quality against cost: which settings no other one beats in both."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from unnoise.evaluation.results import Score, lower_is_better
+from unnoise.files import write_durably
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Wong's palette, which colour-blind people can tell apart."""
+MARKERS = "osD^vPX"
+
+
+def frontier(scores: Sequence[Score], metric: str, cost: str = "evaluations") -> list[Score]:
+    """The Pareto front: scores to which no other is at least equal in both, from cheap to dear.
+
+    Of drawn pictures only, since real ones have no cost.
+    """
+    sign = 1 if lower_is_better(metric) else -1
+    drawn = [score for score in scores if cost in score.pictures and metric in score.metrics]
+    drawn.sort(key=lambda s: (s.pictures[cost], sign * s.metrics[metric].value))
+    front: list[Score] = []
+    for score in drawn:
+        if not front or sign * score.metrics[metric].value < sign * front[-1].metrics[metric].value:
+            front.append(score)
+    return front
+
+
+def plot(path: Path, scores: Sequence[Score], metric: str, cost: str = "evaluations") -> Path:
+    """A PNG of a metric against the cost: a line a sampler, the front, real pictures dotted."""
+    from matplotlib.figure import Figure  # slow to import
+
+    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    lines: dict[str, list[Score]] = {}
+    for score in scores:
+        if cost in score.pictures:
+            lines.setdefault(str(score.pictures["sampler"]), []).append(score)
+    front = frontier(scores, metric, cost)
+    axes.step(
+        [score.pictures[cost] for score in front],
+        [score.metrics[metric].value for score in front],
+        where="post",
+        color="0.75",
+        linewidth=6,
+        label="Pareto front",
+        zorder=0,
+    )
+    for number, (sampler, row) in enumerate(lines.items()):
+        row.sort(key=lambda score: float(score.pictures[cost]))
+        axes.errorbar(
+            [score.pictures[cost] for score in row],
+            [score.metrics[metric].value for score in row],
+            yerr=[1.96 * (score.metrics[metric].error or 0) for score in row],
+            color=COLOURS[number % len(COLOURS)],
+            marker=MARKERS[number % len(MARKERS)],
+            capsize=2,
+            linewidth=1.2,
+            markersize=5,
+            label=sampler,
+        )
+    for score in scores:
+        if score.pictures["kind"] == "real":
+            axes.axhline(
+                score.metrics[metric].value, color="0.3", linestyle=":", label="real pictures"
+            )
+    axes.set_xscale("log")
+    costs = sorted({float(score.pictures[cost]) for row in lines.values() for score in row})
+    if len(costs) <= 12:
+        axes.set_xticks(costs, [f"{each:g}" for each in costs])
+        axes.minorticks_off()
+    if min(score.metrics[metric].value for row in lines.values() for score in row) > 0:
+        axes.set_yscale("log")
+    axes.set_xlabel({"evaluations": "evaluations of the network a picture"}.get(cost, cost))
+    better = "less" if lower_is_better(metric) else "more"
+    axes.set_ylabel(f"{metric} ({better} is better)")
+    about = scores[0].fingerprint
+    axes.set_title(
+        f"{about.count} pictures against {about.reference} by {about.extractor}", fontsize=9
+    )
+    axes.grid(color="0.92")
+    axes.legend(frameon=False, fontsize=9)
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    write_durably(path, lambda temporary: temporary.write_bytes(content.getvalue()))
+    return path

@@ -1,0 +1,44 @@
+import itertools
+
+import pytest
+
+from unnoise.evaluation.frontier import frontier, plot
+from unnoise.evaluation.results import Estimate, Fingerprint, Score
+
+SAME = Fingerprint(10, "train 10 of abc", "garments 123", "none 28", "nearest")
+
+
+def score(evaluations, fd, recall=0.5, sampler="ddim"):
+    pictures = {"kind": "drawn", "sampler": sampler, "evaluations": evaluations}
+    metrics = {"fd_garments": Estimate(fd, 0.1), "recall_garments": Estimate(recall)}
+    return Score(f"{sampler} {evaluations}", pictures, SAME, metrics)
+
+
+def beaten(one, other, metric, sign):
+    worse = [a.pictures["evaluations"] >= b.pictures["evaluations"] for a, b in [(one, other)]][0]
+    mine, theirs = (sign * each.metrics[metric].value for each in (one, other))
+    return worse and mine >= theirs
+
+
+@pytest.mark.parametrize(("metric", "sign"), [("fd_garments", 1), ("recall_garments", -1)])
+def test_the_front_is_what_no_other_beats(metric, sign):
+    values = [(5, 9.0, 0.2), (10, 4.0, 0.5), (10, 3.0, 0.4), (20, 3.5, 0.6), (50, 1.0, 0.6)]
+    scores = [score(*each) for each in values]
+    expected = [
+        one
+        for one in scores
+        if not any(beaten(one, other, metric, sign) for other in scores if other is not one)
+    ]
+    for order in itertools.permutations(scores):
+        assert frontier(order, metric) == expected
+
+
+def test_real_pictures_have_no_cost_and_are_not_on_the_front():
+    real = Score("real", {"kind": "real"}, SAME, {"fd_garments": Estimate(0.0)})
+    assert frontier([real, score(5, 1.0)], "fd_garments") == [score(5, 1.0)]
+
+
+def test_the_plot_is_written(tmp_path):
+    real = Score("real", {"kind": "real"}, SAME, {"fd_garments": Estimate(0.01)})
+    path = plot(tmp_path / "a.png", [real, score(5, 2.0), score(10, 1.0)], "fd_garments")
+    assert path.read_bytes().startswith(b"\x89PNG")
