@@ -1,8 +1,6 @@
 """Metrics as torchmetrics has them: over batches, over processes, and over groups of pictures."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,13 +8,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
 from unnoise.evaluation import neighbours
-from unnoise.evaluation.distances import (
-    Moments,
-    frechet_distance,
-    kernel_sums,
-    kernel_sums_of_pairs,
-    moments_of_sums,
-)
+from unnoise.evaluation.distances import frechet_distance, kernel_distance, moments_of_sums
 from unnoise.evaluation.features import Features
 from unnoise.evaluation.neighbours import K_DENSITY, Surroundings
 from unnoise.evaluation.reference import Reference
@@ -25,27 +17,55 @@ Values = dict[str, Tensor]
 
 
 class Quality(Metric, ABC):
-    """Metrics of pictures whose features come in batches; ``compute`` names the values.
+    """Metrics of drawn pictures, whose features come in batches.
 
-    States are summed, or concatenated, over processes by torchmetrics; a process that has no
-    pictures takes part as well.
+    A process without pictures takes part in ``compute`` as well.
     """
 
     full_state_update = False
 
+    def __init__(self, reference: Reference) -> None:
+        super().__init__()
+        self.reference = reference
+
     def update(self, features: Features) -> None:
-        """Take in the features of some pictures.
+        """Take in the features of some pictures, maybe none.
 
         Raises:
-            ValueError: they hold NaN or infinity.
+            ValueError: they are NaN or infinite, or of other dimensions than the reference's.
         """
-        if not all(part.isfinite().all() for part in features):
-            raise ValueError("features of drawn pictures are not finite")
+        for kind in Features._fields:
+            part, real = getattr(features, kind), getattr(self.reference.features, kind)
+            if part.shape[1:] != real.shape[1:]:
+                raise ValueError(
+                    f"{kind} features of drawn pictures are {tuple(part.shape[1:])}, those of the "
+                    f"reference {tuple(real.shape[1:])}: they are not of one extractor"
+                )
+            if not part.isfinite().all():
+                raise ValueError(f"{kind} features of drawn pictures are NaN or infinite")
         self._add(Features(*(part.to(self.device) for part in features)))
 
     def compute(self) -> Values:
         """The values by name, scalars in float64."""
         return self._values()
+
+    def held_out(self, features: Features, groups: int) -> list[Values]:
+        """The values of all pictures, then of all but those of each group, i mod groups.
+
+        What was taken in before is forgotten; other processes have no part in it.
+        """
+        parts = []
+        for group in range(groups):
+            self.reset()
+            self.update(Features(*(part[group::groups] for part in features)))
+            parts.append(self.metric_state)
+        values = []
+        for some in [parts, *(parts[:group] + parts[group + 1 :] for group in range(groups))]:
+            self.reset()
+            for part in some:
+                self.merge_state(part)
+            values.append(self._values())
+        return values
 
     @abstractmethod
     def _add(self, features: Features) -> None:
@@ -53,31 +73,14 @@ class Quality(Metric, ABC):
 
     @abstractmethod
     def _values(self) -> Values:
-        """The values of the states as they are on this process."""
-
-    def held_out(self, features: Features, groups: int) -> list[Values]:
-        """The values of all pictures, then of all but those of each group."""
-        parts = []
-        for group in range(groups):
-            self.reset()
-            self._add(Features(*(part[group::groups] for part in features)))
-            parts.append(self.metric_state)
-        return [self._merged(parts)] + [
-            self._merged(parts[:group] + parts[group + 1 :]) for group in range(groups)
-        ]
-
-    def _merged(self, parts: Sequence[dict[str, Any]]) -> Values:
-        self.reset()
-        for part in parts:
-            self.merge_state(part)
-        return self._values()
+        """The values of the states that this process has."""
 
 
 class Frechet(Quality):
-    """Fréchet distance of the normal distributions with the features' moments.
+    """Fréchet distance of the normal distributions with the moments of two sets of features.
 
-    FID of pooled Inception features (Heusel et al. 2017), sFID of spatial ones (Nash et al. 2021).
-    It streams: n, Σx and Σx·xᵀ are kept, in float64.
+    FID on pooled features of Inception (Heusel et al. 2017), sFID on spatial ones (Nash et al.
+    2021). It streams: n, Σx and Σx·xᵀ are kept, in float64 and off the reference's mean.
     """
 
     shift: Tensor
@@ -85,13 +88,13 @@ class Frechet(Quality):
     total: Tensor
     outer: Tensor
 
-    def __init__(self, name: str, part: str, real: Moments) -> None:
-        super().__init__()
-        self.name, self.part, self.real = name, part, real
-        self.register_buffer("shift", real.mean, persistent=False)
+    def __init__(self, name: str, part: str, reference: Reference) -> None:
+        super().__init__(reference)
+        self.name, self.part, self.moments = name, part, getattr(reference, part)
+        self.register_buffer("shift", self.moments.mean, persistent=False)
         self.add_state("n", torch.tensor(0), "sum")
-        self.add_state("total", torch.zeros_like(real.mean), "sum")
-        self.add_state("outer", torch.zeros_like(real.covariance), "sum")
+        self.add_state("total", torch.zeros_like(self.moments.mean), "sum")
+        self.add_state("outer", torch.zeros_like(self.moments.covariance), "sum")
 
     def _add(self, features: Features) -> None:
         x = getattr(features, self.part).double() - self.shift
@@ -100,24 +103,25 @@ class Frechet(Quality):
         self.outer = self.outer + x.T @ x
 
     def _values(self) -> Values:
-        n, total, outer, shift = int(self.n), self.total.cpu(), self.outer.cpu(), self.shift.cpu()
-        drawn = moments_of_sums(n, total, outer, shift)
-        return {self.name: frechet_distance(drawn, self.real).to(self.device)}
+        sums = (self.total.cpu(), self.outer.cpu(), self.shift.cpu())
+        drawn = moments_of_sums(int(self.n), *sums)
+        return {self.name: frechet_distance(drawn, self.moments).to(self.device)}
 
 
 class Score(Quality):
-    """exp E_x KL(p(y|x) ‖ p(y)) by the classes' logits (Salimans et al. 2016), in [1, K].
+    """exp E_x KL(p(y|x) ‖ p(y)) by the logits of K classes, in [1, K] (Salimans et al. 2016).
 
-    Over all pictures at once, not in splits. It streams: n, Σp and Σ p·log p are kept, in float64.
+    Of all pictures at once, not in splits. It streams: n, Σp and Σ p·log p are kept, in float64.
     """
 
     n: Tensor
     total: Tensor
     negentropy: Tensor
 
-    def __init__(self, name: str, classes: int) -> None:
-        super().__init__()
+    def __init__(self, name: str, reference: Reference) -> None:
+        super().__init__(reference)
         self.name = name
+        classes = reference.features.logits.shape[1]
         self.add_state("n", torch.tensor(0), "sum")
         self.add_state("total", torch.zeros(classes, dtype=torch.float64), "sum")
         self.add_state("negentropy", torch.tensor(0.0, dtype=torch.float64), "sum")
@@ -135,83 +139,21 @@ class Score(Quality):
         return {self.name: (self.negentropy / self.n - p.xlogy(p).sum()).exp()}
 
 
-class Stored(Quality, ABC):
-    """A metric that needs all pooled features at once: memory grows with the pictures."""
-
-    real: Tensor
-    pooled: list[Tensor]
-
-    def __init__(self, name: str, reference: Reference) -> None:
-        super().__init__()
-        self.name, self.reference = name, reference
-        self.register_buffer("real", reference.features.pooled, persistent=False)
-        self.add_state("pooled", [], "cat")
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget all pictures; none is a (0, D) tensor, which other processes' can be joined to."""
-        super().reset()
-        self.pooled.append(self.real[:0])
-
-    def _add(self, features: Features) -> None:
-        self.pooled.append(features.pooled)
-
-    def _values(self) -> Values:
-        return {self.name: self._held(dim_zero_cat(self.pooled), 0)[0]}
-
-    def held_out(self, features: Features, groups: int) -> list[Values]:
-        """The values of all pictures, then of all but those of each group."""
-        return [{self.name: value} for value in self._held(features.pooled, groups)]
-
-    @abstractmethod
-    def _held(self, x: Tensor, groups: int) -> Tensor:
-        """The value of features (N, D), then of those without each group, (1 + groups,)."""
-
-
-class Kernel(Stored):
-    """Unbiased estimate of the squared MMD with the kernel (x·y/D + 1)³ (Bińkowski et al. 2018).
-
-    KID, of all pictures at once, not of random subsets. It may be slightly below 0.
-    """
-
-    def _held(self, x: Tensor, groups: int) -> Tensor:
-        n, m = len(x), len(self.real)
-        member = torch.ones(n, 1) if not groups else torch.eye(groups)[torch.arange(n) % groups]
-        member = member.to(x.device).double()
-        among = kernel_sums_of_pairs(x, member)
-        across = kernel_sums(x, self.real, member, torch.ones(m, 1, device=x.device))[:, 0]
-        kept = (
-            torch.ones(1, 1)
-            if not groups
-            else torch.cat([torch.ones(1, groups), 1 - torch.eye(groups)])
-        )
-        kept = kept.to(member)
-        left = kept @ member.sum(0)
-        if left.min() < 2:
-            raise ValueError(f"{self.name} takes 2 pictures or more, there are {int(left.min())}")
-        pairs = ((kept @ among) * kept).sum(1)
-        drawn, mixed = pairs / (left * (left - 1)), kept @ across / (left * m)
-        return drawn - 2 * mixed + self.reference.likeness
-
-
-class Recall(Stored):
-    """The share of real pictures in the manifold of drawn ones (Kynkäänniemi et al. 2019).
-
-    That is the union of balls about each, as large as the distance to its third nearest.
-    """
-
-    def _held(self, x: Tensor, groups: int) -> Tensor:
-        return neighbours.covered(self.real, x, neighbours.radii(x, groups))
-
-
 class Neighbourhood(Quality):
-    """Where pictures lie among real ones; it streams.
+    """Where drawn pictures lie among real ones; it streams.
 
-    precision: the share of drawn pictures in the manifold of the real ones, k = 3 (Kynkäänniemi et
+    precision: the share of drawn pictures in the manifold of the real ones (k = 3, Kynkäänniemi et
     al. 2019). density: in how many balls about real pictures a drawn one lies, over k = 5, which
-    may exceed 1; coverage: the share of real pictures with a drawn one in their ball, k = 5 (Naeem
+    may exceed 1; coverage: the share of real pictures with a drawn one in their ball (k = 5, Naeem
     et al. 2020). memorised: the share of drawn pictures that lie nearer to their nearest real one
-    than that lies to any other real one (1 − authenticity, Alaa et al. 2022).
+    than any other real one does (1 − authenticity, Alaa et al. 2022). Duplicates of that real one
+    do not count as others, so a copy of a picture that occurs twice is told as well. Chance alone
+    makes new pictures fall so near at times, so hold it against that of real pictures that are not
+    in the reference.
+
+    Args:
+        names: which of these four, and the names their values get.
+        reference: of more than five pictures.
     """
 
     real: Tensor
@@ -225,11 +167,11 @@ class Neighbourhood(Quality):
     closest: Tensor
 
     def __init__(self, names: dict[str, str], reference: Reference) -> None:
-        super().__init__()
+        super().__init__(reference)
         self.names = names
         self.register_buffer("real", reference.features.pooled, persistent=False)
-        for key, each in reference.surroundings._asdict().items():
-            self.register_buffer(key, each, persistent=False)
+        for key, distance in reference.surroundings._asdict().items():
+            self.register_buffer(key, distance, persistent=False)
         for key in ("n", "inside", "balls", "copied"):
             self.add_state(key, torch.tensor(0), "sum")
         self.add_state("closest", torch.full((len(self.real),), torch.inf), "min")
@@ -244,13 +186,75 @@ class Neighbourhood(Quality):
         self.closest = self.closest.minimum(found.closest)
 
     def _values(self) -> Values:
+        if self.n < 1:
+            raise ValueError(f"{next(iter(self.names.values()))} takes a picture, there are none")
         n = self.n.double()
-        if n < 1:
-            raise ValueError(f"{', '.join(self.names.values())} take a picture or more")
         found = {
             "precision": self.inside / n,
-            "density": self.balls / n / K_DENSITY,
+            "density": self.balls / (K_DENSITY * n),
             "coverage": (self.closest <= self.fifth).double().mean(),
             "memorised": self.copied / n,
         }
         return {name: found[kind] for kind, name in self.names.items()}
+
+
+class Stored(Quality, ABC):
+    """A metric that needs all pooled features at once: its memory grows with the pictures."""
+
+    real: Tensor
+    pooled: list[Tensor]
+
+    def __init__(self, name: str, reference: Reference) -> None:
+        super().__init__(reference)
+        self.name = name
+        self.register_buffer("real", reference.features.pooled, persistent=False)
+        self.add_state("pooled", [], "cat")
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all pictures; what is left, (0, D), can be joined to what other processes have."""
+        super().reset()
+        self.pooled.append(self.real[:0])
+
+    def held_out(self, features: Features, groups: int) -> list[Values]:
+        """The values of all pictures, then of all but those of each group, i mod groups."""
+        self.reset()
+        self.update(features)
+        return [{self.name: value} for value in self._kept(torch.cat(self.pooled), groups)]
+
+    def _add(self, features: Features) -> None:
+        self.pooled.append(features.pooled)
+
+    def _values(self) -> Values:
+        return {self.name: self._kept(dim_zero_cat(self.pooled), 0)[0]}
+
+    @abstractmethod
+    def _kept(self, x: Tensor, groups: int) -> Tensor:
+        """The value of features (N, D), then of those without each group, (1 + groups,)."""
+
+
+class Kernel(Stored):
+    """Kernel distance; KID on pooled features of Inception (Bińkowski et al. 2018).
+
+    Of all pictures at once, not of random subsets of them.
+    """
+
+    likeness: Tensor
+
+    def __init__(self, name: str, reference: Reference) -> None:
+        super().__init__(name, reference)
+        self.register_buffer("likeness", reference.likeness, persistent=False)
+
+    def _kept(self, x: Tensor, groups: int) -> Tensor:
+        weights = neighbours.kept(len(x), groups).to(x.device).T.double()
+        return kernel_distance(x.double(), self.real.double(), weights, self.likeness)
+
+
+class Recall(Stored):
+    """The share of real pictures in the manifold of drawn ones (k = 3, Kynkäänniemi et al. 2019).
+
+    That is the union of balls about each that reach to its third nearest.
+    """
+
+    def _kept(self, x: Tensor, groups: int) -> Tensor:
+        return neighbours.covered(self.real, x, neighbours.radii(x, groups))

@@ -1,4 +1,9 @@
-"""Nearest neighbours among features, and the manifolds that they span."""
+"""Nearest neighbours among features, and the manifolds that they span.
+
+Distances are Euclidean, ‖x‖² + ‖y‖² − 2·x·y in float64 about the mean of y, and rounded to float32
+only in the end, so that a pair is as far apart seen from either side. Two pictures nearer than
+10⁻⁶ of what they lie off that mean count as duplicates, at distance 0. Balls are closed.
+"""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -10,29 +15,14 @@ from unnoise.evaluation.distances import CHUNK
 
 K_MANIFOLD = 3  # neighbours in the radii of precision and recall
 K_DENSITY = 5  # neighbours in the radii of density and coverage
-SAME = 1e-6  # vectors nearer than this part of their length are one
-
-
-def distances(x: Tensor, y: Tensor) -> Tensor:
-    """‖x − y‖ of each x (N, D) and y (M, D): (N, M) float32.
-
-    By ‖x‖² + ‖y‖² − 2·x·y in float64 about the mean of y, rounded only at the end: two pictures
-    whose features differ by no more than a network's rounding are at distance 0, and the same pair
-    has the same distance from either side.
-    """
-    x, y = x.double(), y.double()
-    middle = y.mean(0)
-    x, y = x - middle, y - middle
-    lengths = x.square().sum(1)[:, None] + y.square().sum(1)
-    squares = torch.addmm(lengths, x, y.T, alpha=-2)
-    return squares.masked_fill_(squares < SAME**2 * lengths, 0).sqrt_().float()
+SAME = 1e-6
 
 
 class Surroundings(NamedTuple):
     """Of each of N pictures the distance to others of its set, (N,) each.
 
-    ``third`` and ``fifth``: to the third and fifth nearest other one, which may be a duplicate at
-    distance 0. ``other``: to the nearest that is not a duplicate, ∞ if there is none.
+    ``third`` and ``fifth``: to the third and fifth nearest other one, duplicates among them.
+    ``other``: to the nearest that is not a duplicate; ∞ if there is none.
     """
 
     third: Tensor
@@ -47,11 +37,9 @@ def surroundings(x: Tensor) -> Surroundings:
         ValueError: there are not more than five.
     """
     if len(x) <= K_DENSITY:
-        raise ValueError(
-            f"{K_DENSITY} neighbours take {K_DENSITY + 1} pictures, there are {len(x)}"
-        )
+        raise ValueError(f"{K_DENSITY} neighbours take {K_DENSITY + 1} pictures, not {len(x)}")
     found = []
-    for _, to in _among(x):
+    for to in _among(x):
         near = to.topk(K_DENSITY, largest=False).values
         other = to.where(to > 0, torch.inf).amin(1)
         found.append(Surroundings(near[:, K_MANIFOLD - 1], near[:, K_DENSITY - 1], other))
@@ -61,9 +49,10 @@ def surroundings(x: Tensor) -> Surroundings:
 class Hits(NamedTuple):
     """How N drawn pictures lie to M real ones.
 
-    ``inside`` (N,): whether one lies in the manifold of the real ones. ``balls`` (N,): in how many
-    of the balls of density. ``copied`` (N,): whether it lies nearer to its nearest real picture
-    than any other real one does. ``closest`` (M,): from each real picture to the nearest drawn one.
+    ``inside`` (N,): whether one lies in the manifold of the real ones, the union of balls as large
+    as ``third``. ``balls`` (N,): in how many balls as large as ``fifth``. ``copied`` (N,): whether
+    it lies nearer to its nearest real picture than any other real one does, duplicates aside.
+    ``closest`` (M,): from each real picture to the nearest drawn one, ∞ if there are none.
     """
 
     inside: Tensor
@@ -73,68 +62,80 @@ class Hits(NamedTuple):
 
 
 def hits(x: Tensor, y: Tensor, around: Surroundings) -> Hits:
-    """Those of drawn features (N, D), real ones (M, D) and these one's surroundings."""
+    """Those of drawn features (N, D), real ones (M, D) and the surroundings of the latter."""
     closest = torch.full((len(y),), torch.inf, device=x.device)
     inside, balls, copied = [], [], []
-    for _, to in _between(x, y):
+    for to in _between(x, y):
         inside.append((to <= around.third).any(1))
         balls.append((to <= around.fifth).sum(1))
-        nearest, which = to.min(1)
-        copied.append(nearest < around.other[which])
-        closest = closest.minimum(to.amin(0))
+        distance, which = to.min(1)
+        copied.append(distance < around.other[which])
+        closest = torch.cat([closest[None], to]).amin(0)
     return Hits(torch.cat(inside), torch.cat(balls), torch.cat(copied), closest)
 
 
 def nearest(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Which of y (M, D) is nearest to each x (N, D), and its distance: (N,) int64, (N,) float32."""
-    found = [to.min(1) for _, to in _between(x, y)]
+    found = [to.min(1) for to in _between(x, y)]
     return torch.cat([each.indices for each in found]), torch.cat([each.values for each in found])
 
 
-def radii(x: Tensor, groups: int) -> Tensor:
-    """Distance of each of N pictures to its third nearest other one, (1 + groups, N).
+def kept(n: int, groups: int) -> Tensor:
+    """Which of n pictures a value is of, (1 + groups, n) bool.
 
-    First among all, then without each group, where picture i is in group i mod groups; a picture
-    of the group that is left out has the radius −1: nothing is in its ball.
+    The first is of all, the others of all but each group, where picture i is in i mod groups.
+    """
+    own = torch.arange(n) % max(groups, 1)
+    return torch.cat([own[None] >= 0, own != torch.arange(groups)[:, None]])
+
+
+def radii(x: Tensor, groups: int) -> Tensor:
+    """From each of N pictures to its third nearest other one, of those kept, (1 + groups, N).
+
+    −1, a ball with nothing in it, where the picture itself is not kept.
 
     Raises:
-        ValueError: that leaves no third other one.
+        ValueError: fewer than four are kept.
     """
-    n, k = len(x), K_MANIFOLD
-    left = n - (-(-n // groups) if groups else 0)
-    if left <= k:
-        raise ValueError(f"{k} neighbours take {k + 1} pictures, there are {left}")
-    own = torch.arange(n, device=x.device) % max(groups, 1)
+    k, keep = K_MANIFOLD, kept(len(x), groups).to(x.device)
+    if (left := int(keep.sum(1).min())) <= k:
+        raise ValueError(f"{k} neighbours take {k + 1} pictures, not {left}")
     found = []
-    for rows, to in _among(x):
+    for to in _among(x):
         near = [to.topk(k, largest=False).values[:, -1]]
-        if groups:
-            columns = [to[:, group::groups] for group in range(groups)]
-            least = [each.topk(min(k, each.shape[1]), largest=False).values for each in columns]
-            for group in range(groups):
-                rest = torch.cat(least[:group] + least[group + 1 :], 1)
-                radius = rest.topk(k, largest=False).values[:, -1]
-                near.append(radius.where(own[rows] != group, -1))
+        parts = [to[:, group::groups] for group in range(groups)]
+        least = [part.topk(min(k, part.shape[1]), largest=False).values for part in parts]
+        for group in range(groups):
+            rest = torch.cat(least[:group] + least[group + 1 :], 1)
+            near.append(rest.topk(k, largest=False).values[:, -1])
         found.append(torch.stack(near))
-    return torch.cat(found, 1)
+    return torch.cat(found, 1).where(keep, -1)
 
 
 def covered(y: Tensor, x: Tensor, radii: Tensor) -> Tensor:
-    """The share (R,) of y (M, D) within balls about x (N, D), for each row of radii (R, N)."""
+    """The share of y (M, D) within balls about x (N, D), (R,) for radii (R, N)."""
     count = torch.zeros(len(radii), device=x.device, dtype=torch.float64)
-    for _, to in _between(y, x):
-        count += torch.stack([(to <= each).any(1).sum() for each in radii])
+    for to in _between(y, x):
+        count += torch.stack([(to <= radius).any(1).sum() for radius in radii])
     return count / len(y)
 
 
-def _between(x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """A few rows of x at a time, as numbers, with their distances to all of y."""
-    for rows in torch.split(torch.arange(len(x), device=x.device), max(CHUNK // len(y), 1)):
-        yield rows, distances(x[rows], y)
+def _between(x: Tensor, y: Tensor) -> Iterator[Tensor]:
+    """Distances of a few rows of x (N, D) at a time to all y (M, D)."""
+    middle = y.double().mean(0)
+    y = y.double() - middle
+    y_squares = y.square().sum(1)
+    for rows in torch.split(x, max(CHUNK // len(y), 1)):
+        some = rows.double() - middle
+        lengths = some.square().sum(1)[:, None] + y_squares
+        squares = torch.addmm(lengths, some, y.T, alpha=-2)
+        yield squares.masked_fill_(squares < SAME**2 * lengths, 0).sqrt_().float()
 
 
-def _among(x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """As above, of x to itself; a picture is at distance ∞ from itself."""
-    for rows, to in _between(x, x):
-        to[torch.arange(len(rows), device=x.device), rows] = torch.inf
-        yield rows, to
+def _among(x: Tensor) -> Iterator[Tensor]:
+    """As above of x to itself; nothing is its own neighbour, at distance ∞ from itself."""
+    start = 0
+    for to in _between(x, x):
+        to.diagonal(start).fill_(torch.inf)
+        start += len(to)
+        yield to

@@ -49,7 +49,8 @@ class Reference:
     @cached_property
     def likeness(self) -> Tensor:
         """Mean of the kernel over pairs of its pictures, a scalar."""
-        return kernel_mean(self.features.pooled)
+        x = self.features.pooled.double()
+        return kernel_mean(x, x.new_ones(len(x), 1))[0]
 
     @cached_property
     def surroundings(self) -> Surroundings:
