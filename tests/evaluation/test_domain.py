@@ -119,6 +119,13 @@ def test_each_picture_is_seen_on_its_own():
             torch.testing.assert_close(a[0], b[row], rtol=1e-4, atol=1e-5)
 
 
+def test_features_are_float32_whatever_surrounds():
+    pictures, _ = bars(4)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = untrained(1)(pictures)
+    assert equal(inside, untrained(1)(pictures))
+
+
 @pytest.mark.parametrize(
     "pictures",
     [torch.zeros(2, 3, 16, 16), torch.zeros(2, 4, 16, 16).byte(), torch.zeros(3, 16, 16).byte()],

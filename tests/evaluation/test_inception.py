@@ -78,6 +78,14 @@ def test_grey_is_repeated(original):
     assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
+@torch.inference_mode()
+def test_features_are_float32_whatever_surrounds(original):
+    x = pictures(28, n=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = original(x)
+    assert all(torch.equal(a, b) for a, b in zip(inside, original(x), strict=True))
+
+
 def test_it_is_frozen_and_names_its_weights(original, weights):
     assert original.digest == hashlib.sha256(weights.read_bytes()).hexdigest()
     assert not original.training

@@ -109,7 +109,8 @@ class DomainExtractor(Extractor):
         Raises:
             ValueError: the pictures are not uint8, or have neither 1 nor 3 channels.
         """
-        features: Features = self.network(self.seen(pictures))
+        with torch.autocast(pictures.device.type, enabled=False):
+            features: Features = self.network(self.seen(pictures))
         return features
 
     def seen(self, pictures: Tensor) -> Tensor:

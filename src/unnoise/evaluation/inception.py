@@ -70,11 +70,12 @@ class InceptionExtractor(Extractor):
         Raises:
             ValueError: the pictures are not uint8, or have neither 1 nor 3 channels.
         """
-        x = self.interpolate(read(pictures, channels=3))
-        middle = self.lower((x - 128) / 128)
-        pooled = self.upper(middle).flatten(1)
-        spatial = self.places(middle)[:, :MIDDLE].flatten(1)
-        return Features(pooled, spatial, pooled @ self.classes.T)
+        with torch.autocast(pictures.device.type, enabled=False):
+            x = self.interpolate(read(pictures, channels=3))
+            middle = self.lower((x - 128) / 128)
+            pooled = self.upper(middle).flatten(1)
+            spatial = self.places(middle)[:, :MIDDLE].flatten(1)
+            return Features(pooled, spatial, pooled @ self.classes.T)
 
 
 def _network(weights: Path) -> nn.Module:
