@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -139,11 +140,25 @@ def train(config: dict[str, Any]) -> None:
         write_durably(run_dir / "config.yaml", lambda temporary: temporary.write_text(text))
     started = time.monotonic()
     results = fit(experiment, config, run_dir, checkpoint)
+    results = (_report(run_dir) if _RANK == 0 else {}) | results
     minutes, seconds = divmod(int(time.monotonic() - started), 60)
     print(f"\n{experiment.name}: done in {minutes} min {seconds:02d} s")
     for name, path in results.items():
         print(f"  {name:<16} {_short(path)}")
     print(f"  {'draw more':<16} unnoise-sample run={shown}")
+
+
+def _report(run_dir: Path) -> dict[str, Path]:
+    """Write the page of the run; that it could not be written does not undo the training."""
+    from unnoise.report.page import write
+
+    path = run_dir / "report.html"
+    try:
+        write(path, [run_dir])
+    except Exception as error:
+        print(f"warning: no report was written: {error!r}", file=sys.stderr)
+        return {}
+    return {"report": path}
 
 
 def _load_text_encoder(conditioner: "Conditioner | None") -> None:

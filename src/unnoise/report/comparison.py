@@ -1,0 +1,110 @@
+"""In what runs differ, and which of their numbers that makes incomparable."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from unnoise.report.runs import Run
+
+LOSS = (
+    *("data", "schedule", "prediction", "objective", "learned_variance", "conditioning"),
+    *("validation_images", "condition_dropout"),
+)
+"""Keys that decide what a loss is a loss of; the last not of a validation loss."""
+HOUSEKEEPING = (
+    *("name", "resume", "logger", "trainer", "callbacks", "workers"),
+    *("validate_every", "validation_images", "accumulate"),
+)
+"""Keys that tell little of a run; the leaderboard leaves them out."""
+COLUMNS = 8
+"""Of the config in the leaderboard, at most; the rest is told in the table of differences."""
+
+
+def leaves(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Each value of a config under its dotted key; a list is one value."""
+    if isinstance(tree, Mapping) and tree:
+        for name, value in tree.items():
+            yield from leaves(value, f"{key}.{name}" if key else str(name))
+    elif key:
+        yield key, tree
+
+
+def shown(value: Any) -> str:
+    """A config's value as a user types it; of a class or function only its own name."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool | list | dict):
+        return json.dumps(value)
+    return str(value)
+
+
+def differences(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """Of each key whose values differ, the value in each run; "" where a run lacks the key."""
+    flat = [dict(leaves(run.config)) for run in runs]
+    keys = dict.fromkeys(key for each in flat for key in each)
+    rows = {key: [shown(each[key]) if key in each else "" for each in flat] for key in keys}
+    return {key: row for key, row in rows.items() if len(set(row)) > 1}
+
+
+def columns(runs: Sequence[Run]) -> dict[str, list[Any]]:
+    """What tells the runs apart at a glance: at most ``COLUMNS`` keys, and the values.
+
+    Where runs differ in what is built (``_target_``), its name stands for all that is below it.
+    """
+    keys = [k for k in differences(runs) if k.partition(".")[0] not in HOUSEKEEPING]
+    roots = {key.removesuffix("._target_") for key in keys if key.endswith("._target_")}
+    told: dict[str, list[Any]] = {}
+    for key in keys:
+        inside = [root for root in roots if key == root or key.startswith(f"{root}.")]
+        name = min(inside, key=len) if inside else key
+        told.setdefault(name, [_brief(at(run.config, name)) for run in runs])
+    differ = {k: v for k, v in told.items() if len(set(map(str, v))) > 1}
+    parts_first = sorted(differ, key=lambda name: name not in roots)
+    return {name: differ[name] for name in parts_first[:COLUMNS]}
+
+
+def at(config: Any, key: str) -> Any:
+    """The value under a dotted key; None where there is none."""
+    for part in key.split("."):
+        config = config.get(part) if isinstance(config, Mapping) else None
+    return config
+
+
+def _brief(value: Any) -> Any:
+    """A node by the name of what it builds, and by that of its stepper, which tells samplers."""
+    if not isinstance(value, Mapping):
+        plain = isinstance(value, int | float | str) and not isinstance(value, bool)
+        return value if plain else shown(value)
+    named = value.get("stepper", value)
+    return str(at(named, "_target_")).rpartition(".")[2]
+
+
+def kinds(runs: Sequence[Run], metric: str) -> tuple[list[int], list[str]]:
+    """A number for each run, equal for runs whose values of a metric may be compared.
+
+    Returns:
+        The numbers, from 0 on, and the keys for which they differ. Losses compare where data,
+        schedule, prediction, objective and what is asked agree; a quality where data and the way
+        it was measured do; all else always.
+    """
+    if metric.startswith("quality/"):
+        chosen = [
+            {"data": _data(run), "quality": at(run.config, "callbacks.quality")} for run in runs
+        ]
+    elif "loss" in metric or "bits_per_dim" in metric:
+        keys = LOSS[:-1] if metric.startswith("validation") else LOSS
+        chosen = [{key: run.config.get(key) for key in keys} | {"data": _data(run)} for run in runs]
+    else:
+        return [0] * len(runs), []
+    told = [json.dumps(each, sort_keys=True, default=str) for each in chosen]
+    order = list(dict.fromkeys(told))
+    differ = [k for k in chosen[0] if len({json.dumps(c[k], default=str) for c in chosen}) > 1]
+    return [order.index(each) for each in told], differ
+
+
+def _data(run: Run) -> Any:
+    """The fingerprint of the data, or where a run lacks it, how they are made."""
+    told = at(run.manifest, "data.fingerprint")
+    if told is not None:
+        return told
+    return {k: v for k, v in leaves(run.config.get("data"), "data") if k != "data.root"}

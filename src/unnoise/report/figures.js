@@ -1,0 +1,214 @@
+// The figures of the page: each takes its box and its data, and draws anew when a tool is used.
+
+const DASHES = [null, "6 3", "2 3"];
+const AXES = ["automatic", "linear", "logarithmic"];
+
+function styled(k) {
+  return { colour: `c${k % 8}`, dash: DASHES[Math.floor(k / 8) % 3] };
+}
+
+function select(label, options, change) {
+  const field = make("select", {}, ...options.map((each) => make("option", {}, each)));
+  field.addEventListener("change", change);
+  return [field, make("label", {}, label, field)];
+}
+
+function range(label, change) {
+  const field = make("input", { type: "range", min: 0, max: 0.98, step: 0.02, value: 0 });
+  field.addEventListener("input", change);
+  return [field, make("label", {}, label, field)];
+}
+
+function swatch(style, dot) {
+  const svg = make("svg", { class: `swatch ${style.colour}`, viewBox: "0 0 22 10" });
+  const line = { d: "M1 5H21", stroke: "currentColor", "stroke-width": 2.5, "stroke-dasharray": style.dash };
+  svg.append(dot ? make("circle", { cx: 11, cy: 5, r: 4.5, fill: "currentColor" }) : make("path", line));
+  return svg;
+}
+
+// The legend of some series; a click hides one or shows it again, a double click shows it alone.
+function legend(names, styles, hidden, change, dot) {
+  const box = make("div", { class: "legend" });
+  const buttons = names.map((name, k) => {
+    const button = make("button", { type: "button", title: "double click: this one alone" }, swatch(styles[k], dot), name);
+    const show = () => buttons.forEach((each, j) => each.setAttribute("aria-pressed", !hidden.has(names[j])));
+    button.addEventListener("click", () => {
+      hidden.has(name) ? hidden.delete(name) : hidden.add(name);
+      show();
+      change();
+    });
+    button.addEventListener("dblclick", () => {
+      names.forEach((other) => (other === name ? hidden.delete(other) : hidden.add(other)));
+      show();
+      change();
+    });
+    button.setAttribute("aria-pressed", !hidden.has(name));
+    return button;
+  });
+  box.append(...buttons);
+  return box;
+}
+
+// An exponential mean over the points so far, each weighed as if the curve began with it.
+function smoothed(points, share) {
+  let sum = 0, weight = 0;
+  return points.map(([x, y]) => {
+    if (y === null) return [x, null];
+    sum = share * sum + (1 - share) * y;
+    weight = share * weight + (1 - share);
+    return [x, sum / weight];
+  });
+}
+
+function lines(curves, share) {
+  return curves.map(({ name, style, steps, values }) => {
+    const raw = steps.map((step, k) => [step, values[k]]);
+    return share > 0
+      ? { name, style, points: smoothed(raw, share), raw }
+      : { name, style, points: raw };
+  });
+}
+
+function finite(series) {
+  return series.flatMap((each) => each.points.map((p) => p[1])).filter((value) => value !== null);
+}
+
+// Of one run: every metric, small.
+function curves(box, data) {
+  const redraws = [];
+  const redraw = () => redraws.forEach((each) => each());
+  const [axis, axisLabel] = select("y axis", AXES, redraw);
+  const [smooth, smoothLabel] = range("smoothing", redraw);
+  const grid = make("div", { class: "charts" });
+  box.append(make("div", { class: "tools" }, axisLabel, smoothLabel), grid);
+  for (const { title, metrics } of data.charts) {
+    const chart = make("div", { class: "chart" }), hidden = new Set();
+    const names = metrics.map((metric) => named(metric, metrics));
+    const styles = metrics.map((_, k) => styled(k));
+    const show = () => {
+      const chosen = metrics.map((metric, k) => {
+        const [, steps, values] = data.curves[metric][0];
+        return { name: names[k], style: styles[k], steps, values };
+      });
+      const series = lines(chosen.filter(({ name }) => !hidden.has(name)), Number(smooth.value));
+      const y = { log: isLog(axis.value, finite(series)) };
+      draw(chart, { title, series, x: { label: "step" }, y, height: 220 });
+    };
+    const cell = make("div", {}, make("h3", {}, title), chart);
+    if (metrics.length > 1) cell.append(legend(names, styles, hidden, show));
+    grid.append(cell);
+    redraws.push(show);
+  }
+  return redraw;
+}
+
+function named(metric, metrics) {
+  const short = metric.replace(/^.*loss_(t|snr)/, (_, kind) => (kind === "t" ? "t " : "log-SNR "));
+  if (short !== metric) return short;
+  if (metrics.includes("validation/loss")) return metric.split("/")[0];
+  return metric;
+}
+
+// Of many runs: one metric, large.
+function overlay(box, data) {
+  const hidden = new Set(), chart = make("div", { class: "chart" });
+  const told = make("p", { class: "note" });
+  const redraw = () => {
+    const chosen = data.curves[metric.value].map(([run, steps, values]) => ({
+      name: data.runs[run], style: styled(run), steps, values,
+    }));
+    const series = lines(chosen.filter(({ name }) => !hidden.has(name)), Number(smooth.value));
+    const y = { label: metric.value, log: isLog(axis.value, finite(series)) };
+    draw(chart, { series, x: { label: "step" }, y, height: 400 });
+    const keys = data.differ[metric.value].join(", ");
+    told.textContent = keys && `Not all of these values compare: the runs differ in ${keys}.`;
+  };
+  const [metric, metricLabel] = select("metric", Object.keys(data.curves), redraw);
+  const [axis, axisLabel] = select("y axis", AXES, redraw);
+  const [smooth, smoothLabel] = range("smoothing", redraw);
+  const tools = make("div", { class: "tools" }, metricLabel, axisLabel, smoothLabel);
+  const key = legend(data.runs, data.runs.map((_, k) => styled(k)), hidden, redraw);
+  box.append(tools, chart, key, told);
+  return redraw;
+}
+
+// Quality against cost, with the front of those that no other one beats in both.
+function cost(box, data) {
+  const chart = make("div", { class: "chart" }), hidden = new Set();
+  const costs = Object.keys(data.costs), titles = Object.values(data.costs);
+  const drawn = data.points.filter((point) => costs.some((each) => point[each] !== null));
+  const names = [...new Set(drawn.map((point) => point.series))];
+  const redraw = () => {
+    const by = costs[titles.indexOf(against.value)];
+    const place = (k) => [data.points[k][by], data.points[k].values[metric.value][0]];
+    const series = names.map((name, k) => ({
+      name, style: styled(k), dots: true, line: false,
+      points: drawn
+        .filter((point) => point.series === name && point.values[metric.value] && !hidden.has(name))
+        .map((point) => {
+          const [value, error] = point.values[metric.value];
+          return [point[by], value, error && 1.96 * error, point.name];
+        }),
+    }));
+    const y = { log: isLog(axis.value, finite(series)) };
+    const front = hidden.size ? [] : (data.fronts[`${metric.value} ${by}`] || []).map(place);
+    draw(chart, { series, x: { label: against.value, log: true }, y, height: 340, dots: true, front });
+    better.textContent = `${data.metrics[metric.value] ? "Less" : "More"} is better. Bars are 95 % intervals; the broad line is the Pareto front: no other setting beats it in both.`;
+  };
+  const better = make("p", { class: "note" });
+  const [metric, metricLabel] = select("quality", Object.keys(data.metrics), redraw);
+  const [against, againstLabel] = select("against", titles, redraw);
+  const [axis, axisLabel] = select("y axis", AXES, redraw);
+  const tools = make("div", { class: "tools" }, metricLabel, againstLabel, axisLabel);
+  const key = legend(names, names.map((_, k) => styled(k)), hidden, redraw, true);
+  box.append(tools, chart, key, better);
+  return redraw;
+}
+
+// A metric against a key: a point a run, a line through the means; a line of its own each kind.
+function sweep(box, data) {
+  const chart = make("div", { class: "chart" }), told = make("p", { class: "note" });
+  const redraw = () => {
+    const values = data.keys[key.value], chosen = data.metrics.find((each) => each.name === metric.value);
+    const numeric = values.every((value) => typeof value === "number");
+    const names = numeric ? null : [...new Set(values.map(String))];
+    const at = (run) => (numeric ? values[run] : names.indexOf(String(values[run])));
+    const kinds = [...new Set(chosen.points.map((point) => point[2]))].sort((a, b) => a - b);
+    const letter = (kind) => (kinds.length > 1 ? `kind ${String.fromCharCode(65 + kind)}` : metric.value);
+    const series = kinds.flatMap((kind, k) => {
+      const points = chosen.points.filter((point) => point[2] === kind && point[1] !== null);
+      const places = [...new Set(points.map(([run]) => at(run)))].sort((a, b) => a - b);
+      const mean = (place) => {
+        const here = points.filter(([run]) => at(run) === place).map((point) => point[1]);
+        return here.reduce((a, b) => a + b, 0) / here.length;
+      };
+      const dots = points.map(([run, value]) => [at(run), value, null, `${data.runs[run]}, ${letter(kind)}`]);
+      const means = places.map((place) => [place, mean(place)]);
+      return [
+        { name: letter(kind), style: styled(k), points: dots, dots: true, line: false },
+        ...(means.length > 1 ? [{ name: `mean of ${letter(kind)}`, style: styled(k), points: means }] : []),
+      ];
+    });
+    const x = { label: key.value, names, log: numeric && isLog("automatic", values) };
+    draw(chart, { series, x, y: { log: isLog(axis.value, finite(series)) }, height: 340, dots: true });
+    told.textContent = kinds.length > 1
+      ? `Colours are kinds that do not compare, since the runs differ in ${chosen.differ.join(", ")}.`
+      : "A point a run, the line through their means.";
+  };
+  const [key, keyLabel] = select("key", Object.keys(data.keys), redraw);
+  const [metric, metricLabel] = select("metric", data.metrics.map((each) => each.name), redraw);
+  const [axis, axisLabel] = select("y axis", AXES, redraw);
+  box.append(make("div", { class: "tools" }, keyLabel, metricLabel, axisLabel), chart, told);
+  return redraw;
+}
+
+const FIGURES = { curves, overlay, cost, sweep };
+for (const box of document.querySelectorAll("[data-figure]")) {
+  const redraw = FIGURES[box.dataset.figure](box, JSON.parse(box.firstElementChild.textContent));
+  let width = 0;
+  new ResizeObserver(() => {
+    if (box.clientWidth !== width) redraw();
+    width = box.clientWidth;
+  }).observe(box);
+  redraw();
+}

@@ -1,0 +1,78 @@
+"""Pictures inside a page, as data URIs."""
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+WIDE = 720
+"""Pixels of a picture's width, at most, once it is compressed anew."""
+FRAMES = 16
+"""Of an animation, at most."""
+
+
+def still(path: Path, large: int = 250_000) -> str:
+    """A picture as a data URI; a file of more than ``large`` bytes is compressed with loss.
+
+    Raises:
+        OSError: the file is not there, or is no picture.
+    """
+    with Image.open(path) as picture:
+        picture.load()
+        if path.stat().st_size <= large and picture.format == "PNG":
+            return _uri("png", path.read_bytes())
+        return _uri("webp", _webp([_narrow(picture)], [0], quality=85))
+
+
+def animation(path: Path, large: int = 500_000) -> str:
+    """A GIF as a data URI; if it is larger, ``FRAMES`` frames of it as WebP, as long in all.
+
+    Raises:
+        OSError: the file is not there, or is no picture.
+    """
+    with Image.open(path) as picture:
+        if path.stat().st_size <= large:
+            return _uri("gif", path.read_bytes())
+        count = getattr(picture, "n_frames", 1)
+        shown = sorted({round(i * (count - 1) / (FRAMES - 1)) for i in range(FRAMES)})
+        frames: list[Image.Image] = []
+        durations = [0] * len(shown)
+        for number in range(count):
+            picture.seek(number)
+            if number == shown[len(frames)]:
+                frames.append(_narrow(picture))
+            durations[len(frames) - 1] += int(picture.info.get("duration", 100))
+        return _uri("webp", _webp(frames, durations, quality=None))
+
+
+def _narrow(picture: Image.Image) -> Image.Image:
+    """RGB, and not wider than ``WIDE``."""
+    picture = picture.convert("RGB")
+    if picture.width <= WIDE:
+        return picture
+    size = WIDE, round(picture.height * WIDE / picture.width)
+    return picture.resize(size, Image.Resampling.BOX)
+
+
+def _webp(frames: Sequence[Image.Image], durations: Sequence[int], quality: int | None) -> bytes:
+    """Without loss where ``quality`` is None, which suits enlarged pixels."""
+    content = io.BytesIO()
+    first, *rest = frames
+    first.save(
+        content,
+        "WEBP",
+        save_all=bool(rest),
+        append_images=rest,
+        duration=list(durations),
+        loop=0,
+        lossless=quality is None,
+        quality=quality or 0,
+        method=0,
+    )
+    return content.getvalue()
+
+
+def _uri(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,249 @@
+"""What run directories hold, read so that damage is told and does not stop a report."""
+
+import json
+import math
+import os
+import platform
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from unnoise.evaluation.results import Score, read
+
+MARKS = ("manifest.json", "metrics.jsonl")
+"""Files that make a folder a run."""
+
+Curve = list[tuple[int, float]]
+"""(step, value), by step."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """An evaluation that is told in rows, such as adherence or likelihood."""
+
+    measure: str
+    about: dict[str, Any]
+    rows: list[dict[str, Any]]
+
+
+@dataclass
+class Run:
+    """A run directory's content; ``problems`` says what of it could not be read."""
+
+    folder: Path
+    config: dict[str, Any] = field(default_factory=dict)
+    manifest: dict[str, Any] = field(default_factory=dict)
+    overrides: list[str] = field(default_factory=list)
+    curves: dict[str, Curve] = field(default_factory=dict)
+    times: list[float] = field(default_factory=list)
+    scores: list[Score] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """As the config has it, or the folder's."""
+        return str(self.config.get("name") or self.manifest.get("name") or self.folder.name)
+
+    @property
+    def grids(self) -> dict[int, Path]:
+        """The sample grid of each step that has one."""
+        found = sorted((self.folder / "samples").glob("step_*.png"))
+        return {int(path.stem[5:]): path for path in found if path.stem[5:].isdecimal()}
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """From the first to the newest."""
+        return sorted((self.folder / "checkpoints").glob("step_*.ckpt"))
+
+    @property
+    def step(self) -> int:
+        """The last one that anything was logged at."""
+        return max((curve[-1][0] for curve in self.curves.values()), default=0)
+
+    @property
+    def steps(self) -> int | None:
+        """How many there were to be."""
+        steps = self.config.get("max_steps")
+        return steps if isinstance(steps, int) else None
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took, by the manifest or else from the first logged line to the last."""
+        told = self.manifest.get("seconds")
+        if isinstance(told, int | float):
+            return float(told)
+        return self.times[-1] - self.times[0] if len(self.times) > 1 else None
+
+    @property
+    def speed(self) -> float | None:
+        """Images a second: the median of what was logged, without the first."""
+        curve = self.curves.get("train/images_per_second", [])
+        return statistics.median(v for _, v in curve[1:] or curve) if curve else None
+
+    def last(self, metric: str) -> float | None:
+        """The newest value of a metric."""
+        curve = self.curves.get(metric)
+        return curve[-1][1] if curve else None
+
+    @property
+    def state(self) -> str:
+        """Finished, failed, running, interrupted, unfinished (it may run elsewhere) or unknown."""
+        if self.manifest.get("failed"):
+            return "failed"
+        old = "resumed" not in self.manifest  # and says neither
+        if self.manifest.get("finished") or (old and self.steps and self.step >= self.steps):
+            return "finished"
+        if "seconds" in self.manifest:
+            return "interrupted"
+        pid = self.manifest.get("pid")
+        if not isinstance(pid, int):
+            return "unknown"
+        if self.manifest.get("host") != platform.node():
+            return "unfinished"
+        return "running" if _alive(pid) else "interrupted"
+
+
+def _alive(pid: int) -> bool:
+    """Whether there is a process of that number on this machine."""
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return True
+
+
+def find_runs(folder: Path) -> list[Path]:
+    """The run directories at or below a folder, in order of their names; none inside another.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or no run in it.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is {'a file' if folder.exists() else 'not there'}")
+    found = []
+    for path, folders, files in os.walk(folder):
+        if any(mark in files for mark in MARKS):
+            found.append(Path(path))
+            folders.clear()
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    if not found:
+        raise FileNotFoundError(f"no run is at or below {folder} (a folder with {MARKS[1]})")
+    return found
+
+
+def read_run(folder: Path) -> Run:
+    """All that a report tells of a run directory."""
+    run = Run(folder)
+    run.config = _read(run, "config.yaml", yaml.safe_load, {})
+    run.manifest = _read(run, "manifest.json", json.loads, {})
+    run.overrides = [str(each) for each in _read(run, ".hydra/overrides.yaml", yaml.safe_load, [])]
+    for step, time, values in _lines(run):
+        run.times.append(time)
+        for name, value in values.items():
+            run.curves.setdefault(name, []).append((step, value))
+    for path in sorted((folder / "evaluation").glob("*.json")):
+        try:
+            if path.stem.startswith("quality"):
+                run.scores += _checked(read(path))
+            else:
+                run.tables.append(_table(path))
+        except (ValueError, AttributeError, OSError) as error:
+            run.problems.append(f"{path.relative_to(folder)} is left out: {error}")
+    return run
+
+
+def _read(run: Run, name: str, parse: Any, default: Any) -> Any:
+    """A file of the run, parsed; ``default`` where it is not there or not of that type."""
+    path = run.folder / name
+    if not path.exists():
+        if not name.startswith("."):
+            run.problems.append(f"{name} is missing")
+        return default
+    try:
+        content = parse(path.read_text())
+    except (ValueError, OSError, yaml.YAMLError) as error:
+        run.problems.append(f"{name} is unreadable: {' '.join(str(error).split())}")
+        return default
+    if not isinstance(content, type(default)):
+        run.problems.append(f"{name} does not hold what it should")
+        return default
+    return content
+
+
+def _lines(run: Run) -> Iterator[tuple[int, float, dict[str, float]]]:
+    """The lines of metrics.jsonl; a last one without an end is one that is being written."""
+    path = run.folder / "metrics.jsonl"
+    try:
+        text = path.read_text(errors="replace") if path.exists() else ""
+    except OSError as error:
+        run.problems.append(f"metrics.jsonl is unreadable: {error}")
+        return
+    if not text:
+        run.problems.append("metrics.jsonl is missing or empty: nothing was logged yet")
+    for number, line in enumerate(text.splitlines(keepends=True), 1):
+        try:
+            row = json.loads(line)
+            step, time = int(row.pop("step")), float(row.pop("time"))
+            values = {
+                name: math.nan if value is None else float(value) for name, value in row.items()
+            }
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if line.endswith("\n"):
+                run.problems.append(f"metrics.jsonl, line {number} is left out: {error!r}")
+            continue
+        yield step, time, values
+
+
+def _checked(scores: list[Score]) -> list[Score]:
+    """Scores of which all is what it should be."""
+    for score in scores:
+        values = [each.value for each in score.metrics.values()]
+        values += [each.error for each in score.metrics.values() if each.error is not None]
+        if not isinstance(score.pictures, dict) or not isinstance(score.fingerprint.count, int):
+            raise ValueError(f"{score.name} does not say what was scored")
+        if not all(isinstance(value, int | float) for value in values):
+            raise ValueError(f"{score.name} has values that are no numbers")
+    return scores
+
+
+def _table(path: Path) -> Table:
+    content = json.loads(path.read_text())
+    rows = content.pop("rows", None) if isinstance(content, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError("holds no rows")
+    return Table(str(content.pop("measure", path.stem)), content, rows)
+
+
+def labels(runs: Sequence[Run]) -> list[str]:
+    """A name for each run that tells it from the others, as short as may be.
+
+    Its name; or with what was typed for it and not for all of that name; or with its folder.
+    """
+    told = [run.name for run in runs]
+    for further in (_typed, lambda run, same: run.folder.name, lambda run, same: str(run.folder)):
+        told = [
+            label
+            if told.count(label) == 1
+            else f"{run.name} · {further(run, [r for r in runs if r.name == run.name])}"
+            for run, label in zip(runs, told, strict=True)
+        ]
+    return told
+
+
+def _typed(run: Run, same: Sequence[Run]) -> str:
+    own = [each for each in run.overrides if not all(each in other.overrides for other in same)]
+    return " ".join(own) or "as it is"
+
+
+def started(run: Run) -> datetime | None:
+    """When it was started, by its manifest."""
+    try:
+        return datetime.strptime(str(run.manifest.get("started")), "%Y-%m-%dT%H:%M:%S%z")
+    except ValueError:
+        return None

@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import pytest
+from made_runs import CONFIG, MANIFEST
+
+from unnoise.report.comparison import columns, differences, kinds
+from unnoise.report.runs import Run
+
+COSINE = {"_target_": "unnoise.diffusion.schedules.cosine", "s": 0.008}
+
+
+def run(manifest=MANIFEST, **config):
+    return Run(Path("run"), config=CONFIG | config, manifest=manifest)
+
+
+def test_only_keys_that_differ_and_lacking_ones_empty():
+    told = differences([run(), run(schedule=COSINE, seed=1)])
+    assert told == {
+        "seed": ["0", "1"],
+        "schedule._target_": [f"unnoise.diffusion.schedules.{n}" for n in ("linear", "cosine")],
+        "schedule.T": ["1000", ""],
+        "schedule.s": ["", "0.008"],
+    }
+    assert differences([run(), run()]) == {}
+
+
+def test_a_part_stands_for_its_keys_and_before_plain_values():
+    told = columns([run(), run(schedule=COSINE, seed=1, logger={"mode": "x"}, name="other")])
+    assert told == {"schedule": ["linear", "cosine"], "seed": [0, 1]}
+    assert list(told) == ["schedule", "seed"]
+
+
+def test_a_part_with_the_same_name_shows_its_keys():
+    other = CONFIG["optimizer"] | {"lr": 0.01}
+    assert columns([run(), run(optimizer=other)]) == {"optimizer.lr": [0.001, 0.01]}
+
+
+OTHER_DATA = MANIFEST | {"data": {"fingerprint": "0" * 64}}
+
+
+@pytest.mark.parametrize(
+    ("other", "losses", "speeds"),
+    [
+        (run(seed=1, max_steps=7, optimizer={"lr": 1.0}), [0, 0], [0, 0]),
+        (run(schedule=COSINE), [0, 1], [0, 0]),
+        (run(objective={"_target_": "x"}), [0, 1], [0, 0]),
+        (run(manifest=OTHER_DATA), [0, 1], [0, 0]),
+    ],
+)
+def test_losses_compare_where_what_is_lost_is_the_same(other, losses, speeds):
+    assert kinds([run(), other], "validation/loss")[0] == losses
+    assert kinds([run(), other], "train/images_per_second")[0] == speeds
+
+
+def test_why_losses_do_not_compare():
+    assert kinds([run(), run(schedule=COSINE)], "train/loss") == ([0, 1], ["schedule"])
+
+
+def test_qualities_compare_across_schedules_but_not_across_ways_to_measure():
+    measured = {"quality": {"count": 1000}}
+    same = [run(callbacks=measured), run(callbacks=measured, schedule=COSINE)]
+    assert kinds(same, "quality/fd_sprites") == ([0, 0], [])
+    other = [same[0], run(callbacks={"quality": {"count": 500}})]
+    assert kinds(other, "quality/fd_sprites") == ([0, 1], ["quality"])
+    assert kinds([run(), run(manifest=OTHER_DATA)], "quality/fd_sprites")[0] == [0, 1]

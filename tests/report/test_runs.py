@@ -1,0 +1,119 @@
+import json
+import math
+import os
+import platform
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made_runs import MANIFEST, make, rows, score
+
+from unnoise.evaluation.results import save
+from unnoise.report.runs import Run, find_runs, labels, read_run
+
+VALUES = st.floats(allow_nan=True, allow_infinity=True)
+
+
+@given(st.lists(st.dictionaries(st.sampled_from("abc"), VALUES), max_size=8), st.integers(0, 40))
+def test_curves_are_what_was_logged_though_the_last_line_be_cut_off(logged, cut):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "metrics.jsonl"
+        lines = [json.dumps({"step": k, "time": 1.0, **row}) for k, row in enumerate(logged)]
+        path.write_text("".join(f"{line}\n" for line in lines) + '{"step": 9, "time": 2.0}'[:cut])
+        run = read_run(Path(folder))
+    for name in "abc":
+        want = [(k, row[name]) for k, row in enumerate(logged) if name in row]
+        got = run.curves.get(name, [])
+        assert [step for step, _ in got] == [step for step, _ in want]
+        assert all(a == b or (math.isnan(a) and math.isnan(b))
+                   for (_, a), (_, b) in zip(got, want, strict=True))  # fmt: skip
+    assert not [each for each in run.problems if "line" in each]
+
+
+def test_what_is_broken_is_told_and_the_rest_is_read(tmp_path):
+    run = make(tmp_path / "run")
+    (run / "manifest.json").write_text("{")
+    (run / "config.yaml").write_text("a: [")
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run / "metrics.jsonl").write_text("".join([*lines[:2], "[1]\n", "nonsense\n", *lines[2:]]))
+    (run / "evaluation" / "quality_1.json").write_text('{"scores": [{"name": 1}]}')
+    (run / "evaluation" / "quality_2.json").write_text("{")
+    (run / "evaluation" / "adherence_1.json").write_text("[]")
+    save(run / "evaluation" / "quality_3.json", [score("ddim", "much", 5)])
+    save(run / "evaluation" / "quality_4.json", [score("ddim", 1.0, 5)])
+    read = read_run(run)
+    beginnings = ["config.yaml", "manifest.json", "metrics.jsonl, line 3", "metrics.jsonl, line 4",
+                  "evaluation/adherence_1", "evaluation/quality_1", "evaluation/quality_2",
+                  "evaluation/quality_3"]  # fmt: skip
+    assert len(read.problems) == len(beginnings)
+    for problem, beginning in zip(read.problems, beginnings, strict=True):
+        assert problem.startswith(beginning)
+    assert len(read.curves["train/loss"]) == 5
+    assert [each.name for each in read.scores] == ["ddim"]
+
+
+def test_scores_and_rows_are_what_was_saved(tmp_path):
+    run = make(tmp_path / "run")
+    scores = [score("ddim", 3.5, 10), score("real", 1.0, 0, kind="real")]
+    save(run / "evaluation" / "quality_1.json", scores, measure="quality")
+    told = {"measure": "adherence", "n": 5, "rows": [{"target": "kind", "share": 0.5}]}
+    (run / "evaluation" / "adherence_1.json").write_text(json.dumps(told))
+    read = read_run(run)
+    assert read.scores == scores
+    (table,) = read.tables
+    assert (table.measure, table.about, table.rows) == ("adherence", {"n": 5}, told["rows"])
+
+
+OLD = {k: v for k, v in MANIFEST.items() if k not in ("resumed", "finished", "seconds")}
+OPEN = OLD | {"resumed": [], "host": platform.node(), "pid": os.getpid()}
+
+
+@pytest.mark.parametrize(
+    ("manifest", "state"),
+    [
+        (MANIFEST, "finished"),
+        (OPEN | {"failed": "ValueError: x", "seconds": 3.0}, "failed"),
+        (OPEN | {"seconds": 3.0}, "interrupted"),
+        (OPEN, "running"),
+        (OPEN | {"pid": 2**22 + 1}, "interrupted"),
+        (OPEN | {"host": "elsewhere"}, "unfinished"),
+        (OLD, "finished"),
+        (OPEN | {"pid": None}, "unknown"),
+    ],
+)
+def test_state(manifest, state, tmp_path):
+    assert read_run(make(tmp_path / "run", manifest=manifest)).state == state
+
+
+def test_an_old_run_that_stopped_early_is_not_finished(tmp_path):
+    assert read_run(make(tmp_path / "run", rows(3), manifest=OLD)).state == "unknown"
+
+
+def test_runs_are_found_below_but_not_inside_of_each_other_or_hidden(tmp_path):
+    wanted = [make(tmp_path / name) for name in ("a/1", "a/2", "b")]
+    make(tmp_path / "a" / "1" / "inside")
+    make(tmp_path / ".hidden" / "run")
+    (tmp_path / "classifiers").mkdir()
+    assert find_runs(tmp_path) == wanted
+    assert find_runs(wanted[0]) == wanted[:1]
+    with pytest.raises(FileNotFoundError, match=r"no run is at or below .*classifiers"):
+        find_runs(tmp_path / "classifiers")
+    with pytest.raises(FileNotFoundError, match="not there"):
+        find_runs(tmp_path / "nowhere")
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("12"))))
+def test_no_two_labels_are_equal(chosen):
+    runs = [
+        Run(Path(f"{k % 3}/{k}"), config={"name": name}, overrides=[f"seed={seed}"])
+        for k, (name, seed) in enumerate(chosen)
+    ]
+    assert len(set(labels(runs))) == len(runs)
+
+
+def test_labels_of_a_sweep_tell_what_was_swept():
+    runs = [Run(Path(s), config={"name": "x"}, overrides=["a=1", f"seed={s}"]) for s in "12"]
+    assert labels(runs) == ["x · seed=1", "x · seed=2"]
+    assert labels(runs[:1]) == ["x"]
