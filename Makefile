@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-slow check format bench clean
+.PHONY: train test test-slow check format bench bench-peers clean
 
 train: .venv/ready  ## train the main experiment on the built-in sprites
 	$(BIN)/unnoise-train experiment=sprites
@@ -25,6 +25,10 @@ format: .venv/ready  ## format and fix what can be fixed
 
 bench: .venv/ready  ## the benchmarks; tables and JSON in outputs/bench
 	$(BIN)/python tests/benchmarks/run.py
+
+bench-peers: .venv/ready  ## samples beside two other systems that train as long; an hour
+	$(BIN)/python -m pip install --quiet --editable '.[dev,peers]'
+	$(BIN)/python tests/benchmarks/peers.py --tuned
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "unnoise needs Python 3.11 or newer: make PYTHON=python3.12 …")'
