@@ -3,10 +3,11 @@
 denoising-diffusion-pytorch trains by its own Trainer with its README's settings, diffusers by the
 settings of its unconditional example, unnoise by experiment=fashion_mnist in batches of 16. All
 three see the same pictures, Fashion-MNIST with a border to 32×32, have about 1.6M parameters, and
-compute with one thread, in bf16 where the processor is fast at it. They train at the same time, so that whatever else the machine does meets them alike, each
-for the same processor time, of which setting up takes nothing. Then each draws with its averaged
-weights by its own DDIM sampler in 50 steps. With --tuned the peers run once more at a learning rate
-of 1e-3, which suits a short training better than their own.
+compute with one thread, in bf16 where the processor is fast at it. They train at the same time, so
+that whatever else the machine does meets them alike, each for the same processor time, of which
+setting up takes nothing. Then each draws with its averaged weights by its own DDIM sampler in 50
+steps. With --tuned the peers run once more at a learning rate of 1e-3, which suits a short training
+better than their own.
 
     make bench-peers
     python tests/benchmarks/peers.py --data-root /where/the/idx/files/are --minutes 10
