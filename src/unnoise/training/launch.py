@@ -1,26 +1,19 @@
 """From an experiment to a finished run directory."""
 
-import json
 import logging
-import os
-import platform
-import subprocess
-import time
 import warnings
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning import Trainer
 
-from unnoise.files import write_durably
+from unnoise.training import loggers, manifest
 from unnoise.training.callbacks import Progress
 from unnoise.training.checkpoints import DurableCheckpointIO, checkpoints, step_of
 from unnoise.training.data_module import ImageDataModule
 from unnoise.training.diffusion_module import DiffusionModule
 from unnoise.training.experiment import Experiment
-from unnoise.training.loggers import JsonLines, close
+from unnoise.training.loggers import JsonLines
 
 
 def fit(
@@ -76,15 +69,21 @@ def fit(
         enable_model_summary=False,
     )
     data.setup("fit")
-    metrics.rewind(0 if checkpoint is None else step_of(checkpoint))
+    step = 0 if checkpoint is None else step_of(checkpoint)
+    metrics.rewind(step)
+    error: BaseException | None = None
     if trainer.is_global_zero:
-        _write_json(run_dir / "manifest.json", _manifest(experiment, data, trainer))
-        for logger in dashboards:
-            logger.log_hyperparams(config)
+        record = manifest.opened(run_dir, experiment, data, trainer, step)
+        loggers.begin(trainer, config, record, step)
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except BaseException as caught:
+        error = caught
+        raise
     finally:
-        close(dashboards)
+        if trainer.is_global_zero:
+            record = manifest.closed(run_dir, record, trainer, metrics.times(), error)
+            loggers.end(trainer, record)
     return _results(run_dir)
 
 
@@ -124,42 +123,6 @@ def _cpu_flags() -> str:
         return Path("/proc/cpuinfo").read_text()
     except OSError:
         return ""
-
-
-def _manifest(experiment: Experiment, data: ImageDataModule, trainer: Trainer) -> dict[str, Any]:
-    """What a number of this run depends on besides its config."""
-    packages = ("unnoise", "torch", "lightning", "numpy")
-    return {
-        "name": experiment.name,
-        "seed": experiment.seed,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
-        "git_commit": _git_commit(),
-        "data": {
-            "train_images": len(data.train_images),
-            "fingerprint": data.train_images.fingerprint,
-        },
-        "parameters": sum(p.numel() for p in experiment.network.parameters()),
-        "world_size": trainer.world_size,
-        "device": str(trainer.strategy.root_device),
-        "precision": trainer.precision,
-        "host": platform.node(),
-        "pid": os.getpid(),
-    }
-
-
-def _git_commit() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip()
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    text = json.dumps(content, indent=2) + "\n"
-    write_durably(path, lambda temporary: temporary.write_text(text))
 
 
 def _results(run_dir: Path) -> dict[str, Path]:

@@ -8,21 +8,23 @@ import json
 import netrc
 import os
 import time
-import uuid
 import warnings
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlparse
 
-import numpy as np
 from lightning import Trainer
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
-from PIL import Image
+from pydantic import Field
 
 from unnoise.files import write_durably
+from unnoise.training.dashboards import Dashboard, TensorBoard, WeightsAndBiases
+from unnoise.training.manifest import Manifest
+
+Seconds = Annotated[float, Field(gt=0)]
 
 
 class JsonLines(Logger):
@@ -67,6 +69,11 @@ class JsonLines(Logger):
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
         write_durably(self.path, lambda temporary: temporary.write_text("".join(kept)))
 
+    def times(self) -> list[float]:
+        """When each line was written, in seconds since the epoch."""
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        return [json.loads(line)["time"] for line in lines]
+
 
 def none(run_dir: Path, name: str) -> list[Logger]:
     """No dashboard."""
@@ -75,7 +82,7 @@ def none(run_dir: Path, name: str) -> list[Logger]:
 
 def tensorboard(run_dir: Path, name: str) -> list[Logger]:
     """TensorBoard files in ``<run>/tensorboard``: tensorboard --logdir outputs."""
-    return [TensorBoardLogger(save_dir=run_dir, name="tensorboard", version="")]
+    return [TensorBoard(run_dir)]
 
 
 def wandb(
@@ -86,8 +93,13 @@ def wandb(
     mode: Literal["online", "offline"] = "online",
     group: str | None = None,
     tags: list[str] | None = None,
+    notes: str | None = None,
+    artifact: Literal["checkpoint", "run"] | None = None,
+    system_metrics: bool = True,
+    init_timeout: Seconds = 20,
+    finish_timeout: Seconds = 600,
 ) -> list[Logger]:
-    """Weights & Biases. The run's id is kept in ``<run>/wandb_id``, so that resuming continues it.
+    """Weights & Biases; ``WeightsAndBiases`` says what the arguments are.
 
     Raises:
         ValueError: mode is online and there are no credentials (nothing ever prompts).
@@ -97,21 +109,21 @@ def wandb(
             "Weights & Biases has no credentials here: run `wandb login`, or set WANDB_API_KEY, "
             "or use logger.mode=offline"
         )
-    id_file = run_dir / "wandb_id"
-    if not id_file.exists():
-        write_durably(id_file, lambda temporary: temporary.write_text(uuid.uuid4().hex[:8]))
-    logger = WandbLogger(
+    dashboard = WeightsAndBiases(
+        run_dir,
+        name,
         project=project,
         entity=entity,
-        name=f"{name} {run_dir.name}",
-        id=id_file.read_text(),
-        resume="allow",
-        save_dir=run_dir,
-        offline=mode == "offline",
+        mode=mode,
         group=group,
         tags=tags,
+        notes=notes,
+        artifact=artifact,
+        system_metrics=system_metrics,
+        init_timeout=init_timeout,
+        finish_timeout=finish_timeout,
     )
-    return [logger]
+    return [dashboard]
 
 
 def auto(run_dir: Path, name: str) -> list[Logger]:
@@ -119,13 +131,6 @@ def auto(run_dir: Path, name: str) -> list[Logger]:
     if os.environ.get("WANDB_MODE") == "offline":
         return wandb(run_dir, name, mode="offline")
     return wandb(run_dir, name) if wandb_credentials() else tensorboard(run_dir, name)
-
-
-def close(dashboards: list[Logger]) -> None:
-    """End each dashboard's run, so that the next job of a process starts its own."""
-    for logger in dashboards:
-        if isinstance(logger, WandbLogger):
-            logger.experiment.finish()
 
 
 def wandb_credentials() -> bool:
@@ -140,39 +145,58 @@ def wandb_credentials() -> bool:
     return logins.authenticators(urlparse(base).hostname or "") is not None
 
 
+def begin(trainer: Trainer, config: dict[str, Any], manifest: Manifest, step: int) -> None:
+    """Open each dashboard's page of a run that stands at ``step``."""
+
+    def open_page(logger: Logger) -> None:
+        if isinstance(logger, Dashboard):
+            logger.begin(config, manifest, step)
+        else:
+            logger.log_hyperparams(config)
+
+    _on_each(trainer, open_page)
+
+
 def log_metrics(trainer: Trainer, metrics: dict[str, float]) -> None:
     """Write metrics to every logger at the trainer's optimizer step."""
     step = trainer.global_step
     _on_each(trainer, lambda logger: logger.log_metrics(metrics, step))
 
 
-def log_picture(trainer: Trainer, name: str, path: Path) -> None:
-    """Show a picture file (PNG or GIF) on each dashboard that can."""
+def log_picture(trainer: Trainer, name: str, path: Path, caption: str | None = None) -> None:
+    """Show a picture file (PNG or GIF) on each dashboard, with the step before its caption."""
     step = trainer.global_step
+    told = f"step {step}" + (f", {caption}" if caption else "")
 
     def show(logger: Logger) -> None:
-        if isinstance(logger, WandbLogger) and path.suffix == ".gif":
-            logger.log_video(name, [str(path)], step, format=["gif"])
-        elif isinstance(logger, WandbLogger):
-            logger.log_image(name, [str(path)], step)
-        elif isinstance(logger, TensorBoardLogger) and path.suffix == ".png":
-            pixels = np.asarray(Image.open(path).convert("RGB"))
-            logger.experiment.add_image(name, pixels, step, dataformats="HWC")
+        if isinstance(logger, Dashboard):
+            logger.show(name, path, told, step)
 
     _on_each(trainer, show)
 
 
+def end(trainer: Trainer, manifest: Manifest) -> None:
+    """Close each dashboard's page, so that the next job of a process opens its own."""
+
+    def close_page(logger: Logger) -> None:
+        if isinstance(logger, Dashboard):
+            logger.end(manifest)
+
+    _on_each(trainer, close_page)
+
+
 def _on_each(trainer: Trainer, act: Callable[[Logger], None]) -> None:
     """Act on every logger; a dashboard that fails is said once and left, the run goes on."""
-    for logger in list(trainer.loggers):
+    for logger in list(trainer.loggers) if trainer.is_global_zero else []:
         try:
             act(logger)
         except Exception as error:
             if isinstance(logger, JsonLines):
                 raise
             trainer.loggers = [other for other in trainer.loggers if other is not logger]
+            told = " ".join(str(error).split())
             warnings.warn(
-                f"{type(logger).__name__} failed ({error}) and is left out from step "
+                f"{type(logger).__name__} failed ({told}) and is left out from step "
                 f"{trainer.global_step} on; metrics.jsonl goes on",
                 stacklevel=2,
             )

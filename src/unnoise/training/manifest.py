@@ -1,0 +1,148 @@
+"""``manifest.json``: what a run's numbers depend on besides its config, and how far it came.
+
+While a run goes on, and after it was killed, there is neither "finished" nor "failed" in it.
+"""
+
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from datetime import datetime
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml  # type: ignore[import-untyped]
+from lightning import Trainer
+
+from unnoise.files import write_durably
+from unnoise.training.data_module import ImageDataModule
+from unnoise.training.experiment import Experiment
+
+TIME = "%Y-%m-%dT%H:%M:%S%z"
+FIRST = ("started", "git_commit", "overrides", "sweep")
+"""What stays as it was when the run was first started."""
+Manifest = dict[str, Any]
+
+
+def opened(
+    run_dir: Path, experiment: Experiment, data: ImageDataModule, trainer: Trainer, step: int
+) -> Manifest:
+    """Write the manifest of a run that starts, or goes on at ``step``."""
+    path, device = run_dir / "manifest.json", trainer.strategy.root_device
+    now = {"time": time.strftime(TIME), "step": step, "git_commit": _git_commit()}
+    packages = ("unnoise", "torch", "lightning", "numpy")
+    manifest = {
+        "name": experiment.name,
+        "seed": experiment.seed,
+        "started": now["time"],
+        "resumed": [],
+        "overrides": _overrides(run_dir),
+        "sweep": _sweep(run_dir),
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
+        "git_commit": now["git_commit"],
+        "data": {
+            "train_images": len(data.train_images),
+            "fingerprint": data.train_images.fingerprint,
+        },
+        "parameters": sum(p.numel() for p in experiment.network.parameters()),
+        "world_size": trainer.world_size,
+        "device": str(device),
+        "precision": trainer.precision,
+        "host": platform.node(),
+        "pid": os.getpid(),
+    }
+    if step > 0 and path.exists():
+        before = json.loads(path.read_text())
+        manifest |= {key: before[key] for key in FIRST if key in before}
+        manifest["resumed"] = [*before.get("resumed", []), now]
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    return _write(path, manifest)
+
+
+def closed(
+    run_dir: Path,
+    manifest: Manifest,
+    trainer: Trainer,
+    times: list[float],
+    error: BaseException | None,
+) -> Manifest:
+    """Write how training ended.
+
+    Args:
+        run_dir: the run directory.
+        manifest: as it was opened.
+        trainer: the trainer, which has stopped.
+        times: when each line of ``metrics.jsonl`` was written; of a killed part of the run, they
+            tell how long it took.
+        error: what ended training; an interruption is no failure, and leaves the run unfinished.
+    """
+    now = time.time()
+    ended: Manifest = {
+        "steps": trainer.global_step,
+        "seconds": round(_seconds(manifest, times, now), 1),
+        "peak_memory_mb": round(_peak_memory(trainer.strategy.root_device) / 1e6, 1),
+    }
+    if error is None:
+        ended["finished"] = time.strftime(TIME, time.localtime(now))
+    elif isinstance(error, Exception):
+        first_line = str(error).partition("\n")[0]
+        ended["failed"] = f"{type(error).__name__}: {first_line}"
+    return _write(run_dir / "manifest.json", manifest | ended)
+
+
+def _write(path: Path, manifest: Manifest) -> Manifest:
+    text = json.dumps(manifest, indent=2) + "\n"
+    write_durably(path, lambda temporary: temporary.write_text(text))
+    return manifest
+
+
+def _seconds(manifest: Manifest, times: list[float], now: float) -> float:
+    """From each start to the last line logged before the next, and from the last start to now."""
+    starts = [manifest["started"], *(resumed["time"] for resumed in manifest["resumed"])]
+    begun = [datetime.strptime(start, TIME).timestamp() for start in starts]
+    total = now - begun[-1]
+    for start, following in pairwise(begun):
+        total += max((t - start for t in times if start <= t < following), default=0.0)
+    return total
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Bytes: of a GPU what was allocated, else the most that the process ever held."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return held if sys.platform == "darwin" else held * 1024
+
+
+def _git_commit() -> str | None:
+    """The commit of this source; ``-dirty`` says that it was changed since."""
+    describe = ("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    command = ["git", "-C", str(Path(__file__).parent), *describe]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()
+
+
+def _overrides(run_dir: Path) -> list[str]:
+    """What was typed that makes the run what it is, by the record that Hydra leaves."""
+    path = run_dir / ".hydra" / "overrides.yaml"
+    typed: list[str] = yaml.safe_load(path.read_text()) if path.exists() else []
+    left_out = ("logger", "trainer", "resume")
+    return [each for each in typed if not each.lstrip("+~").startswith(left_out)]
+
+
+def _sweep(run_dir: Path) -> str | None:
+    """The sweep that the run is a job of: its jobs' directories begin with the same time."""
+    path = run_dir / ".hydra" / "hydra.yaml"
+    if not path.exists() or yaml.safe_load(path.read_text())["hydra"]["mode"] != "MULTIRUN":
+        return None
+    return f"sweep {run_dir.name.rpartition('_')[0]}"

@@ -1,0 +1,129 @@
+"""The manifest tells a finished run from a failed, an interrupted and a killed one."""
+
+import json
+import os
+import signal
+import time
+from datetime import datetime
+from types import SimpleNamespace
+
+import pytest
+import torch
+from lightning import Callback
+from tiny import experiment
+
+from unnoise.training import manifest
+from unnoise.training.checkpoints import checkpoints
+from unnoise.training.launch import fit
+
+
+class At(Callback):
+    """Does something when a step has been taken."""
+
+    def __init__(self, step, act):
+        self.step, self.act = step, act
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        if trainer.global_step == self.step:
+            self.act()
+
+
+def fail():
+    raise RuntimeError("out of luck\nand so on")
+
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def read(run_dir):
+    return json.loads((run_dir / "manifest.json").read_text())
+
+
+def train(run_dir, steps, act=None, at=None):
+    last = next(reversed(checkpoints(run_dir)), None)
+    fit(experiment({"at": At(at, act)}, max_steps=steps), {}, run_dir, last)
+    return read(run_dir)
+
+
+def test_a_finished_run_says_when_and_what_it_took(tmp_path):
+    before = time.time()
+    told = train(tmp_path, 4)
+    took = time.time() - before
+    assert told["steps"] == 4
+    assert 0 < told["seconds"] < took + 1  # the start is kept in whole seconds
+    started = datetime.strptime(told["started"], manifest.TIME).timestamp()
+    assert before - 1 < started < before + took
+    assert told["finished"] >= told["started"]
+    assert "failed" not in told
+    assert told["resumed"] == []
+    assert 100 < told["peak_memory_mb"] < 32_000
+    parameters = sum(p.numel() for p in experiment().network.parameters())
+    assert told["parameters"] == parameters
+
+
+def test_a_failed_run_says_why_and_is_whole_again_after_a_resume(tmp_path):
+    with pytest.raises(RuntimeError):
+        train(tmp_path, 8, fail, at=5)
+    failed = read(tmp_path)
+    assert failed["failed"] == "RuntimeError: out of luck"
+    assert (failed["steps"], "finished" in failed) == (5, False)
+    told = train(tmp_path, 8)
+    assert (told["steps"], "finished" in told, "failed" in told) == (8, True, False)
+    assert [(each["step"], each["git_commit"]) for each in told["resumed"]] == [
+        (4, told["git_commit"])
+    ]
+
+
+def test_an_interrupted_run_neither_finished_nor_failed(tmp_path):
+    with pytest.raises(SystemExit):
+        train(tmp_path, 8, interrupt, at=3)
+    told = read(tmp_path)
+    assert told["steps"] == 4, "the signal waits for a step"
+    assert {"finished", "failed"}.isdisjoint(told)
+
+
+def test_a_run_that_goes_on_looks_unfinished(tmp_path):
+    seen = []
+    train(tmp_path, 4)
+    train(tmp_path, 6, lambda: seen.append(read(tmp_path)), at=5)
+    assert {"finished", "failed", "seconds", "steps"}.isdisjoint(seen[0])
+
+
+def test_a_resume_keeps_what_was_true_at_the_first_start(tmp_path):
+    hydra = tmp_path / ".hydra"
+    hydra.mkdir()
+    (hydra / "overrides.yaml").write_text(
+        "[schedule=linear, logger=none, +trainer.x=1, resume=true, seed=1]"
+    )
+    (hydra / "hydra.yaml").write_text("hydra: {mode: MULTIRUN}")
+    first = train(tmp_path, 2)
+    assert first["overrides"] == ["schedule=linear", "seed=1"]
+    assert first["sweep"].startswith("sweep ")
+    (tmp_path / "manifest.json").write_text(
+        json.dumps(first | {"started": "2020-01-02T03:04:05+0000", "git_commit": "abc"})
+    )
+    (hydra / "overrides.yaml").write_text("[resume=true]")
+    (hydra / "hydra.yaml").write_text("hydra: {mode: RUN}")
+    second = train(tmp_path, 4)
+    third = train(tmp_path, 6)
+    kept = {key: first[key] for key in ("overrides", "sweep")}
+    kept |= {"started": "2020-01-02T03:04:05+0000", "git_commit": "abc"}
+    assert {key: second[key] for key in kept} == {key: third[key] for key in kept} == kept
+    assert [each["step"] for each in third["resumed"]] == [2, 4]
+
+
+def test_seconds_add_up_over_a_killed_part(tmp_path):
+    now = time.time()
+
+    def ago(seconds):
+        return time.strftime(manifest.TIME, time.localtime(now - seconds))
+
+    opened = {"started": ago(100), "resumed": [{"time": ago(40)}]}
+    trainer = SimpleNamespace(
+        global_step=9, strategy=SimpleNamespace(root_device=torch.device("cpu"))
+    )
+    times = [now - 95, now - 70, now - 30]  # killed at -70 or later, found again at -40
+    told = manifest.closed(tmp_path, opened, trainer, times, None)
+    assert told["seconds"] == pytest.approx(30 + 40, abs=2.5)
+    assert read(tmp_path) == told
