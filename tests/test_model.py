@@ -14,6 +14,7 @@ from unnoise.diffusion.continuous_schedules import (
 from unnoise.diffusion.denoiser import Clip, Denoiser, EpsilonPrediction, VPrediction
 from unnoise.diffusion.editing import ImageToImage
 from unnoise.diffusion.guidance import Guidance
+from unnoise.diffusion.likelihood import bound
 from unnoise.diffusion.objectives import SimpleLoss
 from unnoise.diffusion.random import Noise
 from unnoise.diffusion.samplers import DDIM, Sampler
@@ -234,3 +235,17 @@ def test_an_edit_draws_in_place_of_the_sampler():
     assert (model().sample(sampler, noise) - image).abs().max() > 0.2
     with pytest.raises(ValueError, match=r"\(1, 4, 4\), but the model draws \(3, 4, 4\)"):
         model().sample(sampler, noise, edit=ImageToImage(image[:, :1], 0.1))
+
+
+def test_the_variational_bound_is_that_of_the_pictures_under_their_conditions():
+    conditional, noise = with_classes(), Noise(3, torch.arange(5))
+    image = torch.arange(5 * 48).remainder(256).to(torch.uint8).reshape(5, *SHAPE)
+    found = conditional.variational_bound(LABELS | {"image": image}, noise, steps=4)
+    x0 = image / 127.5 - 1
+    told = conditional.bound(conditional.condition(LABELS, torch.ones(5, dtype=torch.bool)))
+    expected = bound(told, LINEAR.grid(4), x0, noise, "beta")
+    torch.testing.assert_close(found.total, expected.total)
+    other = conditional.variational_bound({"image": image, "label": torch.zeros(5).long()}, noise)
+    assert found.steps.shape == (5, 3)
+    assert other.steps.shape == (5, 999)
+    assert not torch.equal(other.decoder, found.decoder)

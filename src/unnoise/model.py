@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from unnoise.diffusion.denoiser import Denoise, Denoised, Denoiser, Prediction
 from unnoise.diffusion.editing import Edit
 from unnoise.diffusion.guidance import Guidance, classifier_guided, extrapolated
-from unnoise.diffusion.noise_level import NoiseLevel
+from unnoise.diffusion.likelihood import Bound, bound
+from unnoise.diffusion.noise_level import NoiseLevel, Variance
 from unnoise.diffusion.objectives import Loss, Objective
 from unnoise.diffusion.random import Noise
 from unnoise.diffusion.samplers import Sampler, Watch
@@ -102,6 +103,24 @@ class DiffusionModel(nn.Module):
                 f"{self.image_shape}"
             )
         return edit(sampler, denoise, self.schedule, noise, watch)
+
+    @property
+    def variance(self) -> Variance:
+        """Of the reverse steps in the variational bound: learned where it is, else β."""
+        return "learned" if self.denoiser.learned_variance else "beta"
+
+    @torch.no_grad()
+    def variational_bound(
+        self, batch: Mapping[str, Any], noise: Noise, steps: int | None = None
+    ) -> Bound:
+        """The bound on −ln p of the pictures of a batch with "image", over all levels or some.
+
+        Raises:
+            ValueError: fewer than two steps, or more than the process has.
+        """
+        condition = self.condition(batch, torch.ones_like(noise.ids, dtype=torch.bool))
+        levels, x0 = self.schedule.grid(steps), to_signal(batch["image"])
+        return bound(self.bound(condition), levels, x0, noise, self.variance)
 
     def bound(self, condition: Condition | None) -> Denoise:
         """The denoiser under one condition, as samplers want it."""

@@ -13,10 +13,10 @@ from unnoise.diffusion.samplers import DDIM, Sampler
 from unnoise.diffusion.times import UniformTimes
 from unnoise.networks.conditioning import ClassConditioner
 from unnoise.networks.unet import UNet
-from unnoise.training.callbacks import TrainingMetrics
 from unnoise.training.checkpoints import Checkpoints
 from unnoise.training.experiment import Experiment
 from unnoise.training.loggers import none
+from unnoise.training.metrics import TrainingMetrics
 
 
 def experiment(callbacks=None, dropout=0.0, conditional=False, **changes):

@@ -1,11 +1,12 @@
 """What must hold between the parts of a run's config, each of which is right by itself."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from unnoise.cli.config import Problem, instantiate
+from unnoise.cli.config import Problem, did_you_mean, instantiate
 from unnoise.data.loading import ImageSource
 from unnoise.diffusion.schedules import NoiseSchedule
 from unnoise.diffusion.variational import VariationalBound
@@ -39,6 +40,7 @@ def rules(config: dict[str, Any]) -> list[Problem]:
         network, conditioner = instantiate(config["network"]), instantiate(config["conditioning"])
     found += _conditioning(config, data, network, conditioner)
     found += _learned_variance(config)
+    found += [*_measurements(config, data, schedule)]
     found += [] if found else _weight(config, schedule)
     for key in set(SET_HERE) & set(config["trainer"]):
         found.append(Problem(f"trainer.{key}", f"is set from the key {SET_HERE[key]}: use that"))
@@ -182,6 +184,41 @@ def _learned_variance(config: dict[str, Any]) -> Iterator[Problem]:
         yield Problem("objective", f"trains a variance that the network lacks: {learned}")
     if config["learned_variance"] and not objective.trains_variance:
         yield Problem("objective", "leaves the learned variance untrained: use hybrid or vlb")
+
+
+def _measurements(
+    config: dict[str, Any], data: ImageSource, schedule: NoiseSchedule
+) -> Iterator[Problem]:
+    """What is measured while a run trains must be to be had before it starts."""
+    for name, node in config["callbacks"].items():
+        key, node = f"callbacks.{name}", node if isinstance(node, dict) else {}
+        target, steps = node.get("_target_"), node.get("steps")
+        if target == "unnoise.training.likelihood.BitsPerDim" and isinstance(steps, int):
+            try:
+                schedule.grid(steps)
+            except ValueError as error:
+                yield Problem(f"{key}.steps", str(error))
+        elif target == "unnoise.training.quality.Quality":
+            yield from _extractor(key, node, data)
+
+
+def _extractor(key: str, node: dict[str, Any], data: ImageSource) -> Iterator[Problem]:
+    """Whether the extractor of a measurement is one, as far as can be told without reading it."""
+    from unnoise.extraction import OWN
+
+    own, known = OWN.get(type(data), "inception"), ("auto", "inception", *OWN.values())
+    name, weights = str(node.get("extractor", "auto")), node.get("weights")
+    if name not in known and not Path(name).is_file():
+        near = did_you_mean(name, known)
+        message = f"there is no extractor {name}{near} ({', '.join(known)}, or a file)"
+        yield Problem(f"{key}.extractor", message)
+    if weights is None:
+        return
+    name = own if name == "auto" else name
+    if name != "inception":
+        yield Problem(f"{key}.weights", f"are those of inception, but the extractor is {name}")
+    elif not Path(str(weights)).expanduser().is_file():
+        yield Problem(f"{key}.weights", f"there is no file {weights}")
 
 
 def _samplers(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unnoise.diffusion.denoiser import Denoiser
-from unnoise.diffusion.noise_level import diffuse
+from unnoise.diffusion.noise_level import NoiseLevel, diffuse
 from unnoise.diffusion.random import Noise
 from unnoise.diffusion.schedules import NoiseSchedule
 from unnoise.diffusion.weights import Weight
@@ -42,6 +42,10 @@ class Objective(ABC):
         noise: Noise,
     ) -> Float[Tensor, " B"]:
         """The loss of each picture x0 at quantile u of the training times."""
+
+    def level(self, schedule: NoiseSchedule, u: Float[Tensor, " B"]) -> NoiseLevel:
+        """The levels at which the losses at u are taken, for who wants to tell them apart."""
+        return schedule.level(schedule.sample_times(u))
 
 
 class SimpleLoss(Objective):

@@ -40,6 +40,10 @@ class VariationalBound(Objective):
         guess = denoiser(x_t, level, condition)
         return bound_term(guess, schedule, x0, x_t, k, self.variance).to(x0)
 
+    def level(self, schedule: NoiseSchedule, u: Float[Tensor, " B"]) -> NoiseLevel:
+        """That of ``grid(None)``."""
+        return grid_level(schedule, u)[1]
+
 
 class HybridLoss(Objective):
     """L_simple + weight·L_vlb, the latter to learn the variance only.
@@ -76,6 +80,10 @@ class HybridLoss(Objective):
         fixed = Denoised(guess.x0.detach(), guess.eps.detach(), guess.variance_fraction)
         vlb = bound_term(fixed, schedule, x0, x_t, k, "learned")
         return simple + self.weight * vlb.to(simple)
+
+    def level(self, schedule: NoiseSchedule, u: Float[Tensor, " B"]) -> NoiseLevel:
+        """That of ``grid(None)``."""
+        return grid_level(schedule, u)[1]
 
 
 def grid_level(schedule: NoiseSchedule, u: Tensor) -> tuple[Tensor, NoiseLevel]:

@@ -1,12 +1,10 @@
-"""What a run tells while it trains: numbers, pictures, progress.
+"""What a run shows while it trains: pictures, progress.
 
-None of these touches the training stream: they read, and draw with their own noise.
+None of these touches the training stream: they draw with their own noise.
 """
 
 import itertools
-import math
 import sys
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,86 +23,11 @@ from unnoise.figures.asking import asked, sheet
 from unnoise.figures.forward import strip
 from unnoise.pictures import grid, save_gif, to_signal
 from unnoise.training.diffusion_module import DiffusionModule
-from unnoise.training.loggers import JsonLines, log_metrics, log_picture
+from unnoise.training.loggers import JsonLines, log_picture
 
 Count = Annotated[int, Field(ge=1)]
 FRAMES = 40  # of an animation, at most
 MOVING = 25  # pictures in it, at most
-
-
-class TrainingMetrics(Callback):
-    """Every ``every`` steps: mean loss, in all and by quartile of t, gradient norm, rate, speed.
-
-    Means are over the steps since the last line. Images a second count reading, but neither
-    validation nor drawing.
-
-    Raises:
-        FloatingPointError: the loss is not finite.
-    """
-
-    def __init__(self, every: Count = 50) -> None:
-        self.every = every
-        self._sums: Tensor | None = None
-        self._seconds, self._images = 0.0, 0
-
-    def on_train_batch_start(
-        self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Start the clock: when the batch before was done, and this one began to be read."""
-        assert isinstance(module, DiffusionModule)
-        self._started = module.idle_since or time.perf_counter()
-
-    def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Add up; log when due."""
-        assert isinstance(module, DiffusionModule)
-        self._images += len(outputs["u"]) * trainer.world_size
-        quartile = (outputs["u"] * 4).long()
-        weight = outputs["weight"]
-        terms = torch.stack((weight * outputs["per_sample"], weight))
-        sums = torch.zeros(2, 4, device=terms.device).index_add_(1, quartile, terms)
-        self._sums = sums if self._sums is None else self._sums + sums
-        if not self._due(trainer, batch_idx):
-            self._seconds += time.perf_counter() - self._started
-            return
-        loss, count = trainer.strategy.reduce(self._sums, reduce_op="sum").tolist()
-        self._seconds += time.perf_counter() - self._started
-        if not math.isfinite(sum(loss)):
-            raise FloatingPointError(
-                f"the loss is {sum(loss)} in the {self.every} steps to step {trainer.global_step}: "
-                "lower optimizer.lr, or set gradient_clip"
-            )
-        metrics = {
-            "train/loss": sum(loss) / sum(count),
-            **{
-                f"train/loss_t{25 * q}-{25 * q + 25}%": loss[q] / count[q]
-                for q in range(4)
-                if count[q]
-            },
-            "train/gradient_norm": float(module.gradient_norm),
-            "train/learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
-            "train/images_per_second": self._images / self._seconds,
-        }
-        log_metrics(trainer, metrics)
-        self._sums, self._seconds, self._images = None, 0.0, 0
-
-    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Log what validation found; its time does not count."""
-        assert isinstance(module, DiffusionModule)
-        module.idle_since = time.perf_counter()
-        log_metrics(
-            trainer,
-            {
-                k: float(v)
-                for k, v in trainer.callback_metrics.items()
-                if k.startswith("validation")
-            },
-        )
-
-    def _due(self, trainer: Trainer, batch_idx: int) -> bool:
-        step, stepped = trainer.global_step, (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        return stepped and (step % self.every == 0 or step in (1, trainer.max_steps))
 
 
 class SampleGrid(Callback):
@@ -243,5 +166,6 @@ class Progress(ProgressBar):
         tqdm.write(" ".join(map(str, args)))
 
     def disable(self) -> None:
-        """Show nothing."""
-        self._bar.disable = True
+        """Show nothing; Lightning asks for it on all ranks but the first, before there is a bar."""
+        if self._bar is not None:
+            self._bar.disable = True

@@ -17,6 +17,7 @@ from unnoise.diffusion.times import TimeSampler, UniformTimes
 from unnoise.model import DiffusionModel
 from unnoise.training.ema import EMA
 from unnoise.training.optimization import OptimizerFactory, factor
+from unnoise.training.validation import LossBySNR
 
 
 class DiffusionModule(LightningModule):
@@ -87,19 +88,22 @@ class DiffusionModule(LightningModule):
         """Callbacks have had their turn: from here on the next batch is read."""
         self.idle_since = time.perf_counter()
 
+    def on_validation_epoch_start(self) -> None:
+        """Start from nothing."""
+        self._losses = LossBySNR(self.device)
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The loss of the averaged model, on noise and times that are the same at every call."""
         if not len(batch["position"]):  # a rank's share of the last batch can be empty
             return
-        noise = Noise(_hash(self.seed, "validation"), batch["position"])
-        loss = self.ema.model.loss(self.objective, batch, noise, UniformTimes())
-        self.log(
-            "validation/loss",
-            loss.per_sample.mean(),
-            batch_size=len(noise.ids),
-            sync_dist=True,
-            logger=False,  # TrainingMetrics does, at the optimizer step
-        )
+        model, noise = self.ema.model, Noise(_hash(self.seed, "validation"), batch["position"])
+        loss = model.loss(self.objective, batch, noise, UniformTimes())
+        self._losses.add(self.objective.level(model.schedule, loss.u), loss.per_sample)
+
+    def on_validation_epoch_end(self) -> None:
+        """Means over all processes; TrainingMetrics writes them at the optimizer step."""
+        means = self._losses.means(self.trainer.strategy)
+        self.log_dict(means, logger=False, sync_dist=True)  # equal on all ranks already
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, and let the average follow: once an optimizer step, before any checkpoint."""
