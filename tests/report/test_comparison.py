@@ -1,9 +1,11 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from made_runs import CONFIG, MANIFEST
 
-from unnoise.report.comparison import columns, differences, kinds
+from unnoise.report.comparison import columns, differences, kinds, labels
 from unnoise.report.runs import Run
 
 COSINE = {"_target_": "unnoise.diffusion.schedules.cosine", "s": 0.008}
@@ -56,10 +58,33 @@ def test_why_losses_do_not_compare():
     assert kinds([run(), run(schedule=COSINE)], "train/loss") == ([0, 1], ["schedule"])
 
 
-def test_qualities_compare_across_schedules_but_not_across_ways_to_measure():
-    measured = {"quality": {"count": 1000}}
-    same = [run(callbacks=measured), run(callbacks=measured, schedule=COSINE)]
-    assert kinds(same, "quality/fd_sprites") == ([0, 0], [])
-    other = [same[0], run(callbacks={"quality": {"count": 500}})]
-    assert kinds(other, "quality/fd_sprites") == ([0, 1], ["quality"])
-    assert kinds([run(), run(manifest=OTHER_DATA)], "quality/fd_sprites")[0] == [0, 1]
+@pytest.mark.parametrize(
+    ("metric", "name"),
+    [("quality/fd_sprites", "quality"), ("validation/bits_per_dim", "bits_per_dim")],
+)
+def test_measures_compare_across_schedules_but_not_across_ways_to_measure(metric, name):
+    def told(*runs):
+        return kinds(runs, metric)
+
+    measured = run(callbacks={name: {"count": 1000, "every": 10}})
+    assert told(measured, run(callbacks={name: {"count": 1000}}, schedule=COSINE)) == ([0, 0], [])
+    other = run(callbacks={name: {"count": 500, "every": 10}})
+    assert told(measured, other) == ([0, 1], [f"callbacks.{name}"])
+    assert told(run(), run(manifest=OTHER_DATA)) == ([0, 1], ["data"])
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("12"))))
+def test_no_two_labels_are_equal(chosen):
+    runs = [
+        Run(Path(f"{k % 3}/{k}"), config={"name": name}, overrides=[f"seed={seed}"])
+        for k, (name, seed) in enumerate(chosen)
+    ]
+    assert len(set(labels(runs))) == len(runs)
+
+
+def test_labels_of_a_sweep_tell_what_was_swept():
+    runs = [Run(Path(s), config={"name": "x"}, overrides=["a=1", f"seed={s}"]) for s in "12"]
+    assert labels(runs) == ["seed=1", "seed=2"]
+    runs.append(Run(Path("3"), config={"name": "y"}))
+    assert labels(runs) == ["x · seed=1", "x · seed=2", "y"]
+    assert labels(runs[:1]) == ["x"]

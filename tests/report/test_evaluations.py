@@ -8,7 +8,7 @@ from test_html import Seen
 
 from unnoise.evaluation.results import save
 from unnoise.report.evaluations import cost_data, evaluations, groups
-from unnoise.report.runs import labels, read_run
+from unnoise.report.runs import read_run
 
 FEWER = dataclasses.replace(FINGERPRINT, count=50)
 
@@ -48,6 +48,14 @@ def test_a_table_begins_with_the_best_and_shows_all(tmp_path):
     assert 'data-value="2.0"' in best  # of real pictures it is no achievement
 
 
+def test_what_is_for_comparison_stands_once_and_belongs_to_no_run(tmp_path):
+    real = score("real", 1.0, 0, kind="real")
+    again = [real, score("x", 3.0, 10), score("x", 3.0, 10)]
+    (rows,) = tables(told(tmp_path, a=again, b=[real, score("x", 4.0, 10)]))
+    names = [[cell.partition(">")[2] for cell in row[:2]] for row in rows]
+    assert names == [["–", "real"], ["a", "x"], ["b", "x"]]
+
+
 def test_of_some_metrics_more_is_better(tmp_path):
     one, other = (score(n, fd, 5, recall_sprites=r) for n, fd, r in (("a", 1, 0.2), ("b", 2, 0.3)))
     part = told(tmp_path, run=[one, other])
@@ -61,7 +69,7 @@ POINTS = st.lists(st.tuples(st.integers(1, 5), st.integers(1, 5)), min_size=1, m
 @given(POINTS)
 def test_the_front_is_what_nothing_beats_in_both(points):
     scores = [("run", score(f"{k}", float(fd), cost)) for k, (cost, fd) in enumerate(points)]
-    front = cost_data(scores, False)["fronts"]["fd_sprites evaluations"]
+    front = cost_data(scores)["fronts"]["fd_sprites evaluations"]
     beaten = {
         k for k, (cost, fd) in enumerate(points)
         if any(c <= cost and f <= fd and (c, f) != (cost, fd) for c, f in points)
@@ -85,7 +93,7 @@ def test_rows_of_other_measures_are_shown(tmp_path):
     content = {"measure": "adherence", "sampler": {"steps": 20}, "rows": rows}
     (run / "evaluation" / "adherence_1.json").write_text(json.dumps(content))
     read = [read_run(run)]
-    (part,) = evaluations(read, labels(read))
+    (part,) = evaluations(read, ["run"])
     text = Seen(part).text
     for each in ("Adherence", "kind", "500", "99.6 %", "98.6 %", "99.9 %", "steps 20"):
         assert each in text

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from made_runs import MANIFEST, make, rows, score
 
 from unnoise.evaluation.results import save
-from unnoise.report.runs import Run, find_runs, labels, read_run
+from unnoise.report.runs import find_runs, read_run
 
 VALUES = st.floats(allow_nan=True, allow_infinity=True)
 
@@ -102,18 +102,3 @@ def test_runs_are_found_below_but_not_inside_of_each_other_or_hidden(tmp_path):
         find_runs(tmp_path / "classifiers")
     with pytest.raises(FileNotFoundError, match="not there"):
         find_runs(tmp_path / "nowhere")
-
-
-@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("12"))))
-def test_no_two_labels_are_equal(chosen):
-    runs = [
-        Run(Path(f"{k % 3}/{k}"), config={"name": name}, overrides=[f"seed={seed}"])
-        for k, (name, seed) in enumerate(chosen)
-    ]
-    assert len(set(labels(runs))) == len(runs)
-
-
-def test_labels_of_a_sweep_tell_what_was_swept():
-    runs = [Run(Path(s), config={"name": "x"}, overrides=["a=1", f"seed={s}"]) for s in "12"]
-    assert labels(runs) == ["x · seed=1", "x · seed=2"]
-    assert labels(runs[:1]) == ["x"]

@@ -2,7 +2,8 @@
 // A chart as SVG, drawn into a box.
 //
 // series: [{name, style, points: [[x, y, error, label], …], dots, line, raw}], where raw are points
-// shown faintly below; y null breaks a line. x, y: {label, log, names}, names for categories.
+// shown faintly below; y null breaks a line. x, y: {label, log, names, at}:
+// names of categories, or numbers that ticks should be at.
 
 const WIDEST = 8; // series that a tooltip lists; of more, only the nearest point
 
@@ -67,9 +68,12 @@ function scale(values, axis, from, to, count) {
   }
   const bend = axis.log ? Math.log : (value) => value;
   const at = (value) => from + ((bend(value) - bend(low)) / (bend(high) - bend(low))) * (to - from);
+  const own = [...new Set(axis.at || [])].sort((a, b) => a - b);
   const ticks = axis.names
     ? axis.names.map((_, k) => k)
-    : (axis.log ? logTicks : linearTicks)(low, high, count);
+    : own.length && own.length <= count + 2
+      ? own
+      : (axis.log ? logTicks : linearTicks)(low, high, count);
   return { at, ticks, name: (value) => (axis.names ? axis.names[value] : short(value)) };
 }
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -85,10 +86,15 @@ def _charts(names: Sequence[str]) -> list[dict[str, Any]]:
         shown = [n for n in left if (n in family if several else n.startswith(family))]
         left = [name for name in left if name not in shown]
         if shown:
-            charts.append({"title": title, "metrics": sorted(shown)})
+            charts.append({"title": title, "metrics": sorted(shown, key=_numbers)})
     for name in left:
         charts.append({"title": TITLES.get(name, name.removeprefix("quality/")), "metrics": [name]})
     return charts
+
+
+def _numbers(name: str) -> list[float]:
+    """Those in a name, so that bins stand in their order."""
+    return [float(each) for each in re.findall(r"-?\d+(?:\.\d+)?", name)]
 
 
 def sweep_metrics(runs: Sequence[Run]) -> list[dict[str, Any]]:

@@ -11,6 +11,8 @@ LOSS = (
     *("validation_images", "condition_dropout"),
 )
 """Keys that decide what a loss is a loss of; the last not of a validation loss."""
+MEASURED = {"quality": "callbacks.quality", "bits_per_dim": "callbacks.bits_per_dim"}
+"""Metrics that tell of a model whatever its loss, and the keys of how they are measured."""
 HOUSEKEEPING = (
     *("name", "resume", "logger", "trainer", "callbacks", "workers"),
     *("validate_every", "validation_images", "accumulate"),
@@ -18,6 +20,28 @@ HOUSEKEEPING = (
 """Keys that tell little of a run; the leaderboard leaves them out."""
 COLUMNS = 8
 """Of the config in the leaderboard, at most; the rest is told in the table of differences."""
+
+
+def labels(runs: Sequence[Run]) -> list[str]:
+    """A name for each run that tells it from the others, as short as may be.
+
+    Its name; or with what was typed for it and not for all of that name; or with its folder. A name
+    that all share is left out.
+    """
+    told = [run.name for run in runs]
+    shared = len(set(told)) == 1
+    for further in (_typed, lambda run, same: run.folder.name, lambda run, same: str(run.folder)):
+        longer = [further(run, [other for other in runs if other.name == run.name]) for run in runs]
+        told = [
+            label if told.count(label) == 1 else more if shared else f"{run.name} · {more}"
+            for run, label, more in zip(runs, told, longer, strict=True)
+        ]
+    return told
+
+
+def _typed(run: Run, same: Sequence[Run]) -> str:
+    own = [each for each in run.overrides if not all(each in other.overrides for other in same)]
+    return " ".join(own) or "as it is"
 
 
 def leaves(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:
@@ -59,8 +83,8 @@ def columns(runs: Sequence[Run]) -> dict[str, list[Any]]:
         name = min(inside, key=len) if inside else key
         told.setdefault(name, [_brief(at(run.config, name)) for run in runs])
     differ = {k: v for k, v in told.items() if len(set(map(str, v))) > 1}
-    parts_first = sorted(differ, key=lambda name: name not in roots)
-    return {name: differ[name] for name in parts_first[:COLUMNS]}
+    order = sorted(differ, key=lambda name: (name == "seed", name not in roots))
+    return {name: differ[name] for name in order[:COLUMNS]}
 
 
 def at(config: Any, key: str) -> Any:
@@ -84,14 +108,13 @@ def kinds(runs: Sequence[Run], metric: str) -> tuple[list[int], list[str]]:
 
     Returns:
         The numbers, from 0 on, and the keys for which they differ. Losses compare where data,
-        schedule, prediction, objective and what is asked agree; a quality where data and the way
-        it was measured do; all else always.
+        schedule, prediction, objective and what is asked agree; a quality or bits/dim where data
+        and the way it was measured do; all else always.
     """
-    if metric.startswith("quality/"):
-        chosen = [
-            {"data": _data(run), "quality": at(run.config, "callbacks.quality")} for run in runs
-        ]
-    elif "loss" in metric or "bits_per_dim" in metric:
+    part = MEASURED.get(metric.removeprefix("validation/").partition("/")[0])
+    if part is not None:
+        chosen = [{"data": _data(run), part: _way(run, part)} for run in runs]
+    elif "loss" in metric:
         keys = LOSS[:-1] if metric.startswith("validation") else LOSS
         chosen = [{key: run.config.get(key) for key in keys} | {"data": _data(run)} for run in runs]
     else:
@@ -100,6 +123,13 @@ def kinds(runs: Sequence[Run], metric: str) -> tuple[list[int], list[str]]:
     order = list(dict.fromkeys(told))
     differ = [k for k in chosen[0] if len({json.dumps(c[k], default=str) for c in chosen}) > 1]
     return [order.index(each) for each in told], differ
+
+
+def _way(run: Run, part: str) -> Any:
+    """How a callback measures, short of how often."""
+    node = at(run.config, part)
+    apart = ("every", "batch_size", "metrics")
+    return {k: v for k, v in node.items() if k not in apart} if isinstance(node, dict) else node
 
 
 def _data(run: Run) -> Any:

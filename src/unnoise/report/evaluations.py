@@ -45,12 +45,22 @@ Owned = tuple[str, Score]
 
 def evaluations(runs: Sequence[Run], labels: Sequence[str]) -> list[Html]:
     """Qualities, a leaderboard for each fingerprint, and what else was measured."""
-    owned = [(label, s) for run, label in zip(runs, labels, strict=True) for s in run.scores]
-    parts = list(_qualities(owned, len(runs) > 1))
+    parts = list(_qualities(owned_scores(runs, labels), len(runs) > 1))
     for run, label in zip(runs, labels, strict=True):
         head = f"{label}: " if len(runs) > 1 else ""
         parts += [_rows(each, head) for each in run.tables]
     return [section("Evaluation", "evaluation", *parts)] if parts else []
+
+
+def owned_scores(runs: Sequence[Run], labels: Sequence[str]) -> list[Owned]:
+    """All scores of the runs, each once; those for comparison belong to no run."""
+    told: list[Owned] = []
+    for run, label in zip(runs, labels, strict=True):
+        for score in run.scores:
+            owned = ("–" if score.pictures.get("kind") in CONTROLS else label, score)
+            if score.metrics and owned not in told:
+                told.append(owned)
+    return told
 
 
 def groups(owned: Sequence[Owned]) -> list[tuple[Fingerprint, list[Owned]]]:
@@ -65,7 +75,7 @@ def metrics(group: Sequence[Owned]) -> list[str]:
 
 
 def _qualities(owned: Sequence[Owned], many: bool) -> Iterator[Html]:
-    told = groups([each for each in owned if each[1].metrics])
+    told = groups(owned)
     if len(told) > 1:
         yield note(
             f"The numbers were measured in {len(told)} ways that cannot be compared. "
@@ -84,7 +94,7 @@ def _qualities(owned: Sequence[Owned], many: bool) -> Iterator[Html]:
             yield note(f"Not ranked against table {j + 1}: {why}.")
         yield _leaderboard(group, many)
         if any(cost in score.pictures for _, score in group for cost in COSTS):
-            yield chart("cost", cost_data(group, many))
+            yield chart("cost", cost_data(group))
 
 
 def _leaderboard(group: Sequence[Owned], many: bool) -> Html:
@@ -104,7 +114,7 @@ def _leaderboard(group: Sequence[Owned], many: bool) -> Html:
     ]
     rows = []
     for label, score in lines:
-        cells = [Cell(label, label)] if many else []
+        cells = [Cell(label, label if label != "–" else None)] if many else []
         mark = "control" if score.pictures.get("kind") in CONTROLS else None
         cells.append(Cell(score.name, score.name, mark))
         cells += [_setting(score.pictures.get(key)) for key in costs]
@@ -157,17 +167,21 @@ def _estimate(estimate: Estimate, mark: str | None) -> Cell:
     return Cell(uncertain(estimate.value, estimate.error), estimate.value, mark)
 
 
-def cost_data(group: Sequence[Owned], many: bool) -> dict[str, Any]:
-    """Points of quality against cost, and the Pareto front (numbers of points) of each pair."""
+def cost_data(group: Sequence[Owned]) -> dict[str, Any]:
+    """Points of quality against cost, and the Pareto front (numbers of points) of each pair.
+
+    A series is what one run drew, or if there is one only, one sampler.
+    """
     scores = [score for _, score in group]
+    several = len({label for label, _ in group} - {"–"}) > 1
     costs = [cost for cost in COSTS if any(cost in score.pictures for score in scores)]
     return {
         "costs": {cost: COSTS[cost] for cost in costs},
         "metrics": {name: lower_is_better(name) for name in metrics(group)},
         "points": [
             {
-                "name": f"{label}, {score.name}" if many else score.name,
-                "series": label if many else str(score.pictures.get("sampler", score.name)),
+                "name": f"{label}, {score.name}" if several else score.name,
+                "series": label if several else str(score.pictures.get("sampler", score.name)),
                 "kind": score.pictures.get("kind", "drawn"),
                 **{cost: score.pictures.get(cost) for cost in costs},
                 "values": {k: [each.value, each.error] for k, each in score.metrics.items()},

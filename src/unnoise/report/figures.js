@@ -189,7 +189,7 @@ function sweep(box, data) {
         ...(means.length > 1 ? [{ name: `mean of ${letter(kind)}`, style: styled(k), points: means }] : []),
       ];
     });
-    const x = { label: key.value, names, log: numeric && isLog("automatic", values) };
+    const x = { label: key.value, names, at: numeric ? values : null, log: numeric && isLog("automatic", values) };
     draw(chart, { series, x, y: { log: isLog(axis.value, finite(series)) }, height: 340, dots: true });
     told.textContent = kinds.length > 1
       ? `Colours are kinds that do not compare, since the runs differ in ${chosen.differ.join(", ")}.`

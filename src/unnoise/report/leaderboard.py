@@ -10,7 +10,7 @@ from typing import Any
 from unnoise.evaluation.results import lower_is_better
 from unnoise.report.charts import chart, sweep_metrics
 from unnoise.report.comparison import columns, differences, kinds, leaves, shown
-from unnoise.report.evaluations import groups, metrics
+from unnoise.report.evaluations import CONTROLS, groups, metrics, owned_scores
 from unnoise.report.html import (
     Cell,
     Column,
@@ -118,21 +118,26 @@ def sweep(runs: Sequence[Run], labels: Sequence[str]) -> list[Html]:
     """A metric against a key that the runs differ in."""
     keys = columns(runs)
     told = sweep_metrics(runs)
-    owned = [(str(k), score) for k, run in enumerate(runs) for score in run.scores]
-    tables = groups([each for each in owned if each[1].metrics])
+    tables = groups(owned_scores(runs, [str(k) for k in range(len(runs))]))
     for number_, (_, group) in enumerate(tables):
         for name in metrics(group):
             points = [
                 [int(k), score.metrics[name].value, 0]
                 for k, score in group
-                if name in score.metrics
+                if name in score.metrics and score.pictures.get("kind") not in CONTROLS
             ]
             of = f" (table {number_ + 1})" if len(tables) > 1 else ""
             told.append({"name": name + of, "points": points, "differ": []})
     if not keys or not told:
         return []
     data = {"runs": list(labels), "keys": keys, "metrics": told}
-    return [section("A metric against a key", "sweep", chart("sweep", data))]
+    early = sum(run.state != "finished" for run in runs)
+    verb = "is" if early == 1 else "are"
+    told_too = note(
+        f"{early} of {len(runs)} runs {verb} not finished: their values are early ones."
+    )
+    parts = [chart("sweep", data), told_too if early else Html()]
+    return [section("A metric against a key", "sweep", *parts)]
 
 
 def config_differences(runs: Sequence[Run], labels: Sequence[str]) -> list[Html]:

@@ -50,7 +50,7 @@ def when(run: Run) -> str:
 
 
 def summary(run: Run) -> Html:
-    """One line below the name."""
+    """What stands below the name."""
     device = run.manifest.get("device")
     parameters = run.manifest.get("parameters")
     told = [
@@ -60,7 +60,9 @@ def summary(run: Run) -> Html:
         f"{number(parameters)} parameters" if parameters else "–",
     ]
     line = " · ".join(each for each in told if each != "–")
-    return element("p", {"class": "summary"}, state(run), f" {line}")
+    why = run.manifest.get("failed")
+    reason = element("p", {"class": "summary"}, str(why)) if why else Html()
+    return joined([element("p", {"class": "summary"}, state(run), f" {line}"), reason])
 
 
 def headlines(run: Run) -> Html:
@@ -96,7 +98,9 @@ def about(run: Run, page: Path) -> list[Html]:
         "started": when(run),
         "took": duration(run.seconds),
         "failed": manifest.get("failed"),
-        "resumed": ", ".join(f"at step {at(each, 'step')}" for each in manifest.get("resumed", [])),
+        "resumed": ", ".join(
+            f"at step {number(at(each, 'step'))}" for each in manifest.get("resumed", [])
+        ),
         "device": manifest.get("device"),
         "devices": manifest.get("world_size"),
         "host": manifest.get("host"),

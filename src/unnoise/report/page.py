@@ -10,11 +10,12 @@ from string import Template
 
 from unnoise.files import write_durably
 from unnoise.report.charts import chart, curve_data
+from unnoise.report.comparison import labels
 from unnoise.report.evaluations import evaluations
 from unnoise.report.html import Html, element, joined, section
 from unnoise.report.leaderboard import config_differences, leaderboard, sweep
 from unnoise.report.overview import about, config, headlines, problems, summary
-from unnoise.report.runs import Run, labels, read_run
+from unnoise.report.runs import Run, read_run
 from unnoise.report.samples import samples, side_by_side
 
 SCRIPTS = ("chart.js", "figures.js", "page.js")
@@ -42,7 +43,8 @@ def page(path: Path, runs: Sequence[Run]) -> str:
             *config(one),
         ]
     else:
-        title = f"{len(runs)} runs"
+        shared = {run.name for run in runs}
+        title = f"{len(runs)} runs" + (f" of {runs[0].name}" if len(shared) == 1 else "")
         head = element("p", {"class": "summary"}, f"below {path.absolute().parent}")
         parts = [
             *leaderboard(runs, names, path),

@@ -5,7 +5,7 @@ import math
 import os
 import platform
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -218,27 +218,6 @@ def _table(path: Path) -> Table:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ValueError("holds no rows")
     return Table(str(content.pop("measure", path.stem)), content, rows)
-
-
-def labels(runs: Sequence[Run]) -> list[str]:
-    """A name for each run that tells it from the others, as short as may be.
-
-    Its name; or with what was typed for it and not for all of that name; or with its folder.
-    """
-    told = [run.name for run in runs]
-    for further in (_typed, lambda run, same: run.folder.name, lambda run, same: str(run.folder)):
-        told = [
-            label
-            if told.count(label) == 1
-            else f"{run.name} · {further(run, [r for r in runs if r.name == run.name])}"
-            for run, label in zip(runs, told, strict=True)
-        ]
-    return told
-
-
-def _typed(run: Run, same: Sequence[Run]) -> str:
-    own = [each for each in run.overrides if not all(each in other.overrides for other in same)]
-    return " ".join(own) or "as it is"
 
 
 def started(run: Run) -> datetime | None:

@@ -48,22 +48,22 @@ def side_by_side(runs: Sequence[Run], labels: Sequence[str], page: Path) -> list
         )
         for (run, label), chosen in zip(shown, steps, strict=True)
     ]
-    told = note(noise([run for run, _ in shown], [label for _, label in shown]))
+    told = note(noise([run for run, _ in shown]))
     union = sorted({step for chosen in steps for step in chosen})
     row = element("div", {"class": "cards"}, *cards)
     return [section("Samples side by side", "samples", told, _slider(union), row)]
 
 
-def noise(runs: Sequence[Run], labels: Sequence[str]) -> str:
+def noise(runs: Sequence[Run]) -> str:
     """Whether the same picture of each grid began from the same noise."""
-    seeds: dict[str, list[str]] = {}
-    for run, label in zip(runs, labels, strict=True):
-        seeds.setdefault(str(run.config.get("seed")), []).append(label)
+    seeds = {str(run.config.get("seed")) for run in runs}
     shape = ("data.image_size", "data.channels")
     sizes = {str([at(run.config, key) for key in shape]) for run in runs}
     if len(seeds) > 1:
-        told = "; ".join(f"{seed}: {', '.join(names)}" for seed, names in seeds.items())
-        return f"The seeds differ, so the grids began from different noise (seed {told})."
+        return (
+            f"The seeds differ ({', '.join(sorted(seeds))}): grids of different seeds began from "
+            "different noise."
+        )
     if len(sizes) > 1:
         return "The pictures differ in size, so the grids began from different noise."
     return f"The same place in each grid began from the same noise (seed {next(iter(seeds))})."
