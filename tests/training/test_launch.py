@@ -51,7 +51,7 @@ def test_a_finished_run_says_when_and_what_it_took(tmp_path):
     told = train(tmp_path, 4)
     took = time.time() - before
     assert told["steps"] == 4
-    assert 0 < told["seconds"] < took + 1  # the start is kept in whole seconds
+    assert 0 < told["seconds"] <= took + 0.1
     started = datetime.strptime(told["started"], manifest.TIME).timestamp()
     assert before - 1 < started < before + took
     assert told["finished"] >= told["started"]
@@ -124,6 +124,6 @@ def test_seconds_add_up_over_a_killed_part(tmp_path):
         global_step=9, strategy=SimpleNamespace(root_device=torch.device("cpu"))
     )
     times = [now - 95, now - 70, now - 30]  # killed at -70 or later, found again at -40
-    told = manifest.closed(tmp_path, opened, trainer, times, None)
-    assert told["seconds"] == pytest.approx(30 + 40, abs=2.5)
+    told = manifest.closed(tmp_path, opened, trainer, 12.0, times, None)
+    assert told["seconds"] == pytest.approx(30 + 12, abs=1.1)  # a start is kept in whole seconds
     assert read(tmp_path) == told

@@ -1,6 +1,7 @@
 """From an experiment to a finished run directory."""
 
 import logging
+import time
 import warnings
 from pathlib import Path
 from typing import Any, Literal
@@ -75,6 +76,7 @@ def fit(
     if trainer.is_global_zero:
         record = manifest.opened(run_dir, experiment, data, trainer, step)
         loggers.begin(trainer, config, record, step)
+    begun = time.monotonic()
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except BaseException as caught:
@@ -82,7 +84,8 @@ def fit(
         raise
     finally:
         if trainer.is_global_zero:
-            record = manifest.closed(run_dir, record, trainer, metrics.times(), error)
+            took = time.monotonic() - begun
+            record = manifest.closed(run_dir, record, trainer, took, metrics.times(), error)
             loggers.end(trainer, record)
     return _results(run_dir)
 

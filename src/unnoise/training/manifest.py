@@ -70,6 +70,7 @@ def closed(
     run_dir: Path,
     manifest: Manifest,
     trainer: Trainer,
+    took: float,
     times: list[float],
     error: BaseException | None,
 ) -> Manifest:
@@ -79,18 +80,18 @@ def closed(
         run_dir: the run directory.
         manifest: as it was opened.
         trainer: the trainer, which has stopped.
-        times: when each line of ``metrics.jsonl`` was written; of a killed part of the run, they
-            tell how long it took.
+        took: seconds since training started, or went on.
+        times: when each line of ``metrics.jsonl`` was written; they tell how long earlier parts of
+            the run took, killed ones too.
         error: what ended training; an interruption is no failure, and leaves the run unfinished.
     """
-    now = time.time()
     ended: Manifest = {
         "steps": trainer.global_step,
-        "seconds": round(_seconds(manifest, times, now), 1),
+        "seconds": round(_seconds_before(manifest, times) + took, 1),
         "peak_memory_mb": round(_peak_memory(trainer.strategy.root_device) / 1e6, 1),
     }
     if error is None:
-        ended["finished"] = time.strftime(TIME, time.localtime(now))
+        ended["finished"] = time.strftime(TIME)
     elif isinstance(error, Exception):
         first_line = str(error).partition("\n")[0]
         ended["failed"] = f"{type(error).__name__}: {first_line}"
@@ -103,14 +104,14 @@ def _write(path: Path, manifest: Manifest) -> Manifest:
     return manifest
 
 
-def _seconds(manifest: Manifest, times: list[float], now: float) -> float:
-    """From each start to the last line logged before the next, and from the last start to now."""
+def _seconds_before(manifest: Manifest, times: list[float]) -> float:
+    """From each start to the last line that was logged before the next start."""
     starts = [manifest["started"], *(resumed["time"] for resumed in manifest["resumed"])]
     begun = [datetime.strptime(start, TIME).timestamp() for start in starts]
-    total = now - begun[-1]
-    for start, following in pairwise(begun):
-        total += max((t - start for t in times if start <= t < following), default=0.0)
-    return total
+    return sum(
+        max((t - start for t in times if start <= t < following), default=0.0)
+        for start, following in pairwise(begun)
+    )
 
 
 def _peak_memory(device: torch.device) -> int:
