@@ -90,7 +90,7 @@ def _read(path: Path, about: str) -> Features | None:
         with safe_open(path, "pt") as file:
             said = file.metadata() or {}
             found = Features(*(file.get_tensor(key) for key in Features._fields))
-    except (OSError, SafetensorError):
+    except (OSError, RuntimeError, SafetensorError):  # RuntimeError: it went in between
         return None
     whole = said.get("about") == about and said.get("digest") == _digest(found)
     return found if whole else None

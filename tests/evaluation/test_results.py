@@ -1,0 +1,169 @@
+from dataclasses import replace
+
+import pytest
+
+from unnoise.evaluation.results import (
+    Estimate,
+    Fingerprint,
+    Score,
+    comparable,
+    flat,
+    lower_is_better,
+    ranked,
+    read,
+    save,
+    table,
+)
+
+FINGERPRINT = Fingerprint(1000, "train 10000 of 1a2b", "garments 3c4d", "bilinear 28", "nearest")
+
+
+def score(name, fingerprint=FINGERPRINT, **metrics):
+    found = {key: Estimate(value, 0.1) for key, value in metrics.items()}
+    return Score(name, {"kind": "drawn", "steps": 50, "guidance": None}, fingerprint, found)
+
+
+def names(scores):
+    return [each.name for each in scores]
+
+
+@pytest.mark.parametrize(
+    ("estimate", "shown"),
+    [
+        (Estimate(12.34567, 0.4567), "12.35 ± 0.46"),
+        (Estimate(1234.5678, 56.78), "1235 ± 57"),
+        (Estimate(0.5), "0.5"),
+        (Estimate(0.5, 0.0), "0.5"),
+        (Estimate(-0.000123456, 0.00067), "-0.00012 ± 0.00067"),
+    ],
+)
+def test_how_a_number_is_shown(estimate, shown):
+    assert str(estimate) == shown
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("count", 50),
+        ("reference", "validation 500 of 1a2b"),
+        ("extractor", "inception 5e6f"),
+        ("resize", "bicubic 28"),
+        ("rounding", "floor"),
+    ],
+)
+def test_each_part_of_a_fingerprint_counts(field, value):
+    other = replace(FINGERPRINT, **{field: value})
+    (told,) = FINGERPRINT.differences(other)
+    assert told == f"{field} is {getattr(FINGERPRINT, field)!r} in one, {value!r} in the other"
+    with pytest.raises(ValueError, match=f"^a and b cannot be ranked: {field} is "):
+        ranked([score("a", fd_toy=1), score("b", other, fd_toy=2)], "fd_toy")
+    assert [names(group) for group in comparable([score("a"), score("b", other)])] == [["a"], ["b"]]
+
+
+def test_a_fingerprint_does_not_differ_from_itself():
+    assert FINGERPRINT.differences(replace(FINGERPRINT)) == []
+
+
+@pytest.mark.parametrize("metric", ["fd_toy", "sfd_toy", "kd_toy", "memorised_toy", "bits_per_dim"])
+def test_less_is_better(metric):
+    assert lower_is_better(metric)
+    scores = [
+        score("middle", **{metric: 2}),
+        score("worst", **{metric: 3}),
+        score("best", **{metric: 1}),
+    ]
+    assert names(ranked(scores, metric)) == ["best", "middle", "worst"]
+
+
+@pytest.mark.parametrize(
+    "metric", ["score_toy", "precision_toy", "recall_toy", "density_toy", "coverage_toy"]
+)
+def test_more_is_better(metric):
+    assert not lower_is_better(metric)
+    scores = [
+        score("middle", **{metric: 2}),
+        score("best", **{metric: 3}),
+        score("worst", **{metric: 1}),
+    ]
+    assert names(ranked(scores, metric)) == ["best", "middle", "worst"]
+
+
+def test_what_was_not_measured_is_not_ranked():
+    with pytest.raises(ValueError, match=r"^b has no fd_toy$"):
+        ranked([score("a", fd_toy=1), score("b", kd_toy=2)], "fd_toy")
+
+
+def test_groups_stand_in_order_of_appearance():
+    other = replace(FINGERPRINT, count=50)
+    scores = [score("a", other), score("b"), score("c", other), score("d")]
+    assert [names(group) for group in comparable(scores)] == [["a", "c"], ["b", "d"]]
+
+
+def test_what_is_saved_is_read(tmp_path):
+    scores = [score("a", fd_toy=1 / 3), score("b", kd_toy=-1e-9)]
+    scores[0].metrics["bits_per_dim"] = Estimate(3.5)
+    save(tmp_path / "deep" / "quality.json", scores, run="outputs/run", seconds=1.5)
+    assert read(tmp_path / "deep" / "quality.json") == scores
+    assert '"run": "outputs/run"' in (tmp_path / "deep" / "quality.json").read_text()
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path):
+    path = tmp_path / "quality.json"
+    save(path, [score("a", fd_toy=1)])
+    with pytest.raises(TypeError):
+        save(path, [score("b", fd_toy=2)], run=object())
+    assert names(read(path)) == ["a"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"scores": 5}',
+        '{"scores": [{"name": "a"}]}',
+        '{"scores": [{"name": "a", "pictures": {}, "fingerprint": {"count": 1}, "metrics": {}}]}',
+    ],
+)
+def test_a_file_of_something_else(text, tmp_path):
+    (tmp_path / "other.json").write_text(text)
+    with pytest.raises(ValueError, match=r"other\.json holds no scores of unnoise"):
+        read(tmp_path / "other.json")
+
+
+def test_metrics_that_are_no_table(tmp_path):
+    save(tmp_path / "quality.json", [score("a")])
+    text = (tmp_path / "quality.json").read_text()
+    (tmp_path / "quality.json").write_text(text.replace('"metrics": {}', '"metrics": [1]'))
+    with pytest.raises(ValueError, match="holds no scores of unnoise"):
+        read(tmp_path / "quality.json")
+
+
+def test_a_table_says_what_its_numbers_depend_on():
+    first, second = score("ddim 50", fd_toy=8.25, kd_toy=0.5), score("ddim 250", fd_toy=3)
+    second.pictures["evaluations"] = 250.0
+    shown = table([first, second])
+    assert "1000 pictures against train 10000 of 1a2b" in shown
+    assert "garments 3c4d" in shown
+    assert "8.25 ± 0.10" in shown.splitlines()[-2]
+    assert shown.splitlines()[-1].split() == ["ddim", "250", "250", "3.00", "±", "0.10"]
+
+
+def test_a_table_keeps_apart_what_cannot_be_compared():
+    scores = [score("a", fd_toy=1), score("b", replace(FINGERPRINT, count=50), fd_toy=2)]
+    one, other, told = table(scores).split("\n\n")
+    assert "b" not in [line.split()[0] for line in one.splitlines()]
+    assert other.startswith("50 pictures")
+    assert told == "a and b are not to be compared: count is 1000 in one, 50 in the other"
+
+
+def test_a_row_of_plain_values():
+    nested = score("a", fd_toy=1.5)
+    nested.pictures["recipe"] = {"steps": 50}
+    row = flat(nested)
+    assert row["name"] == "a"
+    assert (row["fd_toy"], row["fd_toy_error"]) == (1.5, 0.1)
+    assert (row["steps"], row["count"], row["rounding"]) == (50, 1000, "nearest")
+    assert "recipe" not in row
