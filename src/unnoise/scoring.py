@@ -63,7 +63,7 @@ class Scorer:
     def controls(self, real: Images, n: int) -> Iterator[Score]:
         """Of real pictures that are not in the reference, the least that can be had, and of noise.
 
-        Both n pictures, the real ones evenly spread over their split.
+        Both n pictures, the real ones chosen as by ``spread``.
         """
         n = min(n, len(real))
         pixels = torch.cat(list(spread(real, n)))

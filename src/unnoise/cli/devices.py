@@ -12,8 +12,13 @@ def device_problems(name: object) -> list[Problem]:
     try:
         torch.zeros((), device="cpu" if name == "auto" else str(name)).item()
     except (RuntimeError, AssertionError) as error:
-        return [Problem("device", f"{name} cannot be used here: {str(error).splitlines()[0]}")]
+        return [Problem("device", f"{name} cannot be used here: {_first(error)}")]
     return []
+
+
+def _first(error: Exception) -> str:
+    """The first sentence; torch can say a whole paragraph."""
+    return str(error).splitlines()[0].partition(". ")[0]
 
 
 def named_device(name: str) -> torch.device:

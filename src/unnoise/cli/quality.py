@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from unnoise.api import find_checkpoint
 from unnoise.cli.checks import folder_problems, right_keys
-from unnoise.cli.config import ConfigError, Problem, instantiate
+from unnoise.cli.config import ConfigError, Problem, did_you_mean, instantiate
 from unnoise.cli.devices import named_device, processes
 from unnoise.cli.grid import checkpoints, named_settings
 from unnoise.cli.measuring import (
@@ -34,6 +34,7 @@ from unnoise.data.loading import ImageSource, Split
 from unnoise.diffusion.samplers import Sampler
 from unnoise.drawing import Gallery, Setting, draw
 from unnoise.evaluation.frontier import plot
+from unnoise.evaluation.quality import KINDS
 from unnoise.evaluation.results import Score, flat, save, table
 from unnoise.extraction import find_extractor, reference
 from unnoise.scoring import Scorer, given_pictures
@@ -106,7 +107,11 @@ def _grid_problems(config: dict[str, Any]) -> Iterator[Problem]:
         yield Problem("evaluations", "steps are given too: leave one of them out")
     if config["sampler"] is not None and config["samplers"]:
         yield Problem("sampler", "the grid has its samplers: leave this out, or use grid=single")
-    for key in ("averaged", "seeds", "checkpoints", "steps", "evaluations", "guidance"):
+    for name in config["metrics"] or ():
+        if name not in KINDS:
+            near = did_you_mean(name, KINDS)
+            yield Problem("metrics", f"there is no {name}{near} ({', '.join(KINDS)})")
+    for key in ("averaged", "metrics", "seeds", "checkpoints", "steps", "evaluations", "guidance"):
         if config[key] == []:
             yield Problem(key, "is empty: give at least one")
 

@@ -1,6 +1,7 @@
 """Numbers with all that they depend on, and which of them may be compared."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -20,7 +21,11 @@ class Estimate:
     error: float | None = None
 
     def __str__(self) -> str:
-        return f"{self.value:.4g}" + ("" if self.error is None else f" ± {self.error:.2g}")
+        """The value to two digits of its error, as in 8.17 ± 0.33."""
+        if not self.error or not math.isfinite(self.error):
+            return f"{self.value:.4g}"
+        digits = max(0, 1 - math.floor(math.log10(self.error)))
+        return f"{self.value:.{digits}f} ± {self.error:.{digits}f}"
 
 
 @dataclass(frozen=True)
@@ -116,45 +121,43 @@ def read(path: Path) -> list[Score]:
             )
             for row in json.loads(path.read_text())["scores"]
         ]
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} holds no scores of unnoise: {error}") from error
 
 
 def table(scores: Sequence[Score]) -> str:
-    """The scores for a terminal: one table for each group whose numbers may be compared."""
-    parts = []
-    for group in comparable(scores):
-        about = group[0].fingerprint
-        names = list(dict.fromkeys(name for score in group for name in score.metrics))
-        head = ["", "evaluations", *names]
-        rows = [
-            [
-                score.name,
-                f"{score.pictures['evaluations']:g}" if "evaluations" in score.pictures else "",
-                *(str(score.metrics[name]) if name in score.metrics else "" for name in names),
-            ]
-            for score in group
-        ]
-        widths = [max(len(line[k]) for line in (head, *rows)) for k in range(len(head))]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if k == 0 else cell.rjust(width)
-                for k, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in (head, *rows)
-        ]
-        parts.append(
-            f"{about.count} pictures against {about.reference}, features by {about.extractor}, "
-            f"resize {about.resize}\n" + "\n".join(lines)
-        )
-    if len(parts) > 1:
-        told = comparable(scores)
-        parts.append(f"not to be compared with each other: {_why(told[0][0], told[1][0])}")
+    """The scores for a terminal: one table for each group whose numbers may be compared.
+
+    Each group is headed by its fingerprint; if there are several, it is said why they are apart.
+    """
+    groups = comparable(scores)
+    parts = [_group(group) for group in groups]
+    for other in groups[1:]:
+        why = groups[0][0].fingerprint.differences(other[0].fingerprint)[0]
+        parts.append(f"{groups[0][0].name} and {other[0].name} are not to be compared: {why}")
     return "\n\n".join(parts)
 
 
-def _why(a: Score, b: Score) -> str:
-    return a.fingerprint.differences(b.fingerprint)[0]
+def _group(scores: Sequence[Score]) -> str:
+    about = scores[0].fingerprint
+    names = list(dict.fromkeys(name for score in scores for name in score.metrics))
+    cells = [["", "", *(name.partition("_")[0] for name in names)]]
+    cells += [["", "evaluations", *(f"_{name.partition('_')[2]}" for name in names)]]
+    for score in scores:
+        cost = score.pictures.get("evaluations")
+        values = (str(score.metrics.get(name, "")) for name in names)
+        cells.append([score.name, "" if cost is None else f"{cost:g}", *values])
+    widths = [max(len(line[k]) for line in cells) for k in range(len(cells[0]))]
+    lines = [
+        line[0].ljust(widths[0])
+        + "".join(f"  {cell:>{width}}" for cell, width in zip(line[1:], widths[1:], strict=True))
+        for line in cells
+    ]
+    heading = (
+        f"{about.count} pictures against {about.reference}\n"
+        f"features by {about.extractor}, resized by {about.resize}"
+    )
+    return "\n".join([heading, *(line.rstrip() for line in lines)])
 
 
 def flat(score: Score) -> dict[str, Any]:
