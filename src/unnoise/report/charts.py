@@ -71,11 +71,11 @@ def curve_data(runs: Sequence[Run], labels: Sequence[str]) -> dict[str, Any]:
 
 def _rank(name: str) -> tuple[int, str]:
     """Losses first, then what is validated, then the rest."""
-    order = ("validation/loss", "train/loss", "validation", "quality", "train")
-    exact = [k for k, each in enumerate(order[:2]) if name == each]
-    return (exact or [2 + k for k, each in enumerate(order) if name.startswith(each)] or [9])[
-        0
-    ], name
+    order = ("validation/loss", "train/loss")
+    if name in order:
+        return order.index(name), name
+    parts = ("validation", "quality", "train", "")
+    return 2 + [name.startswith(part) for part in parts].index(True), name
 
 
 def _charts(names: Sequence[str]) -> list[dict[str, Any]]:
@@ -83,7 +83,7 @@ def _charts(names: Sequence[str]) -> list[dict[str, Any]]:
     charts, left = [], list(names)
     for title, family in FAMILIES.items():
         several = len(family) > 1
-        shown = [n for n in left if (n in family if several else n.startswith(family))]
+        shown = [n for n in (family if several else left) if n in left and n.startswith(family)]
         left = [name for name in left if name not in shown]
         if shown:
             charts.append({"title": title, "metrics": sorted(shown, key=_numbers)})

@@ -151,7 +151,7 @@ def uncertain(value: float, error: float | None) -> str:
     if not error or not math.isfinite(value) or not math.isfinite(error):
         return number(value)
     size = math.floor(math.log10(abs(value) or error))
-    scale = size if size < -3 else 0
+    scale = size if size < -2 else 0
     value, error = value / 10.0**scale, error / 10.0**scale
     digits = max(0, 1 - math.floor(math.log10(error)))
     told = f"{value:,.{digits}f} ± {error:,.{digits}f}".replace("-", "−")

@@ -43,12 +43,12 @@ def leaderboard(runs: Sequence[Run], labels: Sequence[str], page: Path) -> list[
     notes: list[Html] = []
     lettered: list[str] = []
     for name in names:
-        groups_, differ = groupings[name]
-        if max(groups_) > 0 and groups_ not in [groupings[other][0] for other in lettered]:
+        letters, differ = groupings[name]
+        if max(letters) > 0 and letters not in [groupings[other][0] for other in lettered]:
             lettered.append(name)
             heads.append(Column("kind"))
-            notes.append(_why(name, groups_, differ))
-        heads.append(Column(_head(name), _order(name), groups_))
+            notes.append(_why(name, letters, differ))
+        heads.append(Column(_head(name), _order(name), letters))
     heads += [
         *(Column("images/s", -1), Column("took", 1)),
         *(Column(key) for key in told),
@@ -60,10 +60,10 @@ def leaderboard(runs: Sequence[Run], labels: Sequence[str], page: Path) -> list[
         name = link(own if own.exists() and own != page else run.folder, page, label)
         cells = [Cell(name, label), Cell(state(run), run.state)]
         for metric in names:
-            kinds_ = groupings[metric][0]
+            letters = groupings[metric][0]
             if metric in lettered:
-                cells.append(Cell(_letter(kinds_[k]), _letter(kinds_[k])))
-            cells.append(_cell(run.last(metric), _mark(runs, metric, kinds_, k)))
+                cells.append(Cell(_letter(letters[k]), _letter(letters[k])))
+            cells.append(_cell(run.last(metric), _mark(runs, metric, letters, k)))
         newest, moment = run.checkpoints[-1:], started(run)
         cells += [
             *(_cell(run.speed), Cell(duration(run.seconds), run.seconds)),
@@ -119,24 +119,24 @@ def sweep(runs: Sequence[Run], labels: Sequence[str]) -> list[Html]:
     keys = columns(runs)
     told = sweep_metrics(runs)
     tables = groups(owned_scores(runs, [str(k) for k in range(len(runs))]))
-    for number_, (_, group) in enumerate(tables):
+    for place, (_, group) in enumerate(tables):
         for name in metrics(group):
             points = [
                 [int(k), score.metrics[name].value, 0]
                 for k, score in group
                 if name in score.metrics and score.pictures.get("kind") not in CONTROLS
             ]
-            of = f" (table {number_ + 1})" if len(tables) > 1 else ""
+            of = f" (table {place + 1})" if len(tables) > 1 else ""
             told.append({"name": name + of, "points": points, "differ": []})
     if not keys or not told:
         return []
     data = {"runs": list(labels), "keys": keys, "metrics": told}
     early = sum(run.state != "finished" for run in runs)
     verb = "is" if early == 1 else "are"
-    told_too = note(
+    unfinished = note(
         f"{early} of {len(runs)} runs {verb} not finished: their values are early ones."
     )
-    parts = [chart("sweep", data), told_too if early else Html()]
+    parts = [chart("sweep", data), unfinished if early else Html()]
     return [section("A metric against a key", "sweep", *parts)]
 
 

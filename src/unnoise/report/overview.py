@@ -32,7 +32,7 @@ HEADLINES = {
     "validation/bits_per_dim": "bits/dim",
 }
 """Metrics whose last value stands at the top, besides quality and speed."""
-ARCHIVE = 1 << 20
+MEBIBYTE = 1 << 20
 
 
 def state(run: Run) -> Html:
@@ -132,7 +132,7 @@ def link(path: Path, page: Path, text: str) -> Html:
 
 def _checkpoints(run: Run, page: Path) -> Html:
     told = [
-        joined([link(p, page, p.name), f" {p.stat().st_size / ARCHIVE:.1f} MiB"])
+        joined([link(p, page, p.name), f" {p.stat().st_size / MEBIBYTE:.1f} MiB"])
         for p in run.checkpoints
     ]
     return Html(", ".join(told))

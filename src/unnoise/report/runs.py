@@ -195,7 +195,7 @@ def _lines(run: Run) -> Iterator[tuple[int, float, dict[str, float]]]:
             }
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if line.endswith("\n"):
-                run.problems.append(f"metrics.jsonl, line {number} is left out: {error!r}")
+                run.problems.append(f"metrics.jsonl, line {number} is left out: {error}")
             continue
         yield step, time, values
 
