@@ -6,8 +6,8 @@ three see the same pictures, Fashion-MNIST with a border to 32×32, have about 1
 compute with one thread, in bf16 where the processor is fast at it. They train at the same time, so
 that whatever else the machine does meets them alike, each for the same processor time, of which
 setting up takes nothing. Then each draws with its averaged weights by its own DDIM sampler in 50
-steps. With --tuned the peers run once more at a learning rate of 1e-3, which suits a short training
-better than their own.
+steps. With --tuned each runs once more with what suits a short training better: the peers at a
+learning rate of 1e-3, ours with v-prediction on the cosine schedule.
 
     make bench-peers
     python tests/benchmarks/peers.py --data-root /where/the/idx/files/are --minutes 10
@@ -46,7 +46,7 @@ Described = tuple[Tensor, dict[str, Any]]
 class System(NamedTuple):
     name: str
     script: str
-    lr: float | None = None  # None: its own
+    options: tuple[str, ...] = ()
 
 
 SYSTEMS = [
@@ -55,8 +55,9 @@ SYSTEMS = [
     System("diffusers", "example.py"),
 ]
 TUNED = [
-    System("denoising-diffusion-pytorch, lr 1e-3", "trainer.py", 1e-3),
-    System("diffusers, lr 1e-3", "example.py", 1e-3),
+    System("unnoise, v and cosine", "ours.py", ("prediction=v", "objective=v", "schedule=cosine")),
+    System("denoising-diffusion-pytorch, lr 1e-3", "trainer.py", ("--lr", "1e-3")),
+    System("diffusers, lr 1e-3", "example.py", ("--lr", "1e-3")),
 ]
 
 
@@ -65,8 +66,7 @@ def start(system: System, out: Path, given: argparse.Namespace) -> subprocess.Po
     out.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(WORKERS / system.script), "--out", str(out),
                "--seconds", str(60 * given.minutes), "--n", str(given.n),
-               "--data-root", given.data_root]  # fmt: skip
-    command += [] if system.lr is None else ["--lr", str(system.lr)]
+               "--data-root", given.data_root, *system.options]  # fmt: skip
     one = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     with (out / "log.txt").open("w") as log:
         return subprocess.Popen(command, stdout=log, stderr=log, env={**environ, **one})
@@ -143,7 +143,7 @@ def main() -> None:
     parser.add_argument("--data-root", help="folder of the IDX files; default: they are downloaded")
     parser.add_argument("--minutes", type=float, default=10.0, help="of training, for each system")
     parser.add_argument("--n", type=int, default=1000, help="pictures that each draws")
-    parser.add_argument("--tuned", action="store_true", help="also the peers at a rate of 1e-3")
+    parser.add_argument("--tuned", action="store_true", help="each once more, see above")
     parser.add_argument(
         "--folder", type=Path, help="of an earlier run: what is there is only scored"
     )

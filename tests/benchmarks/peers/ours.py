@@ -59,8 +59,9 @@ class Deadline(Callback):
 
 def main() -> None:
     given = arguments()
-    overrides = [*EXPERIMENT, *QUIET, *SAMPLER, f"data.root={given.data_root}"]
-    config, problems = check_command_line("train", overrides)
+    asked = [*EXPERIMENT, *given.overrides]
+    others = [*QUIET, *SAMPLER, f"data.root={given.data_root}"]
+    config, problems = check_command_line("train", [*asked, *others])
     assert config is not None, problems
     assert not any(check(config))
     torch.manual_seed(config["seed"])
@@ -76,7 +77,7 @@ def main() -> None:
             return trained.sample(count, first=first).pixels
 
     packages = ("unnoise", "torch", "lightning")
-    settings = {"command": ["unnoise-train", *EXPERIMENT]}
+    settings = {"command": ["unnoise-train", *asked]}
     finish(given.out, budget, experiment.network, experiment.batch_size, packages, settings, draw,
            given.n)  # fmt: skip
 
