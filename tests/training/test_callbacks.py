@@ -22,8 +22,10 @@ from unnoise.model import DiffusionModel
 from unnoise.networks.unet import UNet
 from unnoise.networks.views import Edges, PictureConditioner
 from unnoise.pictures import beside, grid, to_pixels
-from unnoise.training.callbacks import ForwardProcess, SampleGrid
+from unnoise.training.callbacks import ForwardProcess, Progress, SampleGrid
+from unnoise.training.checkpoints import checkpoints
 from unnoise.training.launch import fit
+from unnoise.training.loggers import JsonLines
 
 SDE = Sampler(DDIM(eta=1.0), steps=2)
 
@@ -182,3 +184,31 @@ def test_images_per_second_count_reading(tmp_path):
     fit(experiment({"slow": Slow()}, max_steps=8), {}, tmp_path, None)
     rates = [row["train/images_per_second"] for row in rows(tmp_path) if "train/loss" in row]
     assert max(rates[1:]) < 8 / 0.05
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_last_grid_that_a_kill_cut_off_is_drawn_when_the_run_is_resumed(tmp_path, monkeypatch):
+    def killed(*args, **kwargs):
+        raise Killed
+
+    def run():
+        return experiment({"samples": SampleGrid(SDE, SDE, every=9, count=2)}, max_steps=2)
+
+    monkeypatch.setattr(SampleGrid, "_draw", killed)
+    with pytest.raises(Killed):
+        fit(run(), {}, tmp_path, None)
+    monkeypatch.undo()
+    fit(run(), {}, tmp_path, checkpoints(tmp_path)[-1])
+    names = sorted(path.name for path in (tmp_path / "samples").glob("*"))
+    assert names == ["denoising.gif", "step_00000002.png"]
+    before = (tmp_path / "samples" / "step_00000002.png").stat().st_mtime_ns
+    fit(run(), {}, tmp_path, checkpoints(tmp_path)[-1])
+    assert (tmp_path / "samples" / "step_00000002.png").stat().st_mtime_ns == before
+
+
+def test_a_bar_that_was_never_opened_can_be_told_to_show_nothing(tmp_path):
+    """As Lightning does on all ranks but the first."""
+    Progress("x", JsonLines(tmp_path / "metrics.jsonl")).disable()

@@ -21,6 +21,7 @@ from unnoise.diffusion.random import Noise
 from unnoise.diffusion.samplers import Sampler
 from unnoise.figures.asking import asked, sheet
 from unnoise.figures.forward import strip
+from unnoise.files import write_durably
 from unnoise.pictures import grid, save_gif, to_signal
 from unnoise.training.diffusion_module import DiffusionModule
 from unnoise.training.loggers import JsonLines, log_picture
@@ -54,9 +55,10 @@ class SampleGrid(Callback):
         if stepped and step % self.every == 0 and step != trainer.max_steps:
             self._draw(trainer, module, self.sampler, animate=False)
 
-    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Draw the last grid, and the animation."""
-        self._draw(trainer, module, self.final, animate=True)
+    def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Draw the last grid, and the animation; also if a kill cut that off, and it is resumed."""
+        if not _grid(trainer).exists():
+            self._draw(trainer, module, self.final, animate=True)
 
     def _draw(
         self, trainer: Trainer, module: LightningModule, sampler: Sampler, animate: bool
@@ -84,13 +86,13 @@ class SampleGrid(Callback):
         with trainer.precision_plugin.forward_context():
             noise = Noise(module.seed, ids)
             x = model.sample(sampler, noise, batch, watch if animate else None)
-        path = _samples(trainer) / f"step_{trainer.global_step:08d}.png"
-        sheet(model, x, batch, names).save(path)
-        log_picture(trainer, "samples", path)
         if animate:
             path = _samples(trainer) / "denoising.gif"
             save_gif(frames, path)
             log_picture(trainer, "denoising", path)
+        drawn, path = sheet(model, x, batch, names), _grid(trainer)
+        write_durably(path, lambda temporary: drawn.save(temporary, "PNG"))
+        log_picture(trainer, "samples", path)
 
 
 class ForwardProcess(Callback):
@@ -115,6 +117,10 @@ class ForwardProcess(Callback):
         rows = strip(module.model.schedule, x0, eps, self.levels)
         grid(rows.flatten(0, 1), columns=self.levels, width=960).save(path)
         log_picture(trainer, "forward_process", path)
+
+
+def _grid(trainer: Trainer) -> Path:
+    return _samples(trainer) / f"step_{trainer.global_step:08d}.png"
 
 
 def _samples(trainer: Trainer) -> Path:

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from pydantic import Field
 from torchmetrics import MetricCollection
 
-from unnoise.data.loading import Split
+from unnoise.data.loading import ImageSource, Split
 from unnoise.diffusion.random import Noise
 from unnoise.diffusion.samplers import Sampler
 from unnoise.evaluation.features import Extractor
@@ -84,9 +84,17 @@ class Quality(Measurement):
                     self._ready = self._prepare(trainer)
                 trainer.strategy.barrier("quality")
 
+    def find(self, source: ImageSource, device: torch.device) -> Extractor:
+        """The extractor for a data set.
+
+        Raises:
+            ValueError: there is no such extractor, or what it needs is not there.
+        """
+        return find_extractor(self.extractor, source, device, self.weights, self.resize)
+
     def _prepare(self, trainer: Trainer) -> tuple[Extractor, MetricCollection]:
         data, device = _data(trainer), trainer.strategy.root_device
-        extractor = find_extractor(self.extractor, data.source, device, self.weights, self.resize)
+        extractor = self.find(data.source, device)
         images = data.train_images if self.split == "train" else data.validation_split
         real = reference(images, self.split, self.reference_count, extractor, device)
         metrics = quality(real, self.metrics)
