@@ -30,8 +30,8 @@ def test_what_is_no_picture_is_said(pixels, tmp_path):
     np.save(tmp_path / "float.npy", pixels.float().numpy())
     with pytest.raises(ValueError, match=r"float32 \(3, 3, 8, 8\), not pictures"):
         given_pictures(tmp_path / "float.npy")
+    (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="no pictures in"):
-        (tmp_path / "empty").mkdir()
         given_pictures(tmp_path / "empty")
     folder = tmp_path / "odd"
     folder.mkdir()

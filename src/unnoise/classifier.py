@@ -5,7 +5,6 @@
 """
 
 import math
-import os
 import pickle
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -21,6 +20,7 @@ from unnoise.data.loading import Images, split_loader, training_loader
 from unnoise.diffusion.noise_level import CLEAN, NoiseLevel, diffuse, match
 from unnoise.diffusion.random import Noise
 from unnoise.diffusion.schedules import NoiseSchedule
+from unnoise.files import write_durably
 from unnoise.pictures import to_signal
 
 CLEAN_SHARE = 0.5  # of a training batch, which has no noise
@@ -93,14 +93,11 @@ class NoisyClassifier(nn.Module):
 
     def save(self, path: Path) -> None:
         """Write to a temporary file, then rename: what stands at ``path`` is always whole."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         content = {
             "classifier": {"names": list(self.names), "target": self.target, "about": self.about},
             "state_dict": self.state_dict(),
         }
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        torch.save(content, temporary)
-        temporary.replace(path)
+        write_durably(path, lambda temporary: torch.save(content, temporary))
 
     @classmethod
     def load(cls, path: str | Path, device: str | torch.device = "cpu") -> "NoisyClassifier":

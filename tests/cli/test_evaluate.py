@@ -175,7 +175,7 @@ def test_an_unconditional_model_is_judged_when_a_classifier_guides_it(home, monk
         (["run=${{nope}}"], "refers to 'nope', which does not exist"),
         (["run={classes}", "device=${{nope}}"], "refers to 'nope', which does not exist"),
         (["run={classes}", "device=meta"], "device  meta cannot be used here"),
-        (["run={classes}", "measure=likelihood", "sampler=ddim"], "sampler=ddim  is not a part of this configuration"),
+        (["run={classes}", "measure=likelihood", "sampler=ddim"], "sampler=ddim  is not a part of"),
         (["run={classes}", "measure=likelihood", "judge={judge}"], "unknown key"),
         (["run={classes}", "measure=likelihood", "steps=1"], "steps  must be >= 2"),
         (["run={classes}", "data_root=nowhere"], "data_root  the run's data are not read"),

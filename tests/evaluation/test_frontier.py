@@ -15,7 +15,7 @@ def score(evaluations, fd, recall=0.5, sampler="ddim"):
 
 
 def beaten(one, other, metric, sign):
-    worse = [a.pictures["evaluations"] >= b.pictures["evaluations"] for a, b in [(one, other)]][0]
+    worse = one.pictures["evaluations"] >= other.pictures["evaluations"]
     mine, theirs = (sign * each.metrics[metric].value for each in (one, other))
     return worse and mine >= theirs
 

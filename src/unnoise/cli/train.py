@@ -20,6 +20,7 @@ from unnoise.cli.preflight import construction_problems, problems
 
 if TYPE_CHECKING:
     from unnoise.networks.conditioning import Conditioner
+    from unnoise.training.experiment import Experiment
 
 OUTPUTS = Path("outputs")
 LIGHTNING = ("callbacks", "logger", "trainer")
@@ -30,6 +31,8 @@ VOLATILE = (
 """Keys that do not change what a run gives."""
 DRAWING = ("sampler", "callbacks")
 """Keys that change what it draws and logs, but not what it trains: they do not hinder a resume."""
+NAMELESS = ("hydra", "name", "resume", "logger")
+"""Keys that do not tell one run directory from another."""
 _RANK = int(os.environ.get("LOCAL_RANK", 0))
 _STARTED = time.strftime("%Y-%m-%d_%H-%M-%S")
 if _RANK == 0:
@@ -119,13 +122,13 @@ def train(config: dict[str, Any]) -> None:
     hydra = HydraConfig.get()
     run_dir = Path(hydra.runtime.output_dir)
     if hydra.mode == RunMode.MULTIRUN:
-        print(f"\njob {hydra.job.num}: {hydra.job.override_dirname}")
+        _say(f"\njob {hydra.job.num}: {hydra.job.override_dirname}")
     checkpoint = next(reversed(checkpoints(run_dir)), None) if config["resume"] else None
     shown = _short(run_dir)
     if checkpoint is not None:
-        print(f"resuming {shown} at step {step_of(checkpoint)}")
+        _say(f"resuming {shown} at step {step_of(checkpoint)}")
     elif config["resume"]:
-        print("resume: no checkpoint of an earlier run of this configuration, starting at step 0")
+        _say("resume: no checkpoint of an earlier run of this configuration, starting at step 0")
     if hydra.mode == RunMode.MULTIRUN and config["trainer"].get("devices", 1) != 1:
         raise ConfigError("a sweep trains its jobs on one device each: set trainer.devices=1")
     torch.manual_seed(config["seed"])
@@ -136,16 +139,25 @@ def train(config: dict[str, Any]) -> None:
             experiment.data.prepare()
         except (FileNotFoundError, ValueError) as error:
             raise ConfigError(f"data: {error}") from error
+        if not config["resume"] and (run_dir / "config.yaml").exists():
+            raise ConfigError(f"{shown} holds a run already; resume={shown} goes on with it")
+        _find_extractors(experiment)
         text = OmegaConf.to_yaml(OmegaConf.create(config))
         write_durably(run_dir / "config.yaml", lambda temporary: temporary.write_text(text))
     started = time.monotonic()
     results = fit(experiment, config, run_dir, checkpoint)
     results = (_report(run_dir) if _RANK == 0 else {}) | results
     minutes, seconds = divmod(int(time.monotonic() - started), 60)
-    print(f"\n{experiment.name}: done in {minutes} min {seconds:02d} s")
+    _say(f"\n{experiment.name}: done in {minutes} min {seconds:02d} s")
     for name, path in results.items():
-        print(f"  {name:<16} {_short(path)}")
-    print(f"  {'draw more':<16} unnoise-sample run={shown}")
+        _say(f"  {name:<16} {_short(path)}")
+    _say(f"  {'draw more':<16} unnoise-sample run={shown}")
+
+
+def _say(text: str) -> None:
+    """Print, once however many processes there are."""
+    if _RANK == 0:
+        print(text)
 
 
 def _report(run_dir: Path) -> dict[str, Path]:
@@ -159,6 +171,20 @@ def _report(run_dir: Path) -> dict[str, Path]:
         print(f"warning: no report was written: {error!r}", file=sys.stderr)
         return {}
     return {"report": path}
+
+
+def _find_extractors(experiment: "Experiment") -> None:
+    """Before anything is run: one that only fails when it is read would be missed only by then."""
+    import torch
+
+    from unnoise.training.quality import Quality
+
+    for name, callback in experiment.callbacks.items():
+        if isinstance(callback, Quality):
+            try:
+                callback.find(experiment.data, torch.device("cpu"))
+            except (FileNotFoundError, ValueError) as error:
+                raise ConfigError(f"callbacks.{name}: {error}") from error
 
 
 def _load_text_encoder(conditioner: "Conditioner | None") -> None:
@@ -176,8 +202,9 @@ def _load_text_encoder(conditioner: "Conditioner | None") -> None:
 def run_directory(*, _root_: DictConfig) -> str:
     """``outputs/<name>/<time>_<digest>-<digest>``; when resuming, the newest such run there is.
 
-    The first digest is of what decides what is trained, the second of what decides what is drawn.
-    A run is resumed that agrees in both, or else one that agrees in the first.
+    The first digest is of what decides what is trained, the second of what decides what is drawn,
+    followed by one of the rest, so that each job of a sweep has a directory of its own. A run is
+    resumed that agrees in all, or else in the first two, or else in the first.
     """
     if isinstance(_root_.resume, str):
         return _root_.resume
@@ -185,10 +212,12 @@ def run_directory(*, _root_: DictConfig) -> str:
     home = OUTPUTS / _root_.name
     trained = _digest(_fixed(config))[:8]
     drawn = _digest({key: config[key] for key in DRAWING})[:4]
-    for digests in (f"{trained}-{drawn}", f"{trained}-*") if _root_.resume else ():
+    rest = _digest({k: v for k, v in config.items() if k in VOLATILE and k not in NAMELESS})[:4]
+    whole = f"{trained}-{drawn}{rest}"
+    for digests in (whole, f"{trained}-{drawn}*", f"{trained}-*") if _root_.resume else ():
         if earlier := sorted(home.glob(f"*_{digests}/checkpoints/step_*.ckpt")):
             return str(earlier[-1].parents[1])
-    return str(home / f"{_STARTED}_{trained}-{drawn}")
+    return str(home / f"{_STARTED}_{whole}")
 
 
 def _digest(content: dict[str, Any]) -> str:
