@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent / "cli"))
 from untrained import make_run
 
 import unnoise
+from unnoise import drawing
 from unnoise.drawing import Gallery, Setting, draw
 
 
@@ -58,6 +59,22 @@ def test_a_stopped_drawing_goes_on_where_it_stopped(setting, trained, tmp_path):
     draw(stopped, trained, 7, batch_size=2, watch=pytest.fail)
 
 
+@pytest.mark.filterwarnings("ignore:.*is damaged")
+def test_no_flipped_bit_becomes_a_picture(setting, trained, tmp_path):
+    gallery = Gallery(tmp_path, setting)
+    draw(gallery, trained, 2, batch_size=2)
+    right, (path,) = gallery.read(2), gallery.folder.glob("*.npz")
+    whole, noticed = path.read_bytes(), 0
+    for place in range(0, len(whole), 13):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        gallery = Gallery(tmp_path, setting)
+        if gallery.missing(2, 2):
+            noticed += 1
+        else:
+            assert torch.equal(gallery.read(2), right), place
+    assert noticed > len(whole) / 13 / 2
+
+
 def test_more_pictures_begin_with_those_that_are_there(setting, trained, tmp_path):
     gallery = Gallery(tmp_path, setting)
     draw(gallery, trained, 3, batch_size=3)
@@ -70,12 +87,29 @@ def test_more_pictures_begin_with_those_that_are_there(setting, trained, tmp_pat
 def test_processes_share_the_work_and_give_the_same(setting, trained, tmp_path):
     alone, shared = (Gallery(tmp_path / name, setting) for name in "ab")
     draw(alone, trained, 7, batch_size=2)
-    plan = shared.missing(7, 2)
-    for rank in (1, 0):  # each sees the plan as it was when all began
-        ranks = Gallery(tmp_path / "b", setting)
-        ranks.missing = lambda n, at_once: plan
-        draw(ranks, trained, 7, batch_size=2, rank=rank, ranks=2)
+    drawn = []
+    for rank in (2, 0, 1):  # each looks at what is missing when others have drawn their share
+        draw(shared, trained, 7, batch_size=2, rank=rank, ranks=3, watch=drawn.append)
+    assert sum(drawn) == 7
     assert torch.equal(shared.read(7), alone.read(7))
+    for rank in (1, 0):
+        draw(shared, trained, 12, batch_size=3, rank=rank, ranks=2, watch=drawn.append)
+    assert sum(drawn) == len(shared.read(12)) == 12
+
+
+def test_a_damaged_file_is_drawn_anew(setting, trained, tmp_path):
+    gallery = Gallery(tmp_path, setting)
+    draw(gallery, trained, 5, batch_size=2)
+    right = gallery.read(5)
+    path = gallery.folder / "000002-000003.npz"
+    whole = path.read_bytes()
+    for content in (b"", whole[:-1], whole[: len(whole) // 2], b"no zip at all"):
+        path.write_bytes(content)
+        with pytest.warns(UserWarning, match=r"000002-000003\.npz is damaged"):
+            assert Gallery(tmp_path, setting).missing(5, 2) == [range(2, 4)]
+        assert not path.exists()
+    draw(gallery := Gallery(tmp_path, setting), trained, 5, batch_size=2)
+    assert torch.equal(gallery.read(5), right)
 
 
 @pytest.mark.parametrize(
@@ -85,6 +119,7 @@ def test_processes_share_the_work_and_give_the_same(setting, trained, tmp_path):
         {"averaged": False},
         {"precision": "bf16"},
         {"sampler": {"steps": 3}},
+        {"asked": "digest of other pictures"},
     ],
 )
 def test_another_setting_has_another_gallery(setting, other, tmp_path):
@@ -109,3 +144,16 @@ def test_cost_counts_every_evaluation_of_the_network(setting, trained, tmp_path)
     draw(twice := Gallery(tmp_path, replace(setting, sampler=guided)), trained, 4, batch_size=4)
     assert twice.cost[1] == 4
     assert json.loads((twice.folder / "setting.json").read_text())["seed"] == 3
+
+
+def test_a_checkpoint_is_read_once_for_all_its_settings(setting, tmp_path, monkeypatch):
+    read, digest = [], drawing.file_digest
+    monkeypatch.setattr(drawing, "file_digest", lambda path: read.append(path) or digest(path))
+    copy = tmp_path / "step_00000001.ckpt"
+    copy.write_bytes(setting.checkpoint.read_bytes())
+    first = replace(setting, checkpoint=copy)
+    folders = {Gallery(tmp_path, replace(first, seed=seed)).folder for seed in (0, 1, 1)}
+    assert (len(folders), len(read)) == (2, 1)
+    copy.write_bytes(copy.read_bytes() + b"more")
+    assert Gallery(tmp_path, replace(first, seed=1)).folder not in folders
+    assert len(read) == 2

@@ -1,8 +1,11 @@
 """Pictures that a run draws: each setting once, kept on disk, and gone on with after a stop."""
 
+import functools
 import hashlib
 import json
 import time
+import warnings
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unnoise.api import TrainedModel, load
+from unnoise.api import TrainedModel
 from unnoise.cli.config import instantiate
 from unnoise.files import file_digest, write_durably
 from unnoise.pictures import ROUNDING
@@ -22,7 +25,9 @@ from unnoise.pictures import ROUNDING
 class Setting:
     """All that decides what picture number n of a run looks like.
 
-    ``sampler`` is a node of ``conf/sampler``, its steps and guidance scale included.
+    ``sampler`` is a node of ``conf/sampler``, its steps and guidance scale included. ``asked`` is
+    the fingerprint of the real pictures whose captions, say, are asked for; None where the model
+    is asked for nothing, or for classes in turn.
     """
 
     checkpoint: Path
@@ -30,19 +35,28 @@ class Setting:
     sampler: dict[str, Any]
     seed: int
     precision: Literal["fp32", "bf16"]
+    asked: str | None = None
 
-    @property
+    @functools.cached_property
     def values(self) -> dict[str, Any]:
         """The setting as plain values; the checkpoint by its name and its content."""
+        file = self.checkpoint.stat()
         return {
             "checkpoint": self.checkpoint.name,
-            "checkpoint_digest": file_digest(self.checkpoint),
+            "checkpoint_digest": _digest(self.checkpoint, file.st_mtime_ns, file.st_size),
             "averaged": self.averaged,
             "sampler": self.sampler,
             "seed": self.seed,
             "precision": self.precision,
             "rounding": ROUNDING,
+            **({} if self.asked is None else {"asked": self.asked}),
         }
+
+
+@functools.lru_cache
+def _digest(checkpoint: Path, changed: int, size: int) -> str:
+    """Of a file as it was when it was last changed, read once for a whole grid of settings."""
+    return file_digest(checkpoint)
 
 
 class Gallery:
@@ -50,24 +64,31 @@ class Gallery:
 
     A file holds the pictures first … last of its name, with the seconds and the evaluations of the
     network that they took. Files are written whole, so that a stop loses only what was under way;
-    several processes may draw into the same gallery.
+    one that was damaged since is deleted, with a warning, and its pictures count as not drawn.
+    Several processes may draw into the same gallery.
     """
 
     def __init__(self, folder: Path, setting: Setting) -> None:
         self.setting, values = setting, setting.values
         digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
         self.folder = folder / digest[:12]
+        self._whole: set[Path] = set()
         if not (self.folder / "setting.json").exists():
             text = json.dumps(values, indent=2) + "\n"
             write_durably(self.folder / "setting.json", lambda path: path.write_text(text))
 
-    def missing(self, n: int, at_once: int) -> list[range]:
-        """The numbers below n that are not drawn yet, in runs of at most ``at_once``."""
+    def missing(self, n: int, at_once: int, rank: int = 0, ranks: int = 1) -> list[range]:
+        """The numbers below n that are not drawn yet, in runs, as far as they are this rank's.
+
+        Numbers k·at_once … (k + 1)·at_once − 1 are those of rank k mod ranks, whatever is drawn, so
+        that processes that look at different times leave nothing out and draw nothing twice.
+        """
         there = {number for numbers, _ in self._files() for number in numbers}
-        lacking = [number for number in range(n) if number not in there]
         runs: list[range] = []
-        for number in lacking:
-            if runs and runs[-1].stop == number and len(runs[-1]) < at_once:
+        for number in range(n):
+            if number in there or number // at_once % ranks != rank:
+                continue
+            if runs and runs[-1].stop == number and number % at_once:
                 runs[-1] = range(runs[-1].start, number + 1)
             else:
                 runs.append(range(number, number + 1))
@@ -106,11 +127,26 @@ class Gallery:
         return float(seconds), float(evaluations)
 
     def _files(self) -> list[tuple[range, Path]]:
+        """The whole ones, with the numbers of their pictures."""
         found = []
         for path in sorted(self.folder.glob("*-*.npz")):
+            if path not in self._whole and not _is_whole(path):
+                warnings.warn(f"{path} is damaged: its pictures are drawn anew", stacklevel=2)
+                path.unlink(missing_ok=True)
+                continue
+            self._whole.add(path)
             first, last = (int(number) for number in path.stem.split("-"))
             found.append((range(first, last + 1), path))
         return found
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the checksums in an .npz file are those of what it holds."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            return file.testzip() is None
+    except Exception:  # a damaged archive makes zipfile raise nearly anything
+        return False
 
 
 def draw(
@@ -138,7 +174,7 @@ def draw(
 
     handle = network.register_forward_hook(count)
     try:
-        for numbers in gallery.missing(n, batch_size)[rank::ranks]:
+        for numbers in gallery.missing(n, batch_size, rank, ranks):
             rows, started = 0, time.perf_counter()
             with torch.autocast(device.type, torch.bfloat16, enabled=setting.precision == "bf16"):
                 pixels = trained.sample(
@@ -152,8 +188,3 @@ def draw(
             watch(len(numbers))
     finally:
         handle.remove()
-
-
-def trained_for(setting: Setting, device: str) -> TrainedModel:
-    """The model that a setting draws with."""
-    return load(setting.checkpoint, averaged=setting.averaged, device=device)
