@@ -94,7 +94,7 @@ def data_root(tmp_path):
     folder.mkdir(parents=True)
     for name, content in CIFAR10_FILES.items():
         (folder / name).write_bytes(content)
-    idx = ("mnist", "mnist_class", "fashion_mnist", "fashion_mnist_class")
+    idx = [name for name in EXPERIMENTS if "mnist" in name]
     return dict.fromkeys(idx, "idx") | dict.fromkeys(("cifar10", "cifar10_ddpm"), "cifar")
 
 
@@ -203,6 +203,33 @@ def test_a_sweep_over_the_sampler_keeps_every_result(monkeypatch, tmp_path, caps
     printed = capsys.readouterr().out
     assert all(f"job {k}: " in printed for k in (0, 1))
     assert "sampler.steps=3" in printed
+
+
+def test_a_sweep_over_how_a_run_is_computed_keeps_every_run(monkeypatch, tmp_path, capsys):
+    command(monkeypatch, "-m", "accumulate=1,2", *TINY)
+    runs = sorted((tmp_path / "outputs" / "sprites").iterdir())
+    told = [yaml.safe_load((run / "config.yaml").read_text())["accumulate"] for run in runs]
+    assert sorted(told) == [1, 2]
+    command(monkeypatch, "-m", "accumulate=1,2", *TINY, "resume=true", "logger=tensorboard")
+    printed = capsys.readouterr().out
+    assert all(f"resuming outputs/sprites/{run.name}" in printed for run in runs)
+
+
+def test_a_run_is_never_written_over(monkeypatch, tmp_path, capsys):
+    command(monkeypatch, *TINY)
+    (run,) = (tmp_path / "outputs" / "sprites").iterdir()
+    before = (run / "metrics.jsonl").read_text()
+    with pytest.raises(SystemExit) as stop:
+        command(monkeypatch, *TINY)  # in the same second
+    assert stop.value.code == 2
+    assert "holds a run already" in capsys.readouterr().err
+    assert (run / "metrics.jsonl").read_text() == before
+
+
+def test_only_the_first_process_says_where_the_results_are(monkeypatch, capsys):
+    monkeypatch.setattr(train, "_RANK", 1)
+    command(monkeypatch, *TINY)
+    assert capsys.readouterr().out == ""
 
 
 def test_a_text_encoder_that_is_not_there_is_told_before_the_run(monkeypatch, tmp_path, capsys):
