@@ -11,8 +11,8 @@ from unnoise.report.runs import Run
 COSINE = {"_target_": "unnoise.diffusion.schedules.cosine", "s": 0.008}
 
 
-def run(manifest=MANIFEST, **config):
-    return Run(Path("run"), config=CONFIG | config, manifest=manifest)
+def run(manifest=MANIFEST, choices=None, **config):
+    return Run(Path("run"), config=CONFIG | config, manifest=manifest, choices=choices or {})
 
 
 def test_only_keys_that_differ_and_lacking_ones_empty():
@@ -30,6 +30,22 @@ def test_a_part_stands_for_its_keys_and_before_plain_values():
     told = columns([run(), run(schedule=COSINE, seed=1, logger={"mode": "x"}, name="other")])
     assert told == {"schedule": ["linear", "cosine"], "seed": [0, 1]}
     assert list(told) == ["schedule", "seed"]
+
+
+def test_a_part_is_called_what_was_chosen_and_else_by_its_class():
+    linear = run(choices={"schedule": "straight", "experiment": "x"})
+    assert columns([linear, run(schedule=COSINE)]) == {"schedule": ["straight", "cosine"]}
+    flow = {"_target_": "unnoise.x.Flow", "s": 1}
+    both = [
+        run(choices={"schedule": name}, schedule=flow | {"s": s}) for s, name in enumerate("ab")
+    ]
+    assert columns(both) == {"schedule": ["a", "b"]}
+
+
+def test_what_differs_within_a_choice_is_told_as_well():
+    short = CONFIG["schedule"] | {"T": 500}
+    told = columns([run(), run(schedule=short), run(schedule=COSINE)])
+    assert told == {"schedule": ["linear", "linear", "cosine"], "schedule.T": [1000, 500, "null"]}
 
 
 def test_a_part_with_the_same_name_shows_its_keys():

@@ -31,6 +31,19 @@ def test_text_and_attributes_come_out_as_they_went_in(text, value):
     assert seen.text == text * 2
 
 
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("sprites_learned_variance", ["sprites_", "learned_", "variance"]),
+        ("schedule.beta_1=0.02", ["schedule.", "beta_", "1=", "0.02"]),
+        ("2026-01-31_12-00-00_1a2b", ["2026-", "01-", "31_", "12-", "00-", "00_", "1a2b"]),
+        ("a word", ["a word"]),
+    ],
+)
+def test_long_words_break_between_their_parts(text, parts):
+    assert breakable(text).split("<wbr>") == parts
+
+
 @given(TEXT)
 def test_breaks_add_nothing_to_the_text(text):
     seen = Seen(breakable(text))

@@ -38,6 +38,14 @@ def test_a_large_file_becomes_smaller_and_looks_alike(tmp_path):
     assert np.abs(difference).mean() < 12
 
 
+def test_a_picture_takes_no_more_room_than_it_is_given(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(noise(640, 640)).save(path)
+    sizes = {room: opened(still(path, room)) for room in (100_000, 20_000)}
+    assert all(len(data) <= room for room, (_, data, _) in sizes.items())
+    assert sizes[100_000][2].width > sizes[20_000][2].width >= 90
+
+
 def test_a_large_animation_has_fewer_frames_that_last_as_long(tmp_path):
     path = tmp_path / "a.gif"
     blocks = [noise(15, 15, k).repeat(30, 0).repeat(30, 1) for k in range(41)]

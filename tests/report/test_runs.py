@@ -66,6 +66,23 @@ def test_scores_and_rows_are_what_was_saved(tmp_path):
     assert (table.measure, table.about, table.rows) == ("adherence", {"n": 5}, told["rows"])
 
 
+def test_what_was_typed_is_what_was_typed_first(tmp_path):
+    first = MANIFEST | {"overrides": ["schedule=cosine"]}
+    resumed = make(tmp_path / "a", overrides=["resume=outputs/a"], manifest=first)
+    assert read_run(resumed).overrides == ["schedule=cosine"]
+    assert read_run(make(tmp_path / "b", overrides=["seed=1"])).overrides == ["seed=1"]
+
+
+def test_what_was_chosen_for_each_group(tmp_path):
+    chosen = {"sampler": "ddim", "sampler@callbacks.samples.sampler": "euler", "hydra/env": None}
+    run = read_run(make(tmp_path / "a", choices=chosen))
+    assert run.choices == {"sampler": "ddim", "callbacks.samples.sampler": "euler"}
+    assert read_run(make(tmp_path / "b")).choices == {}
+    for odd in ("hydra: 1", "[]", "hydra: {runtime: {choices: [a]}}"):
+        (tmp_path / "a" / ".hydra" / "hydra.yaml").write_text(odd)
+        assert read_run(tmp_path / "a").choices == {}
+
+
 OLD = {k: v for k, v in MANIFEST.items() if k not in ("resumed", "finished", "seconds")}
 OPEN = OLD | {"resumed": [], "host": platform.node(), "pid": os.getpid()}
 

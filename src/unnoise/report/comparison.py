@@ -73,15 +73,20 @@ def differences(runs: Sequence[Run]) -> dict[str, list[str]]:
 def columns(runs: Sequence[Run]) -> dict[str, list[Any]]:
     """What tells the runs apart at a glance: at most ``COLUMNS`` keys, and the values.
 
-    Where runs differ in what is built (``_target_``), its name stands for all that is below it.
+    Where runs differ in what is chosen for a group, or else in what is built (``_target_``), its
+    name stands for all below it that differs with it.
     """
-    keys = [k for k in differences(runs) if k.partition(".")[0] not in HOUSEKEEPING]
-    roots = {key.removesuffix("._target_") for key in keys if key.endswith("._target_")}
+    rows = {k: v for k, v in differences(runs).items() if k.partition(".")[0] not in HOUSEKEEPING}
+    roots = {key.removesuffix("._target_") for key in rows if key.endswith("._target_")}
+    groups = {group for run in runs for group in run.choices}
+    roots |= {group for group in groups if len({run.choices.get(group) for run in runs}) > 1}
     told: dict[str, list[Any]] = {}
-    for key in keys:
+    for key, row in rows.items():
         inside = [root for root in roots if key == root or key.startswith(f"{root}.")]
         name = min(inside, key=len) if inside else key
-        told.setdefault(name, [_brief(at(run.config, name)) for run in runs])
+        brief = told.setdefault(name, [_brief(run, name) for run in runs])
+        if len(set(zip(brief, row, strict=True))) > len(set(brief)):
+            told[key] = [_brief(run, key) for run in runs]
     differ = {k: v for k, v in told.items() if len(set(map(str, v))) > 1}
     order = sorted(differ, key=lambda name: (name == "seed", name not in roots))
     return {name: differ[name] for name in order[:COLUMNS]}
@@ -94,8 +99,11 @@ def at(config: Any, key: str) -> Any:
     return config
 
 
-def _brief(value: Any) -> Any:
-    """A node by the name of what it builds, and by that of its stepper, which tells samplers."""
+def _brief(run: Run, key: str) -> Any:
+    """A node by what was chosen for it, else by what it builds, of samplers by their stepper."""
+    value = at(run.config, key)
+    if key in run.choices:
+        return run.choices[key]
     if not isinstance(value, Mapping):
         plain = isinstance(value, int | float | str) and not isinstance(value, bool)
         return value if plain else shown(value)

@@ -11,6 +11,7 @@ from unnoise.report.html import (
     Cell,
     Column,
     Html,
+    breakable,
     details,
     element,
     facts,
@@ -114,7 +115,7 @@ def _leaderboard(group: Sequence[Owned], many: bool) -> Html:
     ]
     rows = []
     for label, score in lines:
-        cells = [Cell(label, label if label != "–" else None)] if many else []
+        cells = [Cell(breakable(label), label if label != "–" else None)] if many else []
         mark = "control" if score.pictures.get("kind") in CONTROLS else None
         cells.append(Cell(score.name, score.name, mark))
         cells += [_setting(score.pictures.get(key)) for key in costs]

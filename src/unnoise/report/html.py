@@ -136,8 +136,8 @@ def number(value: Any) -> str:
 
 
 def breakable(text: str) -> Html:
-    """Text that may be broken at its dots, as long dotted names have to be."""
-    parts = re.split(r"(?<=[._])(?=[A-Za-z])", text)
+    """Text that may be broken within its long words: after dots, underscores and the like."""
+    parts = re.split(r"(?<=[._=/,])(?=[A-Za-z])|(?<=[_=/,])(?=\d)|(?<=\d[-_])(?=\w)", text)
     return Html("<wbr>".join(html.escape(part) for part in parts))
 
 

@@ -57,7 +57,7 @@ def leaderboard(runs: Sequence[Run], labels: Sequence[str], page: Path) -> list[
     rows = []
     for k, (run, label) in enumerate(zip(runs, labels, strict=True)):
         own = run.folder / "report.html"
-        name = link(own if own.exists() and own != page else run.folder, page, label)
+        name = link(own if own.exists() and own != page else run.folder, page, breakable(label))
         cells = [Cell(name, label), Cell(state(run), run.state)]
         for metric in names:
             letters = groupings[metric][0]
@@ -156,7 +156,7 @@ def config_differences(runs: Sequence[Run], labels: Sequence[str]) -> list[Html]
         rows.append(element("tr", hidden, element("th", {"scope": "row"}, key), *cells))
     if not rows:
         return []
-    heads = [element("th", {"scope": "col"}, head) for head in ("key", *labels)]
+    heads = [element("th", {"scope": "col"}, breakable(head)) for head in ("key", *labels)]
     switch = element("label", {"class": "switch", "hidden": ""}, _box(), f" all {len(rows)} keys")
     told = f"{len(differ)} keys differ." if differ else "All keys agree."
     whole = joined([element("thead", {}, element("tr", {}, *heads)), element("tbody", {}, *rows)])

@@ -7,14 +7,16 @@ from pathlib import Path
 
 from PIL import Image
 
-WIDE = 720
-"""Pixels of a picture's width, at most, once it is compressed anew."""
+WIDE, NARROW = 720, 90
+"""Pixels of a picture's width, at most and about at least, once it is compressed anew."""
 FRAMES = 16
 """Of an animation, at most."""
 
 
 def still(path: Path, large: int = 250_000) -> str:
     """A picture as a data URI; a file of more than ``large`` bytes is compressed with loss.
+
+    Its width is halved until it takes no more than them.
 
     Raises:
         OSError: the file is not there, or is no picture.
@@ -23,7 +25,12 @@ def still(path: Path, large: int = 250_000) -> str:
         picture.load()
         if path.stat().st_size <= large and picture.format == "PNG":
             return _uri("png", path.read_bytes())
-        return _uri("webp", _webp([_narrow(picture)], [0], quality=85))
+        width = WIDE
+        while True:
+            content = _webp([_narrow(picture, width)], [0], quality=85)
+            if len(content) <= large or width <= NARROW:
+                return _uri("webp", content)
+            width //= 2
 
 
 def animation(path: Path, large: int = 500_000) -> str:
@@ -42,17 +49,17 @@ def animation(path: Path, large: int = 500_000) -> str:
         for number in range(count):
             picture.seek(number)
             if number == shown[len(frames)]:
-                frames.append(_narrow(picture))
+                frames.append(_narrow(picture, WIDE))
             durations[len(frames) - 1] += int(picture.info.get("duration", 100))
         return _uri("webp", _webp(frames, durations, quality=None))
 
 
-def _narrow(picture: Image.Image) -> Image.Image:
-    """RGB, and not wider than ``WIDE``."""
+def _narrow(picture: Image.Image, width: int) -> Image.Image:
+    """RGB, and not wider than ``width``."""
     picture = picture.convert("RGB")
-    if picture.width <= WIDE:
+    if picture.width <= width:
         return picture
-    size = WIDE, round(picture.height * WIDE / picture.width)
+    size = width, round(picture.height * width / picture.width)
     return picture.resize(size, Image.Resampling.BOX)
 
 
