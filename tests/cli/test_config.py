@@ -104,6 +104,7 @@ HOSTILE = [
     "unnoise.data.loading.np.load",
     "unnoise.data.downloads.fetch",
     "unnoise.training.checkpoints.step_of",
+    "lightning.pytorch.loggers.WandbLogger",
     "unnoise.networks/../../evil.X",
     "unnoise.networks..unet.UNet",
     ".unnoise.networks.unet.UNet",

@@ -77,6 +77,15 @@ def test_mistakes(elsewhere, monkeypatch, capsys):
     assert pages(elsewhere) == ["b.html"]
 
 
+def test_a_full_disk_is_told_without_a_traceback(elsewhere, monkeypatch):
+    def full(path, folders):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(report, "write", full)
+    with pytest.raises(SystemExit, match=r"no page was written: .*No space left on device"):
+        command(monkeypatch, make_run(elsewhere / "run"))
+
+
 def test_damage_is_told_beside_the_page(elsewhere, monkeypatch, capsys):
     run = make_run(elsewhere / "run")
     (run / "manifest.json").write_text("{")

@@ -149,6 +149,25 @@ def test_tools_change_what_is_drawn(page):
     assert told["fewer"] != told["smooth"][2:]  # the axis fits what is left
 
 
+def test_a_line_joins_the_budgets_of_one_sampler_and_another_tells_of_real_pictures(tmp_path):
+    run = make(tmp_path / "run")
+    scores = [score("ddim", 3.0, 20), score("ddim", 9.0, 10), score("real", 1.0, 0, kind="real")]
+    scores += [score("heun", fd, 19) for fd in (4.0, 5.0)]  # such as of two checkpoints
+    save(run / "evaluation" / "quality_1.json", scores)
+    write(run / "report.html", [run])
+    told = act(run / "report.html", """
+      const box = document.querySelector("[data-figure=cost]");
+      told.lines = [...box.querySelectorAll(".line")].map((each) => each.getAttribute("d"));
+      told.note = box.querySelector("p.note").textContent;
+      told.ticks = [...box.querySelectorAll("text")].map((each) => each.textContent);
+    """)  # fmt: skip
+    assert len(told["lines"]) == 2
+    ends = [[float(x.split(" ")[0][1:]) for x in re.findall(r"[ML]\S+ ", d)] for d in told["lines"]]
+    assert all(left < right for left, right in ends)
+    assert "Dotted: real pictures." in told["note"]
+    assert {"10", "19", "20"} <= set(told["ticks"])
+
+
 def test_pictures_and_keys_are_chosen(page):
     told = act(page, """
       const slider = document.querySelector(".slider input");

@@ -91,6 +91,17 @@ def test_a_sweep_is_plotted_against_its_key(pair, tmp_path):
     assert told["fd_sprites"] == [[0, 3.0, 0], [0, 2.0, 0]]
 
 
+def test_a_sweep_begins_with_what_says_which_value_won(tmp_path):
+    lines = [row | {"quality/fd_sprites": 2.0, "train/gradient_norm": 1.0} for row in rows()]
+    cosine = {"_target_": "unnoise.diffusion.schedules.cosine"}
+    runs = [make(tmp_path / "a", lines), make(tmp_path / "b", lines, schedule=cosine)]
+    names = [each["name"] for each in figures(page(tmp_path, *runs))["sweep"]["metrics"]]
+    losses = ["validation/loss", "train/loss"]
+    assert names == ["quality/fd_sprites", *losses, "train/gradient_norm"]
+    save(runs[0] / "evaluation" / "quality_1.json", [score("ddim", 3.0, 10)])
+    assert figures(page(tmp_path, *runs))["sweep"]["metrics"][0]["name"] == "fd_sprites"
+
+
 def test_text_of_runs_is_never_markup(tmp_path):
     lines = [row | {EVIL: 1.0} for row in rows()]
     runs = [

@@ -3,6 +3,7 @@
 import json
 import time
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,13 +16,15 @@ from tiny import experiment
 from unnoise.data.sprites import CLASSES
 from unnoise.diffusion.continuous_schedules import EDMSchedule, RectifiedFlow
 from unnoise.diffusion.denoiser import VPrediction
+from unnoise.diffusion.guidance import Guidance
 from unnoise.diffusion.random import Noise
 from unnoise.diffusion.samplers import DDIM, Sampler
 from unnoise.diffusion.schedules import linear
+from unnoise.figures.forward import strip
 from unnoise.model import DiffusionModel
 from unnoise.networks.unet import UNet
 from unnoise.networks.views import Edges, PictureConditioner
-from unnoise.pictures import beside, grid, to_pixels
+from unnoise.pictures import beside, grid, table, to_pixels, to_signal
 from unnoise.training.callbacks import ForwardProcess, Progress, SampleGrid
 from unnoise.training.checkpoints import checkpoints
 from unnoise.training.launch import fit
@@ -136,17 +139,63 @@ def test_pictures_and_validation_leave_the_training_stream_alone(tmp_path):
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
-@pytest.mark.parametrize("schedule", [linear(), EDMSchedule(), RectifiedFlow()])
-def test_forward_strip_goes_from_the_picture_to_noise(schedule, tmp_path):
+def captions(folder, monkeypatch, conditional, **changes):
+    told = {}
+    monkeypatch.setattr(
+        "unnoise.training.callbacks.log_picture",
+        lambda trainer, name, path, caption=None: told.update({name: caption}),
+    )
+    sampler = Sampler(DDIM(), steps=3, **changes)
+    drawn = {"samples": SampleGrid(sampler, sampler, every=9, count=7)}
+    fit(experiment(drawn, conditional=conditional, max_steps=1), {}, folder, None)
+    return told
+
+
+def test_a_caption_says_how_pictures_were_drawn_and_what_was_asked_for(tmp_path, monkeypatch):
+    told = captions(tmp_path / "a", monkeypatch, False)
+    assert told == dict.fromkeys(("denoising", "samples"), "DDIM, 3 steps")
+    told = captions(tmp_path / "b", monkeypatch, True, guidance=Guidance(2.0))
+    assert told["samples"] == f"DDIM, 3 steps, guidance 2: {', '.join(CLASSES[:5])}"
+    monkeypatch.setattr("unnoise.training.callbacks.SHORT", 20)
+    assert captions(tmp_path / "c", monkeypatch, True)["samples"] == "DDIM, 3 steps"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "times"),
+    [
+        (linear(), ["0", "250", "500", "749", "999"]),
+        (EDMSchedule(), ["-6.21", "-3.57", "-0.916", "1.73", "4.38"]),
+        (RectifiedFlow(), ["0.001", "0.251", "0.501", "0.75", "1"]),
+    ],
+)
+def test_the_forward_process_is_shown_under_its_times(schedule, times, tmp_path):
     drawn = {"forward": ForwardProcess(pictures=2, levels=5)}
     run = experiment(drawn, schedule=schedule, prediction=VPrediction(), max_steps=1)
     fit(run, {}, tmp_path, None)
-    strip = Image.open(tmp_path / "samples" / "forward_process.png")
-    assert strip.size[0] > 2 * strip.size[1]
-    pixels = np.asarray(strip.resize((5, 2), Image.Resampling.BOX), dtype=float)
-    picture = run.data.images("validation").read(torch.arange(1)).float()
-    assert pixels[0, 0].mean() == pytest.approx(picture.mean().item(), abs=25)
-    assert pixels[0, 4].mean() == pytest.approx(127, abs=25)
+    ids = torch.arange(2)
+    x0 = to_signal(run.data.images("validation").read(ids))
+    rows = strip(schedule, x0, Noise(0, ids).normal("eps", x0.shape[1:]), 5)
+    expected = table(
+        [[grid(picture[None], width=78) for picture in row] for row in rows],
+        ["", ""],
+        [f"t = {t}" for t in times],
+        "The forward process",
+        "x_t = α·x0 + σ·ε at equal distances of time, shown as x_t/√(α² + σ²)",
+    )
+    found = Image.open(tmp_path / "samples" / "forward_process.png")
+    assert np.array_equal(np.asarray(found), np.asarray(expected))
+
+
+def test_a_picture_is_whole_or_not_there(tmp_path, monkeypatch):
+    def cut_off(image, path, *args):
+        Path(path).write_bytes(b"half")
+        raise Killed
+
+    drawn = {"forward": ForwardProcess(pictures=2, levels=3)}
+    monkeypatch.setattr(Image.Image, "save", cut_off)
+    with pytest.raises(Killed):
+        fit(experiment(drawn, max_steps=1), {}, tmp_path, None)
+    assert not (tmp_path / "samples" / "forward_process.png").exists()
 
 
 def test_a_network_that_is_unsaid_starts_at_loss_one(tmp_path):

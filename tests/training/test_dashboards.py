@@ -148,7 +148,9 @@ def test_wandb_has_the_numbers_of_metrics_jsonl(read, resumed):
 def test_wandb_has_pictures_with_captions_and_the_animation(read, resumed):
     last = read[-1]
     assert last.column("samples._type") == {6: "image-file", 8: "image-file"}
-    assert last.column("samples.caption") == {6: "step 6", 8: "step 8"}
+    drawn = {step: f"step {step}, DDIM, 2 steps" for step in (6, 8)}
+    assert last.column("samples.caption") == drawn
+    assert last.column("denoising.caption") == {8: drawn[8]}
     assert last.column("asked.caption") == {6: "step 6, DDIM, a red knight"}
     assert last.column("denoising._type") == {8: "video-file"}
     pictures = resumed / "samples"

@@ -25,12 +25,20 @@ def test_lines_are_on_disk_at_once(tmp_path):
     assert log.latest == {"a": 1.5}
 
 
+def test_every_line_is_json_though_a_value_be_none(tmp_path):
+    log = JsonLines(tmp_path / "metrics.jsonl")
+    log.log_metrics({"a": float("nan"), "b": float("inf"), "c": 2.0}, 3)
+    row = json.loads(log.path.read_text(), parse_constant=pytest.fail)
+    assert (row["a"], row["b"], row["c"]) == (None, None, 2.0)
+
+
 def test_rewind_drops_later_lines_and_a_torn_one(tmp_path):
     log = JsonLines(tmp_path / "metrics.jsonl")
     for step in (1, 2, 3):
         log.log_metrics({"a": float(step)}, step)
     with log.path.open("a") as file:
         file.write('{"step": 2, "a"')
+    assert len(log.times()) == 3, "as after an error of a full disk"
     log.rewind(2)
     assert [json.loads(line)["step"] for line in log.path.open()] == [1, 2]
 

@@ -3,6 +3,7 @@
 import json
 import time
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from unnoise.pictures import to_pixels
 from unnoise.training.checkpoints import checkpoints
 from unnoise.training.launch import fit
 from unnoise.training.likelihood import BitsPerDim
+from unnoise.training.measurement import told
 from unnoise.training.quality import Quality
 
 SAMPLER = Sampler(DDIM(), steps=3)
@@ -32,6 +34,18 @@ STOCHASTIC = Sampler(Ancestral(), steps=2)
 def tiny_extractor(monkeypatch, tmp_path):
     monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(module_of_quality, "find_extractor", find_tiny)
+
+
+@pytest.mark.parametrize(("rank", "line"), [(0, '{"step": 1, "m": 2}\n'), (1, '{"step": 1, "m')])
+def test_only_the_first_process_reads_what_it_writes(rank, line, tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(line)
+    asked = []
+    strategy = SimpleNamespace(broadcast=lambda found: asked.append(found) or True)
+    trainer = SimpleNamespace(
+        default_root_dir=tmp_path, global_step=1, is_global_zero=rank == 0, strategy=strategy
+    )
+    assert told(trainer, "m")
+    assert asked == [rank == 0]
 
 
 class Keep(Callback):

@@ -33,9 +33,6 @@ EXTERNAL = (
     "torch.optim.SGD",
     "lightning.Trainer",
     "lightning.pytorch.Trainer",
-    "lightning.pytorch.loggers.CSVLogger",
-    "lightning.pytorch.loggers.TensorBoardLogger",
-    "lightning.pytorch.loggers.WandbLogger",
 )
 # Read once: a configuration can set environment variables (hydra.job.env_set) later.
 USERS_PACKAGES = tuple(

@@ -45,7 +45,10 @@ def main() -> None:
         print("no page was written:", file=sys.stderr)
         print("\n".join(f"  {problem}" for problem in found), file=sys.stderr)
         sys.exit(2)
-    runs = write(page, folders)
+    try:
+        runs = write(page, folders)
+    except OSError as error:
+        sys.exit(f"no page was written: {error}")
     told = f"{len(runs)} runs" if len(runs) > 1 else runs[0].name
     size = page.stat().st_size / 1e6
     print(f"{told}: {size:.1f} MB in {time.monotonic() - started:.1f} s")

@@ -48,8 +48,11 @@ def evaluations(runs: Sequence[Run], labels: Sequence[str]) -> list[Html]:
     """Qualities, a leaderboard for each fingerprint, and what else was measured."""
     parts = list(_qualities(owned_scores(runs, labels), len(runs) > 1))
     for run, label in zip(runs, labels, strict=True):
-        head = f"{label}: " if len(runs) > 1 else ""
-        parts += [_rows(each, head) for each in run.tables]
+        for each in run.tables:
+            if len(runs) > 1:
+                parts.append(details(f"{label}: {each.measure}", _rows(each)))
+            else:
+                parts.append(joined([element("h3", {}, each.measure.capitalize()), _rows(each)]))
     return [section("Evaluation", "evaluation", *parts)] if parts else []
 
 
@@ -183,6 +186,7 @@ def cost_data(group: Sequence[Owned]) -> dict[str, Any]:
             {
                 "name": f"{label}, {score.name}" if several else score.name,
                 "series": label if several else str(score.pictures.get("sampler", score.name)),
+                "sampler": str(score.pictures.get("sampler", score.name)),
                 "kind": score.pictures.get("kind", "drawn"),
                 **{cost: score.pictures.get(cost) for cost in costs},
                 "values": {k: [each.value, each.error] for k, each in score.metrics.items()},
@@ -203,13 +207,12 @@ def _sound(scores: Sequence[Score], metric: str) -> list[Score]:
     return [score for score in scores if math.isfinite(_place(score, metric))]
 
 
-def _rows(told: Table, head: str) -> Html:
+def _rows(told: Table) -> Html:
     """Another evaluation, as a table of its rows."""
     keys = list(dict.fromkeys(key for row in told.rows for key in row))
     rows = [[_cell(key, row.get(key)) for key in keys] for row in told.rows]
     return joined(
         [
-            element("h3", {}, head + told.measure if head else told.measure.capitalize()),
             table([Column(key) for key in keys], rows),
             details("How it was measured", facts({k: _plain(v) for k, v in told.about.items()})),
         ]

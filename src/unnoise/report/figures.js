@@ -132,28 +132,40 @@ function overlay(box, data) {
   return redraw;
 }
 
-// Quality against cost, with the front of those that no other one beats in both.
+// Quality against cost, with the front of those that no other one beats in both; a line where one
+// sampler was given different budgets.
 function cost(box, data) {
   const chart = make("div", { class: "chart" }), hidden = new Set();
   const costs = Object.keys(data.costs), titles = Object.values(data.costs);
   const drawn = data.points.filter((point) => costs.some((each) => point[each] !== null));
   const names = [...new Set(drawn.map((point) => point.series))];
+  const count = (points, key) => new Set(points.map((point) => point[key])).size;
+  const line = (points) =>
+    points.length > 1 && count(points, "sampler") === 1 && count(points, costs[0]) === points.length;
   const redraw = () => {
     const by = costs[titles.indexOf(against.value)];
     const place = (k) => [data.points[k][by], data.points[k].values[metric.value][0]];
-    const series = names.map((name, k) => ({
-      name, style: styled(k), dots: true, line: false,
-      points: drawn
-        .filter((point) => point.series === name && point.values[metric.value] && !hidden.has(name))
-        .map((point) => {
-          const [value, error] = point.values[metric.value];
-          return [point[by], value, error && 1.96 * error, point.name];
-        }),
-    }));
+    const series = names.map((name, k) => {
+      const own = drawn.filter((point) => point.series === name && point.values[metric.value]);
+      const points = own.map((point) => {
+        const [value, error] = point.values[metric.value];
+        return [point[by], value, error && 1.96 * error, point.name];
+      });
+      points.sort((a, b) => a[0] - b[0]);
+      return { name, style: styled(k), dots: true, line: line(own), points: hidden.has(name) ? [] : points };
+    });
+    const at = [...new Set(drawn.map((point) => point[by]))];
+    const ends = [Math.min(...at), Math.max(...at)];
+    const real = data.points.filter((point) => point.kind === "real" && point.values[metric.value]);
+    series.push(...real.map(({ name, values }) => ({
+      name, style: { colour: "plain", dash: "2 3" },
+      points: ends.map((end) => [end, values[metric.value][0], null, name]),
+    })));
     const y = { log: isLog(axis.value, finite(series)) };
     const front = hidden.size ? [] : (data.fronts[`${metric.value} ${by}`] || []).map(place);
-    draw(chart, { series, x: { label: against.value, log: true }, y, height: 340, dots: true, front });
-    better.textContent = `${data.metrics[metric.value] ? "Less" : "More"} is better. Bars are 95 % intervals; the broad line is the Pareto front: no other setting beats it in both.`;
+    const title = `${metric.value} against ${against.value}`;
+    draw(chart, { title, series, x: { label: against.value, log: true, at }, y, height: 340, dots: true, front });
+    better.textContent = `${data.metrics[metric.value] ? "Less" : "More"} is better. Bars are 95 % intervals; the broad line is the Pareto front: no other setting beats it in both.${real.length ? " Dotted: real pictures." : ""}`;
   };
   const better = make("p", { class: "note" });
   const [metric, metricLabel] = select("quality", Object.keys(data.metrics), redraw);
@@ -190,7 +202,8 @@ function sweep(box, data) {
       ];
     });
     const x = { label: key.value, names, at: numeric ? values : null, log: numeric && isLog("automatic", values) };
-    draw(chart, { series, x, y: { log: isLog(axis.value, finite(series)) }, height: 340, dots: true });
+    const title = `${metric.value} against ${key.value}`, y = { log: isLog(axis.value, finite(series)) };
+    draw(chart, { title, series, x, y, height: 340, dots: true });
     told.textContent = kinds.length > 1
       ? `Colours are kinds that do not compare, since the runs differ in ${chosen.differ.join(", ")}.`
       : "A point a run, the line through their means.";

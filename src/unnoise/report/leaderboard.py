@@ -33,11 +33,7 @@ LOSSES = {"validation/loss": "validation loss", "train/loss": "loss"}
 def leaderboard(runs: Sequence[Run], labels: Sequence[str], page: Path) -> list[Html]:
     """A line for each run; what is not comparable is put in order within its kind only."""
     told = columns(runs)
-    names = [name for name in LOSSES if any(name in run.curves for run in runs)]
-    names += sorted(
-        {n for run in runs for n in run.curves if n.startswith(("quality/", "validation/bits"))}
-        - {"quality/seconds"}
-    )
+    names = _judging(runs)
     groupings = {name: kinds(runs, name) for name in names}
     heads = [Column("run"), Column("state")]
     notes: list[Html] = []
@@ -78,6 +74,13 @@ def leaderboard(runs: Sequence[Run], labels: Sequence[str], page: Path) -> list[
     return [section("Runs", "runs", hint, *notes, table(heads, rows))]
 
 
+def _judging(runs: Sequence[Run]) -> list[str]:
+    """The metrics that say how good a run is."""
+    losses = [name for name in LOSSES if any(name in run.curves for run in runs)]
+    told = {n for run in runs for n in run.curves if n.startswith(("quality/", "validation/bits"))}
+    return losses + sorted(n for n in told if not n.endswith("seconds"))
+
+
 def _why(metric: str, groups: Sequence[int], differ: Sequence[str]) -> Html:
     """Why not all values of a metric compare."""
     what = "Losses" if "loss" in metric else f"Values of {_head(metric)}"
@@ -115,9 +118,9 @@ def _cell(value: Any, mark: str | None = None) -> Cell:
 
 
 def sweep(runs: Sequence[Run], labels: Sequence[str]) -> list[Html]:
-    """A metric against a key that the runs differ in."""
-    keys = columns(runs)
-    told = sweep_metrics(runs)
+    """A metric against a key that the runs differ in; first those that say how good a run is."""
+    keys, judging = columns(runs), _judging(runs)
+    told: list[dict[str, Any]] = []
     tables = groups(owned_scores(runs, [str(k) for k in range(len(runs))]))
     for place, (_, group) in enumerate(tables):
         for name in metrics(group):
@@ -128,6 +131,9 @@ def sweep(runs: Sequence[Run], labels: Sequence[str]) -> list[Html]:
             ]
             of = f" (table {place + 1})" if len(tables) > 1 else ""
             told.append({"name": name + of, "points": points, "differ": []})
+    told += sorted(
+        sweep_metrics(runs), key=lambda each: (each["name"] not in judging, bool(each["differ"]))
+    )
     if not keys or not told:
         return []
     data = {"runs": list(labels), "keys": keys, "metrics": told}

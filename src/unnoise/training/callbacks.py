@@ -5,6 +5,7 @@ None of these touches the training stream: they draw with their own noise.
 
 import itertools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,16 +20,18 @@ from tqdm import tqdm
 from unnoise.diffusion.noise_level import NoiseLevel
 from unnoise.diffusion.random import Noise
 from unnoise.diffusion.samplers import Sampler
-from unnoise.figures.asking import asked, sheet
+from unnoise.figures.asking import asked, sheet, words
 from unnoise.figures.forward import strip
 from unnoise.files import write_durably
-from unnoise.pictures import grid, save_gif, to_signal
+from unnoise.pictures import grid, save_gif, table, to_signal
 from unnoise.training.diffusion_module import DiffusionModule
 from unnoise.training.loggers import JsonLines, log_picture
 
 Count = Annotated[int, Field(ge=1)]
 FRAMES = 40  # of an animation, at most
 MOVING = 25  # pictures in it, at most
+SHORT = 120  # letters of a caption that still says what was asked for
+CELL = 78  # pixels of a picture of the forward process, about
 
 
 class SampleGrid(Callback):
@@ -86,19 +89,29 @@ class SampleGrid(Callback):
         with trainer.precision_plugin.forward_context():
             noise = Noise(module.seed, ids)
             x = model.sample(sampler, noise, batch, watch if animate else None)
+        told = _caption(sampler, steps, words(model, batch, names))
         if animate:
             path = _samples(trainer) / "denoising.gif"
             save_gif(frames, path)
-            log_picture(trainer, "denoising", path)
+            log_picture(trainer, "denoising", path, told)
         drawn, path = sheet(model, x, batch, names), _grid(trainer)
         write_durably(path, lambda temporary: drawn.save(temporary, "PNG"))
-        log_picture(trainer, "samples", path)
+        log_picture(trainer, "samples", path, told)
+
+
+def _caption(sampler: Sampler, steps: int, said: Sequence[str] | None) -> str:
+    """How pictures were drawn, and what was asked for where that is short."""
+    told = f"{type(sampler.stepper).__name__}, {steps} steps"
+    if sampler.guidance.scale != 1:
+        told += f", guidance {sampler.guidance.scale:g}"
+    asked_for = ", ".join(dict.fromkeys(said or ()))
+    return f"{told}: {asked_for}" if 0 < len(asked_for) <= SHORT else told
 
 
 class ForwardProcess(Callback):
     """Draws the forward process of ``pictures`` images once, a row each, from clean to noise.
 
-    Noisy pictures are scaled to be seen, as ``strip`` says.
+    Above each column stands its time t. Noisy pictures are scaled to be seen, as ``strip`` says.
     """
 
     def __init__(self, pictures: Count = 4, levels: Annotated[int, Field(ge=2)] = 12) -> None:
@@ -114,9 +127,22 @@ class ForwardProcess(Callback):
         ids = torch.arange(min(self.pictures, len(images)))
         x0 = to_signal(images.read(ids))
         eps = Noise(module.seed, ids).normal("eps", x0.shape[1:])
-        rows = strip(module.model.schedule, x0, eps, self.levels)
-        grid(rows.flatten(0, 1), columns=self.levels, width=960).save(path)
+        schedule = module.model.schedule
+        rows = strip(schedule, x0, eps, self.levels)
+        drawn = table(
+            [[grid(picture[None], width=CELL) for picture in row] for row in rows],
+            [""] * len(rows),
+            [f"t = {_short(t)}" for t in torch.linspace(*schedule.ends, self.levels).flip(0)],
+            "The forward process",
+            "x_t = α·x0 + σ·ε at equal distances of time, shown as x_t/√(α² + σ²)",
+        )
+        write_durably(path, lambda temporary: drawn.save(temporary, "PNG"))
         log_picture(trainer, "forward_process", path)
+
+
+def _short(t: Tensor) -> str:
+    """Three digits, or the whole part where that has more."""
+    return f"{t:.0f}" if abs(t) >= 100 else f"{t:.3g}"
 
 
 def _grid(trainer: Trainer) -> Path:

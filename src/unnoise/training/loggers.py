@@ -5,6 +5,7 @@ run directory.
 """
 
 import json
+import math
 import netrc
 import os
 import time
@@ -30,8 +31,9 @@ Seconds = Annotated[float, Field(gt=0)]
 class JsonLines(Logger):
     """``metrics.jsonl``: one line {"step", "time", metric: value, …} each time metrics are logged.
 
-    Lines are flushed as they are written. A run that resumes at step k drops the lines after k,
-    which it is about to write again. ``latest`` is the last value of each metric.
+    A value that is not finite is null. Lines are flushed as they are written. A run that resumes at
+    step k drops the lines after k, which it is about to write again. ``latest`` is the last value
+    of each metric.
     """
 
     def __init__(self, path: Path) -> None:
@@ -56,7 +58,8 @@ class JsonLines(Logger):
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Append a line."""
         self.latest |= metrics
-        row = {"step": step, "time": round(time.time(), 3), **metrics}
+        told = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        row = {"step": step, "time": round(time.time(), 3), **told}
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
@@ -70,9 +73,9 @@ class JsonLines(Logger):
         write_durably(self.path, lambda temporary: temporary.write_text("".join(kept)))
 
     def times(self) -> list[float]:
-        """When each line was written, in seconds since the epoch."""
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
-        return [json.loads(line)["time"] for line in lines]
+        """When each line was written, in seconds since the epoch; not of one that was cut short."""
+        lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
+        return [json.loads(line)["time"] for line in lines if line.endswith("\n")]
 
 
 def none(run_dir: Path, name: str) -> list[Logger]:

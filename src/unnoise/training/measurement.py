@@ -68,7 +68,8 @@ class Measurement(Callback, ABC):
 
 def told(trainer: Trainer, metric: str) -> bool:
     """Whether the run's metrics.jsonl has a metric at the trainer's step; the same on all ranks."""
-    path = Path(trainer.default_root_dir) / "metrics.jsonl"
-    rows = map(json.loads, path.read_text().splitlines()) if path.exists() else ()
-    found = any(row["step"] == trainer.global_step and metric in row for row in rows)
+    path, found = Path(trainer.default_root_dir) / "metrics.jsonl", False
+    if trainer.is_global_zero and path.exists():  # others could meet half a line
+        rows = map(json.loads, path.read_text().splitlines())
+        found = any(row["step"] == trainer.global_step and metric in row for row in rows)
     return trainer.strategy.broadcast(found)
