@@ -120,17 +120,7 @@ def _cell(value: Any, mark: str | None = None) -> Cell:
 def sweep(runs: Sequence[Run], labels: Sequence[str]) -> list[Html]:
     """A metric against a key that the runs differ in; first those that say how good a run is."""
     keys, judging = columns(runs), _judging(runs)
-    told: list[dict[str, Any]] = []
-    tables = groups(owned_scores(runs, [str(k) for k in range(len(runs))]))
-    for place, (_, group) in enumerate(tables):
-        for name in metrics(group):
-            points = [
-                [int(k), score.metrics[name].value, 0]
-                for k, score in group
-                if name in score.metrics and score.pictures.get("kind") not in CONTROLS
-            ]
-            of = f" (table {place + 1})" if len(tables) > 1 else ""
-            told.append({"name": name + of, "points": points, "differ": []})
+    told = _evaluated(runs)
     told += sorted(
         sweep_metrics(runs), key=lambda each: (each["name"] not in judging, bool(each["differ"]))
     )
@@ -144,6 +134,26 @@ def sweep(runs: Sequence[Run], labels: Sequence[str]) -> list[Html]:
     )
     parts = [chart("sweep", data), unfinished if early else Html()]
     return [section("A metric against a key", "sweep", *parts)]
+
+
+def _evaluated(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Qualities that several runs have: each of one way to draw, if runs drew in several ways."""
+    told: list[dict[str, Any]] = []
+    tables = groups(owned_scores(runs, [str(k) for k in range(len(runs))]))
+    for place, (_, group) in enumerate(tables):
+        drawn = [(int(k), s) for k, s in group if s.pictures.get("kind") not in CONTROLS]
+        once = len({k for k, _ in drawn}) == len(drawn)
+        for name in metrics(group):
+            for way in dict.fromkeys("" if once else f", {score.name}" for _, score in drawn):
+                points = [
+                    [k, score.metrics[name].value, 0]
+                    for k, score in drawn
+                    if name in score.metrics and way in ("", f", {score.name}")
+                ]
+                of = f" (table {place + 1})" if len(tables) > 1 else ""
+                if len({k for k, *_ in points}) > 1:
+                    told.append({"name": f"{name}{way}{of}", "points": points, "differ": []})
+    return told
 
 
 def config_differences(runs: Sequence[Run], labels: Sequence[str]) -> list[Html]:

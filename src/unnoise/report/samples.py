@@ -66,7 +66,7 @@ def noise(runs: Sequence[Run]) -> str:
         )
     if len(sizes) > 1:
         return "The pictures differ in size, so the grids began from different noise."
-    return f"The same place in each grid began from the same noise (seed {next(iter(seeds))})."
+    return f"Picture by picture, the grids began from the same noise (seed {next(iter(seeds))})."
 
 
 def _spread(steps: Sequence[int], most: int) -> list[int]:
