@@ -33,7 +33,15 @@ DRAWING = ("sampler", "callbacks")
 """Keys that change what it draws and logs, but not what it trains: they do not hinder a resume."""
 NAMELESS = ("hydra", "name", "resume", "logger")
 """Keys that do not tell one run directory from another."""
-_RANK = int(os.environ.get("LOCAL_RANK", 0))
+
+
+def _number(*names: str) -> int:
+    """This process's, by the first of some environment variables that is there; alone it is 0."""
+    return next((int(os.environ[name]) for name in names if name in os.environ), 0)
+
+
+_RANK = _number("RANK", "LOCAL_RANK", "SLURM_PROCID")  # as Lightning looks for it
+_LOCAL_RANK = _number("LOCAL_RANK", "SLURM_LOCALID")
 _STARTED = time.strftime("%Y-%m-%d_%H-%M-%S")
 if _RANK == 0:
     os.environ["UNNOISE_STARTED"] = _STARTED  # so that every rank names the same run directory
@@ -134,11 +142,12 @@ def train(config: dict[str, Any]) -> None:
     torch.manual_seed(config["seed"])
     experiment = Experiment(**{key: instantiate(value) for key, value in config.items()})
     _load_text_encoder(experiment.conditioning)
-    if _RANK == 0:
+    if _LOCAL_RANK == 0:
         try:
             experiment.data.prepare()
         except (FileNotFoundError, ValueError) as error:
             raise ConfigError(f"data: {error}") from error
+    if _RANK == 0:
         if not config["resume"] and (run_dir / "config.yaml").exists():
             raise ConfigError(f"{shown} holds a run already; resume={shown} goes on with it")
         _find_extractors(experiment)
