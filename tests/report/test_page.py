@@ -1,6 +1,7 @@
 import base64
 import hashlib
 import json
+import platform
 import re
 
 import pytest
@@ -156,6 +157,26 @@ def test_a_run_that_has_just_begun(tmp_path):
     text = Seen(page(run, run)).text
     assert "nothing was logged yet" in text
     assert "state unknown" in text
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "told"),
+    [
+        ("manifest.json", '{"resumed": null, "overrides": 5}', "manifest.json: resumed is None"),
+        ("manifest.json", '{"seconds": NaN}', ""),
+        ("manifest.json", '{"seconds": "long"}', "seconds is 'long'"),
+        ("manifest.json", '{"pid": 1e999}', "pid is inf"),
+        ("manifest.json", f'{{"pid": {2**70}, "host": {json.dumps(platform.node())}}}', ""),
+        ("config.yaml", "a: &a [*a]", "config.yaml is unreadable: Circular reference"),
+        ("config.yaml", "a: [2020-01-01]", ""),
+        ("metrics.jsonl", '{"step": 1e999, "time": 1.0}\n', "metrics.jsonl, line 1 is left out"),
+    ],
+)
+def test_damage_never_keeps_the_page_from_being_written(file, content, told, tmp_path):
+    run, sound = make(tmp_path / "a"), make(tmp_path / "b")
+    (run / file).write_text(content)
+    for runs in ([run], [run, sound]):
+        assert told in Seen(page(tmp_path, *runs)).text
 
 
 def test_a_broken_picture_is_told(pair):

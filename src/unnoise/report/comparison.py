@@ -58,7 +58,7 @@ def shown(value: Any) -> str:
     if value is None:
         return "null"
     if isinstance(value, bool | list | dict):
-        return json.dumps(value)
+        return json.dumps(value, default=str)
     return str(value)
 
 

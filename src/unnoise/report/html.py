@@ -165,7 +165,7 @@ def percent(share: float) -> str:
 
 def duration(seconds: float | None) -> str:
     """Seconds as a person says them."""
-    if seconds is None:
+    if seconds is None or not math.isfinite(seconds):
         return "–"
     if seconds < 120:
         return f"{seconds:.0f} s"

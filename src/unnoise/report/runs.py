@@ -17,6 +17,13 @@ from unnoise.evaluation.results import Score, read
 
 MARKS = ("manifest.json", "metrics.jsonl")
 """Files that make a folder a run."""
+KINDS: dict[str, type | tuple[type, ...]] = {
+    "resumed": list,
+    "overrides": list,
+    "seconds": (int, float),
+    "pid": int,
+}
+"""Of what the manifest says, where a report counts on it."""
 
 Curve = list[tuple[int, float]]
 """(step, value), by step."""
@@ -79,9 +86,8 @@ class Run:
     @property
     def seconds(self) -> float | None:
         """How long it took, by the manifest or else from the first logged line to the last."""
-        told = self.manifest.get("seconds")
-        if isinstance(told, int | float):
-            return float(told)
+        if "seconds" in self.manifest:
+            return float(self.manifest["seconds"])
         return self.times[-1] - self.times[0] if len(self.times) > 1 else None
 
     @property
@@ -105,19 +111,18 @@ class Run:
             return "finished"
         if "seconds" in self.manifest:
             return "interrupted"
-        pid = self.manifest.get("pid")
-        if not isinstance(pid, int):
+        if "pid" not in self.manifest:
             return "unknown"
         if self.manifest.get("host") != platform.node():
             return "unfinished"
-        return "running" if _alive(pid) else "interrupted"
+        return "running" if _alive(self.manifest["pid"]) else "interrupted"
 
 
 def _alive(pid: int) -> bool:
     """Whether there is a process of that number on this machine."""
     try:
         os.kill(pid, 0)
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         return isinstance(error, PermissionError)
     return True
 
@@ -146,9 +151,11 @@ def read_run(folder: Path) -> Run:
     run = Run(folder)
     run.config = _read(run, "config.yaml", _yaml, {})
     run.manifest = _read(run, "manifest.json", json.loads, {})
+    for key, kind in KINDS.items():
+        if key in run.manifest and not isinstance(run.manifest[key], kind):
+            run.problems.append(f"manifest.json: {key} is {run.manifest.pop(key)!r}")
     typed = _read(run, ".hydra/overrides.yaml", _yaml, [])  # the last time; a resume may say less
-    first = run.manifest.get("overrides")
-    run.overrides = [str(each) for each in (first if isinstance(first, list) else typed)]
+    run.overrides = [str(each) for each in run.manifest.get("overrides", typed)]
     run.choices = _choices(_read(run, ".hydra/hydra.yaml", _yaml, {}))
     for step, time, values in _lines(run):
         run.times.append(time)
@@ -191,7 +198,8 @@ def _read(run: Run, name: str, parse: Any, default: Any) -> Any:
         return default
     try:
         content = parse(path.read_text())
-    except (ValueError, OSError, yaml.YAMLError) as error:
+        json.dumps(content, default=str)  # can be told
+    except (ValueError, TypeError, OSError, yaml.YAMLError) as error:
         run.problems.append(f"{name} is unreadable: {' '.join(str(error).split())}")
         return default
     if not isinstance(content, type(default)):
@@ -217,7 +225,7 @@ def _lines(run: Run) -> Iterator[tuple[int, float, dict[str, float]]]:
             values = {
                 name: math.nan if value is None else float(value) for name, value in row.items()
             }
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             if line.endswith("\n"):
                 run.problems.append(f"metrics.jsonl, line {number} is left out: {error}")
             continue
