@@ -76,7 +76,11 @@ def test_why_losses_do_not_compare():
 
 @pytest.mark.parametrize(
     ("metric", "name"),
-    [("quality/fd_sprites", "quality"), ("validation/bits_per_dim", "bits_per_dim")],
+    [
+        ("quality/fd_sprites", "quality"),
+        ("validation/bits_per_dim", "bits_per_dim"),
+        ("validation/bits_per_dim_decoder", "bits_per_dim"),
+    ],
 )
 def test_measures_compare_across_schedules_but_not_across_ways_to_measure(metric, name):
     def told(*runs):

@@ -84,6 +84,15 @@ def test_numbers_in_the_leaderboard_are_those_in_the_files(pair, tmp_path):
     assert "seed=1" in text
 
 
+def test_runs_are_judged_by_qualities_and_not_by_what_measuring_them_cost(tmp_path):
+    bits = "validation/bits_per_dim"
+    names = [bits, f"{bits}_prior", f"{bits}_seconds", "quality/fd_sprites", "quality/seconds"]
+    lines = [row | dict.fromkeys(names, 1.0) for row in rows()]
+    text = page(tmp_path, *(make(tmp_path / name, lines) for name in "ab"))
+    heads = re.findall(r'<button type="button">(.*?)</button>', text)
+    assert heads[2:7] == ["validation loss", "loss", "fd_sprites", "bits_per_dim", "images/s"]
+
+
 def test_a_sweep_is_plotted_against_its_key(pair, tmp_path):
     data = figures(page(tmp_path, *pair))["sweep"]
     assert data["keys"] == {"seed": [0, 1]}

@@ -12,7 +12,8 @@ LOSS = (
 )
 """Keys that decide what a loss is a loss of; the last not of a validation loss."""
 MEASURED = {"quality": "callbacks.quality", "bits_per_dim": "callbacks.bits_per_dim"}
-"""Metrics that tell of a model whatever its loss, and the keys of how they are measured."""
+"""How metrics begin that tell of a model whatever its loss, and the keys of how they are measured.
+"""
 HOUSEKEEPING = (
     *("name", "resume", "logger", "trainer", "callbacks", "workers"),
     *("validate_every", "validation_images", "accumulate"),
@@ -119,7 +120,8 @@ def kinds(runs: Sequence[Run], metric: str) -> tuple[list[int], list[str]]:
         schedule, prediction, objective and what is asked agree; a quality or bits/dim where data
         and the way it was measured do; all else always.
     """
-    part = MEASURED.get(metric.removeprefix("validation/").partition("/")[0])
+    name = metric.removeprefix("validation/")
+    part = next((key for start, key in MEASURED.items() if name.startswith(start)), None)
     if part is not None:
         chosen = [{"data": _data(run), part: _way(run, part)} for run in runs]
     elif "loss" in metric:

@@ -27,6 +27,7 @@ from unnoise.report.html import (
 from unnoise.report.overview import link, state, when
 from unnoise.report.runs import Run, started
 
+BITS = "validation/bits_per_dim"
 LOSSES = {"validation/loss": "validation loss", "train/loss": "loss"}
 
 
@@ -77,8 +78,9 @@ def leaderboard(runs: Sequence[Run], labels: Sequence[str], page: Path) -> list[
 def _judging(runs: Sequence[Run]) -> list[str]:
     """The metrics that say how good a run is."""
     losses = [name for name in LOSSES if any(name in run.curves for run in runs)]
-    told = {n for run in runs for n in run.curves if n.startswith(("quality/", "validation/bits"))}
-    return losses + sorted(n for n in told if not n.endswith("seconds"))
+    told = {name for run in runs for name in run.curves if name.startswith("quality/")}
+    told |= {BITS} if any(BITS in run.curves for run in runs) else set()
+    return losses + sorted(told - {"quality/seconds"})
 
 
 def _why(metric: str, groups: Sequence[int], differ: Sequence[str]) -> Html:

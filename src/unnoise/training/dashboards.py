@@ -61,7 +61,7 @@ class Dashboard(Logger, ABC):
 class TensorBoard(Dashboard):
     """Event files in ``<run>/tensorboard``; a resumed run drops the events after its checkpoint.
 
-    Config and manifest are texts. Animations are left out.
+    Config and manifest are texts. Animations and captions are left out.
     """
 
     def __init__(self, run_dir: Path) -> None:
