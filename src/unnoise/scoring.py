@@ -1,5 +1,6 @@
 """Pictures from anywhere, scored against real ones."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,14 +36,13 @@ class Scorer:
     ) -> Score:
         """Of pixels (N, C, H, W) uint8; their features are kept in a folder if one is given.
 
-        ``pictures`` says which they are, as ``Score`` wants it. What is in ``keep`` must be
-        features of the first N pictures of one series, such as those of a ``Gallery``.
+        ``pictures`` says which they are, as ``Score`` wants it.
         """
         about = {
             "extractor": self.extractor.name,
             "extractor_digest": self.extractor.digest,
             "resize": self.extractor.resize,
-            "count": len(pixels),
+            "pictures": _digest(pixels),
         }
 
         def features() -> Features:
@@ -66,10 +66,21 @@ class Scorer:
         Both n pictures, the real ones chosen as by ``spread``.
         """
         n = min(n, len(real))
-        pixels = torch.cat(list(spread(real, n)))
+        pixels = mixed(torch.cat(list(spread(real, n))))
         yield self.score("real pictures", {"kind": "real", "data": real.fingerprint}, pixels)
         noise = torch.randn(pixels.shape, generator=torch.Generator().manual_seed(0))
         yield self.score("noise", {"kind": "noise", "seed": 0}, to_pixels(noise))
+
+
+def mixed(pixels: Tensor) -> Tensor:
+    """Pictures in an order at random, always the same, so that errors do not hang on theirs."""
+    return pixels[torch.randperm(len(pixels), generator=torch.Generator().manual_seed(0))]
+
+
+def _digest(pixels: Tensor) -> str:
+    digest = hashlib.sha256(repr(tuple(pixels.shape)).encode())
+    digest.update(pixels.contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 def given_pictures(path: Path) -> Tensor:
@@ -79,13 +90,19 @@ def given_pictures(path: Path) -> Tensor:
 
     Raises:
         FileNotFoundError: there is nothing there.
-        ValueError: the pictures are not all of one size, or the array is not as above.
+        ValueError: a file is damaged, the pictures are not all of one size, or the array is not as
+            above.
     """
     if path.is_dir():
         return _folder(path)
-    array = np.load(path, allow_pickle=False)
-    if isinstance(array, np.lib.npyio.NpzFile):
-        array = array[array.files[0]]
+    try:
+        array = np.load(path, allow_pickle=False)
+        if isinstance(array, np.lib.npyio.NpzFile):
+            array = array[array.files[0]]
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a damaged file makes NumPy raise nearly anything
+        raise ValueError(f"{path} is no whole .npz or .npy file: {error}") from error
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] not in (1, 3):
         raise ValueError(
             f"{path} holds {array.dtype} {array.shape}, not pictures: uint8 (N, H, W, 1 or 3)"

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from untrained import make_run
 
 import unnoise
 from unnoise.cli import evaluate
+from unnoise.cli.measuring import read_once
 from unnoise.data.sprites import Sprites
 from unnoise.evaluation.distances import frechet_distance, moments
 from unnoise.evaluation.domain import shipped
@@ -28,6 +30,11 @@ def run(tmp_path_factory):
     return make_run(tmp_path_factory.mktemp("quality") / "run", "conditioning=class")
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("plain") / "run")
+
+
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -35,6 +42,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 def command(monkeypatch, *arguments):
+    read_once.cache_clear()  # what a process of its own begins with
     monkeypatch.setattr(sys, "argv", ["unnoise-evaluate", *arguments])
     evaluate.main()
 
@@ -93,6 +101,58 @@ def test_pictures_from_elsewhere_are_scored_alike(run, monkeypatch, tmp_path):
     assert score.pictures == {"kind": "given", "images": "theirs.npz"}
 
 
+def test_controls_are_as_many_as_the_given_pictures(monkeypatch, tmp_path):
+    np.save(tmp_path / "theirs.npy", np.zeros((9, 16, 16, 3), np.uint8))
+    command(monkeypatch, "images=theirs.npy", "data=sprites", "data.size=60",
+            "data.validation_size=40", *FEW, "controls=true")  # fmt: skip
+    scores = read(newest(tmp_path / "outputs" / "evaluation"))
+    assert [score.pictures["kind"] for score in scores] == ["given", "real", "noise"]
+    assert len({score.fingerprint for score in scores}) == 1
+    assert scores[0].fingerprint.count == 9
+
+
+def test_pictures_of_another_size_are_no_match(monkeypatch, tmp_path, capsys):
+    np.save(tmp_path / "theirs.npy", np.zeros((9, 32, 32, 3), np.uint8))
+    with pytest.raises(SystemExit):
+        command(monkeypatch, "images=theirs.npy", "data=sprites", *FEW)
+    assert "theirs.npy: its pictures are 32 × 32, the real ones 16 × 16" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_trained_on_under_its_name_is_drawn_anew(monkeypatch, tmp_path):
+    for seed in (0, 1):
+        made = make_run(tmp_path / str(seed), "conditioning=class", seed=seed)
+        file = made / "checkpoints" / "step_00000001.ckpt"
+        (tmp_path / "mine.ckpt").write_bytes(file.read_bytes())
+        command(monkeypatch, "run=mine.ckpt", *FEW, "steps=[2]", "precision=fp32")
+        (score,) = read(newest(tmp_path / "evaluation"))
+        pixels = unnoise.load(made, device="cpu").sample(12, steps=2).pixels
+        assert score.metrics["fd_sprites"].value == pytest.approx(distance(pixels), rel=1e-3)
+        assert score.pictures["step"] is None
+    files = list((tmp_path / "evaluation").glob("quality_*.json"))
+    assert len(files) == 2, "the number of the first is lost"
+
+
+def test_conditions_are_those_of_the_data_where_they_are_now(monkeypatch, tmp_path):
+    made = tmp_path / "made"
+    for number in range(30):
+        made.mkdir(exist_ok=True)
+        Image.new("RGB", (16, 16), (8 * number, 0, 255 - 8 * number)).save(made / f"{number}.png")
+    run = make_run(
+        tmp_path / "run", "data=image_folder", "data.root=made", "data.image_size=16",
+        "conditioning=sketch",
+    )  # fmt: skip
+    made.rename(tmp_path / "moved")
+    few = (*FEW, "extractor=sprites", "steps=[2]", "reference_count=20", "data_root=moved")
+    command(monkeypatch, f"run={run}", *few)
+    (first,) = read(newest(run / "evaluation"))
+    for number in range(30):
+        Image.new("RGB", (16, 16), (0, 8 * number, 0)).save(tmp_path / "moved" / f"{number}.png")
+    command(monkeypatch, f"run={run}", *few)
+    (second,) = read(newest(run / "evaluation"))
+    assert first.pictures["asked"] != second.pictures["asked"]
+    assert len(list((run / "evaluation" / "drawn").iterdir())) == 2
+
+
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
@@ -109,10 +169,34 @@ def test_pictures_from_elsewhere_are_scored_alike(run, monkeypatch, tmp_path):
         (["run={run}", "metrics=[fid]"], "metrics"),
         (["run={run}", "extractor=garment"], "garment"),
         (["run={run}", "guidance=[-1]"], "guidance.0  must be >= 0"),
-        (["run={run}", "n=1"], "n  must be >= 2"),
+        (
+            ["run={run}", "guidance=[1,2]"],
+            "guidance 2 needs something to guide by",
+        ),
+        (
+            ["run={run}", "sampler=ddpm", "sampler.stepper.variance=learned"],
+            "ddpm: the run did not",
+        ),
+        (["run={run}/checkpoints/step_00000001.ckpt", "n=5"], "n  must be > 5"),
+        (["run={run}", "reference_count=5"], "reference_count  must be > 5"),
+        (["run={run}", "batch_size=0"], "batch_size  must be >= 1"),
+        (["run={run}", "checkpoints=0"], "checkpoints"),
+        (["run={run}", "averaged=true"], "averaged"),
+        (["run={run}", "reference=test"], "reference"),
+        (["run={run}", "resize=bicubic"], "resize"),
+        (["run={run}", "precision=fp16"], "precision"),
+        (["run={run}", "seeds=[-1]"], "seeds.0  must be >= 0"),
+        (["run={run}", "device=tpu9"], "device  tpu9 cannot be used here"),
+        (
+            ["run={run}", "data_root=nowhere"],
+            "data_root  the run's data are not read from",
+        ),
     ],
 )
-def test_mistakes_are_told_before_anything_is_drawn(overrides, told, run, monkeypatch, capsys):
+def test_mistakes_are_told_before_anything_is_drawn(
+    overrides, told, run, plain, monkeypatch, capsys
+):
+    run = plain if "guidance=[1,2]" in overrides else run
     monkeypatch.setattr(unnoise.api.TrainedModel, "sample", pytest.fail)
     with pytest.raises(SystemExit) as stop:
         command(monkeypatch, *(each.format(run=run) for each in overrides))

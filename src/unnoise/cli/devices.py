@@ -1,6 +1,7 @@
 """Where a command computes."""
 
 import os
+from datetime import timedelta
 
 import torch
 
@@ -33,8 +34,12 @@ def named_device(name: str) -> torch.device:
 
 
 def processes() -> tuple[int, int]:
-    """This process's rank and how many there are; more than one under torchrun, which then meet."""
+    """This process's rank and how many there are; more than one under torchrun, which then meet.
+
+    They wait for each other for a week: one may compute a reference, and torchrun ends them all
+    when one fails.
+    """
     ranks = int(os.environ.get("WORLD_SIZE", 1))
     if ranks > 1 and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("gloo")
+        torch.distributed.init_process_group("gloo", timeout=timedelta(days=7))
     return int(os.environ.get("RANK", 0)), ranks

@@ -3,11 +3,15 @@
 from collections.abc import Iterator
 from typing import Any
 
-from unnoise.cli import adherence, likelihood, quality
+from unnoise.cli import adherence, likelihood, quality, quality_request
 from unnoise.cli.command import run as run_command
 from unnoise.cli.config import Problem
 
-CHECKS = {"quality": quality.check, "adherence": adherence.check, "likelihood": likelihood.check}
+CHECKS = {
+    "quality": quality_request.check,
+    "adherence": adherence.check,
+    "likelihood": likelihood.check,
+}
 JOBS = {
     "quality": quality.evaluate,
     "adherence": adherence.evaluate,

@@ -1,5 +1,6 @@
 """The grid of settings that unnoise-evaluate draws: checkpoint × EMA × sampler × steps × …"""
 
+import re
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -26,7 +27,9 @@ def checkpoints(run: Path, chosen: str | list[int]) -> list[Path]:
     newest = find_checkpoint(run)
     if chosen == "newest":
         return [newest]
-    every = {int(p.stem.partition("_")[2]): p for p in newest.parent.glob("step_*.ckpt")}
+    every = {step: p for p in newest.parent.iterdir() if (step := step_of(p)) is not None}
+    if not every:
+        raise ValueError(f"there is no step_….ckpt beside {newest}: leave checkpoints=newest")
     if chosen == "all":
         return [every[step] for step in sorted(every)]
     if missing := [step for step in chosen if step not in every]:
@@ -35,8 +38,18 @@ def checkpoints(run: Path, chosen: str | list[int]) -> list[Path]:
     return [every[int(step)] for step in chosen]
 
 
+def step_of(checkpoint: Path) -> int | None:
+    """After which step it was saved, by its name; None of a file that is called otherwise."""
+    found = re.fullmatch(r"step_(\d+)\.ckpt", checkpoint.name)
+    return None if found is None else int(found[1])
+
+
 def named_settings(
-    config: Node, trained: Node, chosen: list[Path], precision: Literal["fp32", "bf16"]
+    config: Node,
+    trained: Node,
+    chosen: list[Path],
+    precision: Literal["fp32", "bf16"],
+    asked: str | None = None,
 ) -> Iterator[tuple[str, Setting]]:
     """Every combination of the request, each with a name: the sampler, and what differs.
 
@@ -45,6 +58,7 @@ def named_settings(
         trained: the run's config, whose sampler is taken where the request names none.
         chosen: the checkpoints.
         precision: of the network while it draws.
+        asked: the fingerprint of what conditions are taken from.
     """
     axes = product(chosen, config["averaged"], _recipes(config, trained), config["seeds"])
     for checkpoint, averaged, (name, node, scale), seed in axes:
@@ -52,12 +66,12 @@ def named_settings(
         if config["guidance"] is not None and len(config["guidance"]) > 1:
             words.append(f"guidance {scale:g}")
         if len(chosen) > 1:
-            words.append(f"step {int(checkpoint.stem.partition('_')[2])}")
+            words.append(f"step {step_of(checkpoint)}")
         if len(config["averaged"]) > 1:
             words.append("averaged" if averaged else "last weights")
         if len(config["seeds"]) > 1:
             words.append(f"seed {seed}")
-        yield ", ".join(words), Setting(checkpoint, averaged, node, seed, precision)
+        yield ", ".join(words), Setting(checkpoint, averaged, node, seed, precision, asked)
 
 
 def _recipes(config: Node, trained: Node) -> list[tuple[str, Node, float]]:

@@ -61,7 +61,7 @@ def plot(path: Path, scores: Sequence[Score], metric: str, cost: str = "evaluati
             label=sampler,
         )
     for score in scores:
-        if score.pictures["kind"] == "real":
+        if score.pictures["kind"] == "real" and score.fingerprint == scores[0].fingerprint:
             axes.axhline(
                 score.metrics[metric].value, color="0.3", linestyle=":", label="real pictures"
             )
