@@ -9,7 +9,6 @@ from torch import nn
 from torchmetrics.image.inception import InceptionScore
 
 from unnoise.evaluation.features import Features
-from unnoise.evaluation.neighbours import kept
 from unnoise.evaluation.quality import KINDS, estimates, nearest, quality
 from unnoise.evaluation.reference import Reference
 
@@ -177,7 +176,11 @@ def test_estimates_are_the_metrics_without_each_group():
     held, drawn = reference(), features(43, 1, shift=0.3)
     found = estimates(held, drawn, groups=4)
     whole = computed(held, drawn)
-    without = [computed(held, rows(drawn, keep)) for keep in kept(43, 4)[1:]]
+    blocks = torch.arange(43).tensor_split(4)
+    without = [
+        computed(held, rows(drawn, torch.cat([b for b in blocks if b is not block])))
+        for block in blocks
+    ]
     assert list(found) == [f"{kind}_toy" for kind in KINDS]
     for name, estimate in found.items():
         parts = np.array([each[name] for each in without])
@@ -206,6 +209,20 @@ def test_errors_are_the_spread_of_independent_drawings():
         error = math.sqrt(np.mean([drawing[name].error ** 2 for drawing in drawings]))
         most = 2.0 if name in ("recall_toy", "coverage_toy") else 1.3
         assert 0.8 < error / spread < most, name
+
+
+@pytest.mark.parametrize("classes", [4, 10])
+def test_errors_are_that_spread_too_where_classes_take_turns(classes):
+    def drawn(seed, n):
+        apart = 4 * features(classes, 99).pooled
+        each = features(n, seed)
+        return each._replace(pooled=each.pooled + apart[torch.arange(n) % classes])
+
+    held = Reference({"extractor": "toy"}, drawn(0, 390))
+    drawings = [estimates(held, drawn(1 + k, 200), ["fd"])["fd_toy"] for k in range(30)]
+    spread = np.std([each.value for each in drawings], ddof=1)
+    error = math.sqrt(np.mean([each.error**2 for each in drawings]))
+    assert 0.7 < error / spread < 1.7
 
 
 def test_fewer_pictures_than_groups_are_a_group_each():

@@ -52,9 +52,11 @@ def estimates(
 ) -> dict[str, Estimate]:
     """The metrics of all pictures, with standard errors by a jackknife that deletes groups.
 
-    Picture i is in group i mod G. With θ_g the value without group g and θ̄ the mean of these, the
-    error is √((G − 1)/G · Σ_g (θ_g − θ̄)²). No chance is in it, and unlike a bootstrap it repeats no
-    picture, which would be its own neighbour at distance 0.
+    A group is N/G pictures that follow each other, so that classes and captions that are drawn in
+    turn are in all groups alike; pictures that are sorted by class must be mixed before. With θ_g
+    the value without group g and θ̄ the mean of these, the error is √((G − 1)/G · Σ_g (θ_g − θ̄)²).
+    No chance is in it, and unlike a bootstrap it repeats no picture, which would be its own
+    neighbour at distance 0.
 
     The error tells how far the value of another drawing of as many pictures would be; the choice of
     the reference, and what few pictures add to a distance, are not in it. It is too large rather
@@ -69,6 +71,8 @@ def estimates(
     groups = min(groups, len(features.pooled))
     if groups < 2:
         raise ValueError(f"errors take 2 pictures and 2 groups of them, not {groups}")
+    place = (torch.arange(len(features.pooled)) % groups).argsort(stable=True).argsort()
+    features = Features(*(part[place] for part in features))  # row i mod G is in group i now
     found: dict[str, Estimate] = {}
     for metric in quality(reference, names).values():
         assert isinstance(metric, Quality)
