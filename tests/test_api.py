@@ -249,3 +249,10 @@ def test_command_tells_mistakes(overrides, told, monkeypatch, capsys, tmp_path):
     assert stop.value.code == 2
     assert told in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_runs_is_no_run(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match=r"is a folder of runs.*b$"):
+        unnoise.load(tmp_path)

@@ -258,6 +258,10 @@ def find_checkpoint(run: Path) -> Path:
     if not run.is_dir():
         raise FileNotFoundError(f"there is no run or checkpoint {run}")
     found = sorted((run / "checkpoints").glob("step_*.ckpt"))
+    if not found and (runs := sorted(run.glob("*/checkpoints"))):
+        raise FileNotFoundError(
+            f"{run} is a folder of runs, not a run: name one, such as the last, {runs[-1].parent}"
+        )
     if not found:
         raise FileNotFoundError(f"the run {run} has no checkpoint yet (in {run / 'checkpoints'})")
     return found[-1]

@@ -53,6 +53,9 @@ def run(config_name: str, check: Check, job: Job) -> None:
         except ConfigError as error:
             print(error, file=sys.stderr)
             sys.exit(2)
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)
+            sys.exit(130)
 
     hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
 
