@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -36,6 +37,17 @@ def test_the_front_is_what_no_other_beats(metric, sign):
 def test_real_pictures_have_no_cost_and_are_not_on_the_front():
     real = Score("real", {"kind": "real"}, SAME, {"fd_garments": Estimate(0.0)})
     assert frontier([real, score(5, 1.0)], "fd_garments") == [score(5, 1.0)]
+
+
+def test_the_plot_has_no_line_of_fewer_real_pictures(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("matplotlib.axes.Axes.axhline", lambda *_, **__: drawn.append(1))
+    real = Score("real", {"kind": "real"}, SAME, {"fd_garments": Estimate(0.5, 0.1)})
+    scores = [score(5, 9.0), score(10, 4.0)]
+    plot(tmp_path / "all.png", [*scores, real], "fd_garments")
+    few = replace(real, fingerprint=replace(SAME, count=5))
+    plot(tmp_path / "few.png", [*scores, few], "fd_garments")
+    assert len(drawn) == 1
 
 
 def test_the_plot_is_written(tmp_path):

@@ -4,7 +4,7 @@ import dataclasses
 import sys
 import time
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -15,7 +15,7 @@ from unnoise.cli.config import ConfigError, Problem
 from unnoise.cli.measuring import RunRequest, data_problems, place_problems, told, write_rows
 from unnoise.cli.preflight import problems
 from unnoise.data.loading import split_loader
-from unnoise.diffusion.likelihood import bound, ode_bits_per_dim
+from unnoise.diffusion.likelihood import ode_bits_per_dim
 from unnoise.diffusion.random import Noise
 from unnoise.evaluation.likelihood import Estimate, estimates, table
 from unnoise.pictures import to_signal
@@ -62,33 +62,26 @@ def evaluate(config: dict[str, Any]) -> None:
     except (FileNotFoundError, ValueError) as error:  # what only the files could tell
         raise ConfigError(str(error)) from error
     levels = trained.model.schedule.grid(request.steps)
-    kind: Literal["learned", "beta"] = (
-        "learned" if trained.model.denoiser.learned_variance else "beta"
-    )
-    rows = list(_measured(request, kind))
+    rows = list(_measured(request))
     print(table(rows))
     about = {key: config[key] for key in ("n", "steps", "seed", "averaged")}
-    about |= {"levels": len(levels) - 1, "variance": kind}
+    about |= {"levels": len(levels) - 1, "variance": trained.model.variance}
     files = write_rows(trained.checkpoint, "likelihood", about, [row.values for row in rows])
     print(f"\nlikelihood in {time.monotonic() - started:.0f} s\n{told(files)}")
 
 
-def _measured(request: Request, kind: Literal["learned", "beta"]) -> Iterator[Estimate]:
+def _measured(request: Request) -> Iterator[Estimate]:
     """The bound by term over all levels, or ``steps`` of them, and the density by the ODE."""
     model, found = request.trained().model, []
-    levels = model.schedule.grid(request.steps)
     batches = split_loader(
         request.source().images("validation"), batch_size=request.batch_size, limit=request.n
     )
     for batch in tqdm(batches, disable=not sys.stderr.isatty(), leave=False):
         on_device = {k: v.to(model.device) if torch.is_tensor(v) else v for k, v in batch.items()}
         x0, noise = to_signal(on_device["image"]), Noise(request.seed, on_device["position"])
+        terms = model.variational_bound(on_device, noise, request.steps)
         with torch.no_grad():
-            condition = None
-            if model.conditioner is not None:
-                keep = torch.ones_like(noise.ids, dtype=torch.bool)
-                condition = model.conditioner(on_device, keep)
-            terms = bound(model.bound(condition), levels, x0, noise, kind)
+            condition = model.condition(on_device, torch.ones_like(noise.ids, dtype=torch.bool))
         ode = ode_bits_per_dim(model.bound(condition), model.schedule, x0, noise)
         each = (terms.prior, terms.steps.sum(1), terms.decoder, terms.total, ode)
         found.append(torch.stack(each).cpu())

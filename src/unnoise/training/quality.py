@@ -35,7 +35,7 @@ class Quality(Measurement):
         sampler: draws them.
         every: optimizer steps between measurements.
         count: pictures to draw. A distance of few pictures is too large, so compare equal counts.
-        reference_count: real pictures of ``split``, evenly spread over it; all, if it has fewer.
+        reference_count: real pictures of ``split``, chosen as by ``spread``; all, if it has fewer.
         metrics: kinds of metrics, such as "fd" or "precision".
         extractor: "auto" is the one for the data set.
         weights: file of the extractor's weights, where it has one.
