@@ -280,3 +280,10 @@ def test_a_judge_of_sprites_knows_seen_and_held_out_ones(target, tmp_path, monke
     classifier.main()
     clean = json.loads((tmp_path / "about.json").read_text())["accuracy"][0]
     assert min(clean["validation"], clean["held out"]) > 0.98
+
+
+def test_torchrun_is_for_quality_only(home, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit):
+        command(monkeypatch, f"run={home / 'classes'}", "measure=likelihood", "n=2")
+    assert "measure  likelihood is measured by one process" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """unnoise-evaluate: measure how well a run does."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,7 +28,9 @@ def main() -> None:
 
 def check(config: dict[str, Any]) -> Iterator[list[Problem]]:
     """All that is wrong with a request, the run, its data and the judges included."""
-    return CHECKS[config["measure"]](config)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and config["measure"] != "quality":
+        yield [Problem("measure", f"{config['measure']} is measured by one process: no torchrun")]
+    yield from CHECKS[config["measure"]](config)
 
 
 def evaluate(config: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,7 +44,7 @@ def evaluate(config: dict[str, Any]) -> None:
             return
         for score in _scores(config, scorer, data, settings, folder):
             scores.append(score)
-            save(whole, scores, measure="quality", request=fixed)
+            save(whole, scores, measure="quality", unnoise=version("unnoise"), request=fixed)
     except (FileNotFoundError, ValueError) as error:  # what only the files could tell
         raise ConfigError(str(error)) from error
     print(table(scores))
@@ -51,6 +52,8 @@ def evaluate(config: dict[str, Any]) -> None:
     if len(settings) > 1:
         files.append(plot(whole.with_suffix(".png"), scores, next(iter(scores[0].metrics))))
     print(f"\nquality in {time.monotonic() - started:.0f} s\n{told(files)}")
+    if settings:
+        print(f"  on one page: unnoise-report {config['run']}")
 
 
 def _data(config: dict[str, Any]) -> ImageSource:
@@ -110,10 +113,12 @@ def _draw(
 ) -> None:
     """Every setting's pictures, shared among the processes; all are there when this returns."""
     n, at_once = config["n"], config["batch_size"]
-    for name, setting in settings:
+    for number, (name, setting) in enumerate(settings, 1):
         gallery = Gallery(folder / "drawn", setting)
         missing = sum(map(len, gallery.missing(n, at_once, rank, ranks)))
         if missing:
+            place = f"setting {number} of {len(settings)}"
+            print(f"drawing {missing} pictures by {name} ({place})", file=sys.stderr, flush=True)
             trained = _read(config, setting.checkpoint, setting.averaged)
             with tqdm(total=missing, desc=name, unit="picture", leave=False, disable=None) as bar:
                 draw(gallery, trained, n, batch_size=at_once, rank=rank, ranks=ranks,
