@@ -10,6 +10,7 @@ from unnoise.files import write_durably
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Wong's palette, which colour-blind people can tell apart."""
 MARKERS = "osD^vPX"
+CLOSEST = 1.15  # ratio of neighbouring ticks
 
 
 def frontier(scores: Sequence[Score], metric: str, cost: str = "evaluations") -> list[Score]:
@@ -30,6 +31,7 @@ def frontier(scores: Sequence[Score], metric: str, cost: str = "evaluations") ->
 def plot(path: Path, scores: Sequence[Score], metric: str, cost: str = "evaluations") -> Path:
     """A PNG of a metric against the cost: a line a sampler, the front, real pictures dotted."""
     from matplotlib.figure import Figure  # slow to import
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
     axes = figure.subplots()
@@ -66,18 +68,22 @@ def plot(path: Path, scores: Sequence[Score], metric: str, cost: str = "evaluati
                 score.metrics[metric].value, color="0.3", linestyle=":", label="real pictures"
             )
     axes.set_xscale("log")
-    costs = sorted({float(score.pictures[cost]) for row in lines.values() for score in row})
-    if len(costs) <= 12:
-        axes.set_xticks(costs, [f"{each:g}" for each in costs])
-        axes.minorticks_off()
+    ticks = _apart({float(score.pictures[cost]) for row in lines.values() for score in row})
+    axes.set_xticks(ticks, [f"{each:g}" for each in ticks])
+    axes.minorticks_off()
     if min(score.metrics[metric].value for row in lines.values() for score in row) > 0:
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel({"evaluations": "evaluations of the network a picture"}.get(cost, cost))
     better = "less" if lower_is_better(metric) else "more"
     axes.set_ylabel(f"{metric} ({better} is better)")
     about = scores[0].fingerprint
     axes.set_title(
-        f"{about.count} pictures against {about.reference} by {about.extractor}", fontsize=9
+        f"{about.count} pictures against {about.reference} by {about.extractor}; "
+        "bars: 95 % intervals",
+        fontsize=9,
     )
     axes.grid(color="0.92")
     axes.legend(frameon=False, fontsize=9)
@@ -85,3 +91,12 @@ def plot(path: Path, scores: Sequence[Score], metric: str, cost: str = "evaluati
     figure.savefig(content, format="png")
     write_durably(path, lambda temporary: temporary.write_bytes(content.getvalue()))
     return path
+
+
+def _apart(costs: set[float]) -> list[float]:
+    """Of costs, from dear to cheap, those that leave room for their labels on a log axis."""
+    kept: list[float] = []
+    for each in sorted(costs, reverse=True):
+        if not kept or kept[-1] / each > CLOSEST:
+            kept.append(each)
+    return kept
