@@ -103,7 +103,7 @@ function curves(box, data) {
 }
 
 function named(metric, metrics) {
-  const short = metric.replace(/^.*loss_(t|snr)/, (_, kind) => (kind === "t" ? "t " : "log-SNR "));
+  const short = metric.replace(/^.*loss_t/, "t ").replace(/^.*loss_snr\d*/, "log-SNR ");
   if (short !== metric) return short;
   if (metrics.includes("validation/loss")) return metric.split("/")[0];
   return metric;
