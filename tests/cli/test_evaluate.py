@@ -287,3 +287,14 @@ def test_torchrun_is_for_quality_only(home, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         command(monkeypatch, f"run={home / 'classes'}", "measure=likelihood", "n=2")
     assert "measure  likelihood is measured by one process" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_one_line(home, monkeypatch, capsys):
+    def stopped(config):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(evaluate.JOBS, "likelihood", stopped)
+    with pytest.raises(SystemExit) as stop:
+        command(monkeypatch, f"run={home / 'classes'}", "measure=likelihood", "n=2")
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == "stopped\n"

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from unnoise.evaluation.frontier import frontier, plot
+from unnoise.evaluation.frontier import CLOSEST, _apart, frontier, plot
 from unnoise.evaluation.results import Estimate, Fingerprint, Score
 
 SAME = Fingerprint(10, "train 10 of abc", "garments 123", "none 28", "nearest")
@@ -54,3 +54,11 @@ def test_the_plot_is_written(tmp_path):
     real = Score("real", {"kind": "real"}, SAME, {"fd_garments": Estimate(0.01)})
     path = plot(tmp_path / "a.png", [real, score(5, 2.0), score(10, 1.0)], "fd_garments")
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_labels_of_costs_do_not_overlap_and_leave_none_out_that_has_room():
+    costs = {5.0, 9.0, 10.0, 19.0, 20.0, 49.0, 50.0, 1000.0}
+    kept = _apart(costs)
+    assert kept == [1000, 50, 20, 10, 5]
+    assert all(a / b > CLOSEST for a, b in itertools.pairwise(kept))
+    assert all(any(1 < k / each <= CLOSEST for k in kept) for each in costs - set(kept))

@@ -16,6 +16,19 @@ KINDS = ("fd", "sfd", "kd", "score", "precision", "recall", "density", "coverage
 """What can be measured; a metric is named after one and the extractor, as in "fd_garments"."""
 
 
+def known(names: Sequence[str]) -> tuple[str, ...]:
+    """The names, if all are in KINDS and there is one.
+
+    Raises:
+        ValueError: one is not, or there is none.
+    """
+    if unknown := [name for name in names if name not in KINDS]:
+        raise ValueError(f"no metric is called {unknown[0]!r}; there are {', '.join(KINDS)}")
+    if not names:
+        raise ValueError(f"name at least one metric of {', '.join(KINDS)}")
+    return tuple(names)
+
+
 def quality(reference: Reference, names: Sequence[str] | None = None) -> MetricCollection:
     """The metrics of KINDS that are named (None: all), against a reference.
 
@@ -23,11 +36,9 @@ def quality(reference: Reference, names: Sequence[str] | None = None) -> MetricC
     float64, over the pictures of all processes.
 
     Raises:
-        ValueError: a name is not in KINDS, or the reference is too small for a metric.
+        ValueError: a name is not in KINDS, none is named, or the reference is too small.
     """
-    chosen = KINDS if names is None else tuple(names)
-    if unknown := [name for name in chosen if name not in KINDS]:
-        raise ValueError(f"no metric is called {unknown[0]!r}; there are {', '.join(KINDS)}")
+    chosen = KINDS if names is None else known(names)
     full = {kind: f"{kind}_{reference.extractor}" for kind in KINDS if kind in chosen}
     makers: dict[str, Callable[[str], Quality]] = {
         "fd": lambda name: Frechet(name, "pooled", reference),

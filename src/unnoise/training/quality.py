@@ -14,7 +14,7 @@ from unnoise.diffusion.random import Noise
 from unnoise.diffusion.samplers import Sampler
 from unnoise.evaluation.features import Extractor
 from unnoise.evaluation.neighbours import K_DENSITY
-from unnoise.evaluation.quality import KINDS, quality
+from unnoise.evaluation.quality import known, quality
 from unnoise.extraction import find_extractor, reference
 from unnoise.figures.asking import asked
 from unnoise.pictures import to_pixels
@@ -63,12 +63,8 @@ class Quality(Measurement):
         batch_size: Count = 250,
     ) -> None:
         super().__init__(every)
-        if unknown := [name for name in metrics if name not in KINDS]:
-            raise ValueError(f"no metric is called {unknown[0]!r}; there are {', '.join(KINDS)}")
-        if not metrics:
-            raise ValueError(f"name at least one metric of {', '.join(KINDS)}")
         self.sampler, self.count, self.reference_count = sampler, count, reference_count
-        self.metrics, self.split, self.batch_size = metrics, split, batch_size
+        self.metrics, self.split, self.batch_size = known(metrics), split, batch_size
         self.extractor, self.weights, self.resize = extractor, weights, resize
         self._ready: tuple[Extractor, MetricCollection] | None = None
 
