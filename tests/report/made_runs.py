@@ -39,14 +39,12 @@ def rows(count=5, loss=1.0):
 
 def make(folder, lines=None, overrides=(), manifest=None, choices=None, **config):
     """A run directory; ``config`` are other values of keys of its root."""
-    for name in ("samples", "checkpoints", "evaluation", ".hydra"):
+    for name in ("samples", "checkpoints", "evaluation"):
         (folder / name).mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG | config))
-    (folder / "manifest.json").write_text(json.dumps(MANIFEST if manifest is None else manifest))
-    (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(list(overrides)))
-    if choices is not None:
-        record = {"hydra": {"runtime": {"choices": choices}}}
-        (folder / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump(record))
+    told = {"overrides": list(overrides), "choices": choices or {}}
+    told |= MANIFEST if manifest is None else manifest
+    (folder / "manifest.json").write_text(json.dumps(told))
     lines = rows() if lines is None else lines
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
     for step in (50, 100):

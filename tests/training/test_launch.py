@@ -40,9 +40,9 @@ def read(run_dir):
     return json.loads((run_dir / "manifest.json").read_text())
 
 
-def train(run_dir, steps, act=None, at=None):
+def train(run_dir, steps, act=None, at=None, origin=None):
     last = next(reversed(checkpoints(run_dir)), None)
-    fit(experiment({"at": At(at, act)}, max_steps=steps), {}, run_dir, last)
+    fit(experiment({"at": At(at, act)}, max_steps=steps), {}, run_dir, last, origin)
     return read(run_dir)
 
 
@@ -79,7 +79,7 @@ def test_an_interrupted_run_neither_finished_nor_failed(tmp_path):
     with pytest.raises(SystemExit):
         train(tmp_path, 8, interrupt, at=3)
     told = read(tmp_path)
-    assert told["steps"] == 4, "the signal waits for a step"
+    assert told["steps"] == 3, "the signal waits for the end of the step"
     assert {"finished", "failed"}.isdisjoint(told)
 
 
@@ -91,24 +91,15 @@ def test_a_run_that_goes_on_looks_unfinished(tmp_path):
 
 
 def test_a_resume_keeps_what_was_true_at_the_first_start(tmp_path):
-    hydra = tmp_path / ".hydra"
-    hydra.mkdir()
-    (hydra / "overrides.yaml").write_text(
-        "[schedule=linear, logger=none, +trainer.x=1, resume=true, seed=1]"
-    )
-    (hydra / "hydra.yaml").write_text("hydra: {mode: MULTIRUN}")
-    first = train(tmp_path, 2)
-    assert first["overrides"] == ["schedule=linear", "seed=1"]
-    assert first["sweep"].startswith("sweep ")
+    typed = {"overrides": ["schedule=linear", "seed=1"], "choices": {"a": "b"}, "sweep": "c"}
+    first = train(tmp_path, 2, origin=typed)
+    assert {key: first[key] for key in typed} == typed
     (tmp_path / "manifest.json").write_text(
         json.dumps(first | {"started": "2020-01-02T03:04:05+0000", "git_commit": "abc"})
     )
-    (hydra / "overrides.yaml").write_text("[resume=true]")
-    (hydra / "hydra.yaml").write_text("hydra: {mode: RUN}")
-    second = train(tmp_path, 4)
+    second = train(tmp_path, 4, origin={"overrides": ["resume=true"]})
     third = train(tmp_path, 6)
-    kept = {key: first[key] for key in ("overrides", "sweep")}
-    kept |= {"started": "2020-01-02T03:04:05+0000", "git_commit": "abc"}
+    kept = typed | {"started": "2020-01-02T03:04:05+0000", "git_commit": "abc"}
     assert {key: second[key] for key in kept} == {key: third[key] for key in kept} == kept
     assert [each["step"] for each in third["resumed"]] == [2, 4]
 

@@ -67,6 +67,9 @@ def experiment(callbacks=None, dropout=0.0, conditional=False, **changes):
         "ema_decay": 0.99,
         "condition_dropout": 0.5,
         "learned_variance": False,
+        "rank_timeout": 60,
+        "metric": "validation/loss",
+        "sweep": "run",
         "resume": False,
     }
     return Experiment(**(fields | changes))

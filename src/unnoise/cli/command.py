@@ -15,7 +15,7 @@ from unnoise.cli.compose import CONF, check_command_line
 from unnoise.cli.config import ConfigError, Problem, report
 
 Check = Callable[[dict[str, Any]], Iterable[list[Problem]]]
-Job = Callable[[dict[str, Any]], None]
+Job = Callable[[dict[str, Any]], Any]
 
 
 def run(config_name: str, check: Check, job: Job) -> None:
@@ -29,12 +29,10 @@ def run(config_name: str, check: Check, job: Job) -> None:
     if arguments.config_path:
         sys.exit("--config-path would hide the shipped configs: use --config-dir, which adds yours")
     if not _only_asks(arguments):
-        config, found = check_command_line(
-            config_name, arguments.overrides, [arguments.config_dir] if arguments.config_dir else []
-        )
+        config, found = parse(config_name)
         _stop_if_wrong(chain([found], [] if config is None else check(config)))
 
-    def task(node: DictConfig) -> None:
+    def task(node: DictConfig) -> Any:
         plain = OmegaConf.to_container(node, resolve=True)
         assert isinstance(plain, dict)
         config = {str(key): value for key, value in plain.items()}
@@ -49,7 +47,7 @@ def run(config_name: str, check: Check, job: Job) -> None:
                 print(report(errors), file=sys.stderr)
                 sys.exit(2)
         try:
-            job(config)
+            return job(config)
         except ConfigError as error:
             print(error, file=sys.stderr)
             sys.exit(2)
@@ -58,6 +56,13 @@ def run(config_name: str, check: Check, job: Job) -> None:
             sys.exit(130)
 
     hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
+
+
+def parse(config_name: str) -> tuple[dict[str, Any] | None, list[Problem]]:
+    """The config that the command line asks for, and what is wrong with it."""
+    arguments = get_args_parser().parse_args()
+    folders = [arguments.config_dir] if arguments.config_dir else []
+    return check_command_line(arguments.config_name or config_name, arguments.overrides, folders)
 
 
 def _only_asks(arguments: Any) -> bool:

@@ -1,8 +1,6 @@
 """unnoise-train: train a diffusion model as a config says."""
 
 import dataclasses
-import hashlib
-import json
 import os
 import sys
 import time
@@ -12,27 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from unnoise.cli.command import run
+from unnoise.cli.command import parse, run
 from unnoise.cli.config import UNKNOWN, ConfigError, Problem, instantiate
+from unnoise.cli.identity import resume_problems
 from unnoise.cli.preflight import construction_problems, problems
+from unnoise.cli.ranks import RankFailed, started_from_outside, train_on_ranks
 
 if TYPE_CHECKING:
     from unnoise.networks.conditioning import Conditioner
     from unnoise.training.experiment import Experiment
 
-OUTPUTS = Path("outputs")
 LIGHTNING = ("callbacks", "logger", "trainer")
-VOLATILE = (
-    *("hydra", "name", "resume", "trainer", "logger"),
-    *("workers", "accumulate", "validate_every", "validation_images"),
-)
-"""Keys that do not change what a run gives."""
-DRAWING = ("sampler", "callbacks")
-"""Keys that change what it draws and logs, but not what it trains: they do not hinder a resume."""
-NAMELESS = ("hydra", "name", "resume", "logger")
-"""Keys that do not tell one run directory from another."""
 
 
 def _number(*names: str) -> int:
@@ -42,16 +32,24 @@ def _number(*names: str) -> int:
 
 _RANK = _number("RANK", "LOCAL_RANK", "SLURM_PROCID")  # as Lightning looks for it
 _LOCAL_RANK = _number("LOCAL_RANK", "SLURM_LOCALID")
-_STARTED = time.strftime("%Y-%m-%d_%H-%M-%S")
-if _RANK == 0:
-    os.environ["UNNOISE_STARTED"] = _STARTED  # so that every rank names the same run directory
-else:
-    _STARTED = os.environ.get("UNNOISE_STARTED", _STARTED)
 
 
 def main() -> None:
     """The command's entry point."""
-    run("train", check, train)
+    if started_from_outside() and _RANK > 0:
+        follow()
+    else:
+        run("train", check, train)
+
+
+def follow() -> None:
+    """Train as a rank that is not the first: rank 0 says where, and compares the configurations."""
+    from unnoise.training.launch import fit
+
+    config, found = parse("train")
+    if config is None or any(problem.severity == "error" for problem in found):
+        sys.exit(2)  # rank 0 says why
+    fit(experiment_of(config), config, None, None)
 
 
 def check(config: dict[str, Any]) -> Iterator[list[Problem]]:
@@ -78,67 +76,56 @@ def check(config: dict[str, Any]) -> Iterator[list[Problem]]:
     yield found or construction_problems(config, ["callbacks"], device="cpu") + logger_rules(config)
 
 
-def resume_problems(config: dict[str, Any]) -> list[Problem]:
-    """What keeps a certain run from going on under this config."""
-    from unnoise.api import find_checkpoint
-
-    run_dir = Path(config["resume"])
-    try:
-        find_checkpoint(run_dir)
-        if not (run_dir / "config.yaml").is_file():
-            raise FileNotFoundError(f"{run_dir} is not a run directory")
-    except FileNotFoundError as error:
-        return [Problem("resume", str(error))]
-    before: Any = OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"))
-    then, now = (dict(_leaves(_fixed(c))) for c in (before, config))
-    why = {"max_steps": "; the learning rate was to fall to 0 there (lr_decay)"}
-    return [
-        Problem(
-            key,
-            f"is {now.get(key)!r}, but {run_dir} was trained with {then.get(key)!r}"
-            + why.get(key, ""),
-        )
-        for key in sorted(then.keys() | now.keys())
-        if then.get(key) != now.get(key)
-        and not (key == "max_steps" and config["lr_decay"] == "constant")
-    ]
-
-
-def _fixed(config: dict[str, Any]) -> dict[str, Any]:
-    """The part of a config that decides what is computed."""
-    fixed = {key: value for key, value in config.items() if key not in (*VOLATILE, *DRAWING)}
-    return fixed | {"data": {k: v for k, v in fixed["data"].items() if k != "root"}}
-
-
-def _leaves(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(tree, dict):
-        for name, value in tree.items():
-            yield from _leaves(value, f"{key}.{name}" if key else str(name))
-    else:
-        yield key, tree
-
-
-def train(config: dict[str, Any]) -> None:
+def train(config: dict[str, Any]) -> float | None:
     """Train the run in Hydra's output directory, and say where its results are."""
-    import torch
-
-    from unnoise.files import write_durably
-    from unnoise.training.checkpoints import checkpoints, step_of
-    from unnoise.training.experiment import Experiment
-    from unnoise.training.launch import fit
+    from unnoise.training.checkpoints import newest_whole, step_of
+    from unnoise.training.launch import devices_of, fit, results
 
     hydra = HydraConfig.get()
     run_dir = Path(hydra.runtime.output_dir)
     if hydra.mode == RunMode.MULTIRUN:
-        _say(f"\njob {hydra.job.num}: {hydra.job.override_dirname}")
-    checkpoint = next(reversed(checkpoints(run_dir)), None) if config["resume"] else None
+        print(f"\njob {hydra.job.num}: {hydra.job.override_dirname}")
+    checkpoint = newest_whole(run_dir) if config["resume"] else None
     shown = _short(run_dir)
     if checkpoint is not None:
-        _say(f"resuming {shown} at step {step_of(checkpoint)}")
+        print(f"resuming {shown} at step {step_of(checkpoint)}")
     elif config["resume"]:
-        _say("resume: no checkpoint of an earlier run of this configuration, starting at step 0")
-    if hydra.mode == RunMode.MULTIRUN and config["trainer"].get("devices", 1) != 1:
-        raise ConfigError("a sweep trains its jobs on one device each: set trainer.devices=1")
+        print("resume: no checkpoint of an earlier run of this configuration, starting at step 0")
+    elif (run_dir / "config.yaml").exists():
+        raise ConfigError(f"{shown} holds a run already; resume={shown} goes on with it")
+    experiment = experiment_of(config)
+    origin = _origin(hydra)
+    started = time.monotonic()
+    devices, nodes = devices_of(experiment), config["trainer"].get("num_nodes", 1)
+    if devices > 1 and not started_from_outside():
+        orders = {
+            "config": config,
+            "run_dir": str(run_dir),
+            "checkpoint": None if checkpoint is None else str(checkpoint),
+            "origin": origin,
+        }
+        try:
+            train_on_ranks(orders, devices // nodes, nodes)
+        except RankFailed as error:
+            print(error, file=sys.stderr)
+            sys.exit(error.status)
+    else:
+        fit(experiment, config, run_dir, checkpoint, origin)
+    found = _report(run_dir) | results(run_dir)
+    minutes, seconds = divmod(int(time.monotonic() - started), 60)
+    print(f"\n{experiment.name}: done in {minutes} min {seconds:02d} s")
+    for name, path in found.items():
+        print(f"  {name:<16} {_short(path)}")
+    print(f"  {'draw more':<16} unnoise-sample run={shown}")
+    return None
+
+
+def experiment_of(config: dict[str, Any]) -> "Experiment":
+    """What a checked config stands for, with all that it needs made ready on this machine."""
+    import torch
+
+    from unnoise.training.experiment import Experiment
+
     torch.manual_seed(config["seed"])
     experiment = Experiment(**{key: instantiate(value) for key, value in config.items()})
     _load_text_encoder(experiment.conditioning)
@@ -148,25 +135,15 @@ def train(config: dict[str, Any]) -> None:
         except (FileNotFoundError, ValueError) as error:
             raise ConfigError(f"data: {error}") from error
     if _RANK == 0:
-        if not config["resume"] and (run_dir / "config.yaml").exists():
-            raise ConfigError(f"{shown} holds a run already; resume={shown} goes on with it")
         _find_extractors(experiment)
-        text = OmegaConf.to_yaml(OmegaConf.create(config))
-        write_durably(run_dir / "config.yaml", lambda temporary: temporary.write_text(text))
-    started = time.monotonic()
-    results = fit(experiment, config, run_dir, checkpoint)
-    results = (_report(run_dir) if _RANK == 0 else {}) | results
-    minutes, seconds = divmod(int(time.monotonic() - started), 60)
-    _say(f"\n{experiment.name}: done in {minutes} min {seconds:02d} s")
-    for name, path in results.items():
-        _say(f"  {name:<16} {_short(path)}")
-    _say(f"  {'draw more':<16} unnoise-sample run={shown}")
+    return experiment
 
 
-def _say(text: str) -> None:
-    """Print, once however many processes there are."""
-    if _RANK == 0:
-        print(text)
+def _origin(hydra: Any) -> dict[str, Any]:
+    """What the manifest says of the command: what was typed, and what was chosen."""
+    left_out = ("logger", "trainer", "resume", "rank_timeout", "metric", "sweep")
+    typed = [each for each in hydra.overrides.task if not each.lstrip("+~").startswith(left_out)]
+    return {"overrides": typed, "choices": OmegaConf.to_container(hydra.runtime.choices)}
 
 
 def _report(run_dir: Path) -> dict[str, Path]:
@@ -208,39 +185,5 @@ def _load_text_encoder(conditioner: "Conditioner | None") -> None:
                 raise ConfigError(f"conditioning.encoder: {error}") from error
 
 
-def run_directory(*, _root_: DictConfig) -> str:
-    """``outputs/<name>/<time>_<digest>-<digest>``; when resuming, the newest such run there is.
-
-    The first digest is of what decides what is trained, the second of what decides what is drawn,
-    followed by one of the rest, so that each job of a sweep has a directory of its own. A run is
-    resumed that agrees in all, or else in the first two, or else in the first.
-    """
-    if isinstance(_root_.resume, str):
-        return _root_.resume
-    config: Any = OmegaConf.to_container(_root_, resolve=False)
-    home = OUTPUTS / _root_.name
-    trained = _digest(_fixed(config))[:8]
-    drawn = _digest({key: config[key] for key in DRAWING})[:4]
-    rest = _digest({k: v for k, v in config.items() if k in VOLATILE and k not in NAMELESS})[:4]
-    whole = f"{trained}-{drawn}{rest}"
-    for digests in (whole, f"{trained}-{drawn}*", f"{trained}-*") if _root_.resume else ():
-        if earlier := sorted(home.glob(f"*_{digests}/checkpoints/step_*.ckpt")):
-            return str(earlier[-1].parents[1])
-    return str(home / f"{_STARTED}_{whole}")
-
-
-def _digest(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def sweep_directory(*, _root_: DictConfig) -> str:
-    """The run directory of a sweep's job, below Hydra's sweep directory."""
-    return os.path.relpath(run_directory(_root_=_root_), OUTPUTS)
-
-
 def _short(path: Path) -> str:
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-OmegaConf.register_new_resolver("run_directory", run_directory, replace=True)
-OmegaConf.register_new_resolver("sweep_directory", sweep_directory, replace=True)

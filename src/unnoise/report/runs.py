@@ -20,6 +20,7 @@ MARKS = ("manifest.json", "metrics.jsonl")
 KINDS: dict[str, type | tuple[type, ...]] = {
     "resumed": list,
     "overrides": list,
+    "choices": dict,
     "seconds": (int, float),
     "pid": int,
 }
@@ -154,9 +155,8 @@ def read_run(folder: Path) -> Run:
     for key, kind in KINDS.items():
         if key in run.manifest and not isinstance(run.manifest[key], kind):
             run.problems.append(f"manifest.json: {key} is {run.manifest.pop(key)!r}")
-    typed = _read(run, ".hydra/overrides.yaml", _yaml, [])  # the last time; a resume may say less
-    run.overrides = [str(each) for each in run.manifest.get("overrides", typed)]
-    run.choices = _choices(_read(run, ".hydra/hydra.yaml", _yaml, {}))
+    run.overrides = [str(each) for each in run.manifest.get("overrides", [])]
+    run.choices = _choices(run.manifest.get("choices", {}))
     for step, time, values in _lines(run):
         run.times.append(time)
         for name, value in values.items():
@@ -177,14 +177,11 @@ def _yaml(text: str) -> Any:
     return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
-def _choices(hydra: Any) -> dict[str, str]:
-    """Of Hydra's record: {"sampler": "ddim", "callbacks.samples.sampler": "euler", …}."""
-    for key in ("hydra", "runtime", "choices"):
-        hydra = hydra.get(key) if isinstance(hydra, dict) else None
-    chosen = hydra.items() if isinstance(hydra, dict) else ()
+def _choices(chosen: dict[str, Any]) -> dict[str, str]:
+    """By key of the config: {"sampler": "ddim", "callbacks.samples.sampler": "euler", …}."""
     return {
         str(group).rpartition("@")[2].replace("/", "."): option
-        for group, option in chosen
+        for group, option in chosen.items()
         if isinstance(option, str)
     }
 

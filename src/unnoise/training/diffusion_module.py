@@ -41,6 +41,7 @@ class DiffusionModule(LightningModule):
         gradient_clip: greatest norm of the gradient; None does not clip.
         max_steps: optimizer steps of the run.
         config: plain containers; goes into each checkpoint, to rebuild the model from.
+        rollbacks: how often training went back to an earlier step; each brings other noise.
     """
 
     def __init__(
@@ -58,11 +59,13 @@ class DiffusionModule(LightningModule):
         lr_decay: Literal["constant", "cosine"] = "constant",
         gradient_clip: float | None = None,
         config: dict[str, Any] | None = None,
+        rollbacks: int = 0,
     ) -> None:
         super().__init__()
         self.model, self.objective, self.times = model, objective, times
         self.ema = EMA(model, ema_decay)
         self.seed, self.condition_dropout, self.config = seed, condition_dropout, config
+        self.rollbacks = rollbacks
         self.gradient_clip, self.gradient_norm = gradient_clip, torch.zeros(())
         self.idle_since: float | None = None
         self._seen: list[Tensor] = []  # (3, B): place, u and loss of the step's micro-batches
@@ -137,6 +140,17 @@ class DiffusionModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the config."""
         checkpoint["config"] = self.config
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Let Lightning count its batches from the optimizer steps taken.
+
+        Data and noise follow from the step alone; so do these counters, wherever between two steps
+        (in the middle of an accumulation, say) the checkpoint was written.
+        """
+        batches = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        for scope in ("total", "current"):
+            progress[scope] = dict.fromkeys(progress[scope], batches)
 
 
 def _hash(*key: int | str) -> int:

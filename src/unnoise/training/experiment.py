@@ -57,6 +57,9 @@ class Experiment:
     ema_decay: Annotated[float, Field(ge=0, lt=1)]
     condition_dropout: Share
     learned_variance: bool
+    rank_timeout: Annotated[float, Field(gt=0)]
+    metric: str
+    sweep: Literal["run", "status"]
     resume: bool | str
 
     def model(self) -> DiffusionModel:

@@ -3,29 +3,94 @@
 import logging
 import time
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import yaml  # type: ignore[import-untyped]
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 
-from unnoise.training import loggers, manifest
+from unnoise.files import write_durably
+from unnoise.training import loggers, manifest, ranks
+from unnoise.training.bad_numbers import RollBack
 from unnoise.training.callbacks import Progress
-from unnoise.training.checkpoints import DurableCheckpointIO, checkpoints, step_of
+from unnoise.training.checkpoints import DurableCheckpointIO, checkpoints, newest_whole, step_of
 from unnoise.training.data_module import ImageDataModule
 from unnoise.training.diffusion_module import DiffusionModule
 from unnoise.training.experiment import Experiment
+from unnoise.training.lock import held
 from unnoise.training.loggers import JsonLines
+from unnoise.training.signals import Stop
 
 
 def fit(
-    experiment: Experiment, config: dict[str, Any], run_dir: Path, checkpoint: Path | None
-) -> dict[str, Path]:
+    experiment: Experiment,
+    config: dict[str, Any],
+    run_dir: Path | None,
+    checkpoint: Path | None,
+    origin: dict[str, Any] | None = None,
+) -> Path:
     """Train, from ``checkpoint`` on if there is one; everything the run leaves is in ``run_dir``.
 
+    Every rank of a run calls it. Rank 0 decides on run directory and checkpoint; the others may
+    leave them out.
+
+    Args:
+        experiment: what is trained.
+        config: what the experiment was made of, in plain containers.
+        run_dir: the run directory, which no other run may hold.
+        checkpoint: what the run goes on from.
+        origin: what the manifest is to say of where the run came from.
+
     Returns:
-        What a person wants to open, by name.
+        The run directory.
+
+    Raises:
+        Disagreement: the ranks were started with different configurations.
+        Held: another run trains in the directory.
+        FloatingPointError: too many steps had a loss or a gradient that is not finite.
     """
     _quieten_lightning()
+    devices, accelerator = devices_of(experiment), _accelerator(experiment)
+    with ranks.together(devices, accelerator, experiment.rank_timeout) as place:
+        run_dir, checkpoint = ranks.from_first((run_dir, checkpoint))
+        assert run_dir is not None
+        ranks.agree("configuration", config)
+        with held(run_dir) if ranks.number() == 0 else nullcontext():
+            if ranks.number() == 0:
+                text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+                write_durably(run_dir / "config.yaml", lambda temporary: temporary.write_text(text))
+            rollbacks = 0
+            while True:
+                try:
+                    _train(experiment, config, run_dir, checkpoint, origin or {}, place, rollbacks)
+                    return run_dir
+                except RollBack:
+                    rollbacks += 1
+                    checkpoint = ranks.from_first(newest_whole(run_dir))
+
+
+def devices_of(experiment: Experiment) -> int:
+    """How many ranks train the run."""
+    asked = getattr(experiment.trainer, "keywords", {})
+    devices, nodes = asked.get("devices", 1), asked.get("num_nodes", 1)
+    if isinstance(devices, list):
+        devices = len(devices)
+    elif devices in ("auto", -1):
+        devices = torch.cuda.device_count() if _accelerator(experiment) in ("gpu", "cuda") else 1
+    return int(devices) * int(nodes)
+
+
+def _train(
+    experiment: Experiment,
+    config: dict[str, Any],
+    run_dir: Path,
+    checkpoint: Path | None,
+    origin: dict[str, Any],
+    place: ClusterEnvironment,
+    rollbacks: int,
+) -> None:
     module = DiffusionModule(
         experiment.model(),
         experiment.objective,
@@ -39,6 +104,7 @@ def fit(
         lr_decay=experiment.lr_decay,
         gradient_clip=experiment.gradient_clip,
         config=config,
+        rollbacks=rollbacks,
     )
     if experiment.compile:
         module.model.denoiser.network.compile()
@@ -56,8 +122,8 @@ def fit(
     trainer = experiment.trainer(
         default_root_dir=run_dir,
         logger=[metrics, *dashboards],
-        callbacks=[*experiment.callbacks.values(), Progress(experiment.name, metrics)],
-        plugins=[DurableCheckpointIO()],
+        callbacks=[*experiment.callbacks.values(), Progress(experiment.name, metrics), Stop()],
+        plugins=[DurableCheckpointIO(), place],
         max_steps=experiment.max_steps,
         max_epochs=-1,
         precision=lightning_precision(experiment.precision, _accelerator(experiment)),
@@ -74,7 +140,7 @@ def fit(
     metrics.rewind(step)
     error: BaseException | None = None
     if trainer.is_global_zero:
-        record = manifest.opened(run_dir, experiment, data, trainer, step)
+        record = manifest.opened(run_dir, experiment, data, trainer, step, origin)
         loggers.begin(trainer, config, record, step)
     begun = time.monotonic()
     try:
@@ -87,7 +153,6 @@ def fit(
             took = time.monotonic() - begun
             record = manifest.closed(run_dir, record, trainer, took, metrics.times(), error)
             loggers.end(trainer, record)
-    return _results(run_dir)
 
 
 def _quieten_lightning() -> None:
@@ -128,7 +193,8 @@ def _cpu_flags() -> str:
         return ""
 
 
-def _results(run_dir: Path) -> dict[str, Path]:
+def results(run_dir: Path) -> dict[str, Path]:
+    """What of a run a person wants to open, by name."""
     grids = sorted((run_dir / "samples").glob("step_*.png"))
     found = {
         "sample grid": grids[-1] if grids else None,

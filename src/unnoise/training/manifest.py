@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml  # type: ignore[import-untyped]
 from lightning import Trainer
 
 from unnoise.files import write_durably
@@ -25,15 +24,24 @@ from unnoise.training.data_module import ImageDataModule
 from unnoise.training.experiment import Experiment
 
 TIME = "%Y-%m-%dT%H:%M:%S%z"
-FIRST = ("started", "git_commit", "overrides", "sweep")
+FIRST = ("started", "git_commit", "overrides", "choices", "sweep")
 """What stays as it was when the run was first started."""
 Manifest = dict[str, Any]
 
 
 def opened(
-    run_dir: Path, experiment: Experiment, data: ImageDataModule, trainer: Trainer, step: int
+    run_dir: Path,
+    experiment: Experiment,
+    data: ImageDataModule,
+    trainer: Trainer,
+    step: int,
+    origin: dict[str, Any],
 ) -> Manifest:
-    """Write the manifest of a run that starts, or goes on at ``step``."""
+    """Write the manifest of a run that starts, or goes on at ``step``.
+
+    ``origin`` may say what was typed ("overrides"), which options were chosen ("choices") and of
+    which sweep the run is a job ("sweep").
+    """
     path, device = run_dir / "manifest.json", trainer.strategy.root_device
     now = {"time": time.strftime(TIME), "step": step, "git_commit": _git_commit()}
     packages = ("unnoise", "torch", "lightning", "numpy")
@@ -42,8 +50,10 @@ def opened(
         "seed": experiment.seed,
         "started": now["time"],
         "resumed": [],
-        "overrides": _overrides(run_dir),
-        "sweep": _sweep(run_dir),
+        "overrides": [],
+        "choices": {},
+        "sweep": None,
+        **origin,
         "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
         "git_commit": now["git_commit"],
         "data": {
@@ -131,19 +141,3 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return found.stdout.strip()
-
-
-def _overrides(run_dir: Path) -> list[str]:
-    """What was typed that makes the run what it is, by the record that Hydra leaves."""
-    path = run_dir / ".hydra" / "overrides.yaml"
-    typed: list[str] = yaml.safe_load(path.read_text()) if path.exists() else []
-    left_out = ("logger", "trainer", "resume")
-    return [each for each in typed if not each.lstrip("+~").startswith(left_out)]
-
-
-def _sweep(run_dir: Path) -> str | None:
-    """The sweep that the run is a job of: its jobs' directories begin with the same time."""
-    path = run_dir / ".hydra" / "hydra.yaml"
-    if not path.exists() or yaml.safe_load(path.read_text())["hydra"]["mode"] != "MULTIRUN":
-        return None
-    return f"sweep {run_dir.name.rpartition('_')[0]}"

@@ -1,0 +1,121 @@
+"""The processes (ranks) that train one run together: how they meet, agree and part."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+_flags: Any = None  # the group over which numbers on the CPU are added up
+
+
+class Disagreement(RuntimeError):
+    """The ranks were started with different configurations."""
+
+
+def environment() -> ClusterEnvironment:
+    """How this process was started: by torchrun or its like, by srun, or alone."""
+    if TorchElasticEnvironment.detect():
+        return TorchElasticEnvironment()
+    if int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in os.environ:
+        return SLURMEnvironment(auto_requeue=False)
+    return LightningEnvironment()
+
+
+@contextmanager
+def together(devices: int, accelerator: str, timeout: float) -> Iterator[ClusterEnvironment]:
+    """Meet the other ranks, and part from them at the end; alone there is nothing to do.
+
+    Args:
+        devices: how many ranks there are to be, over all machines.
+        accelerator: what they compute on; GPUs talk over NCCL, all else over gloo.
+        timeout: seconds that a rank waits for another before it gives up.
+
+    Raises:
+        Disagreement: another number of processes was started.
+    """
+    global _flags
+    place = environment()
+    given = int(os.environ.get("WORLD_SIZE", place.world_size() if devices > 1 else 1))
+    if given != devices:
+        raise Disagreement(
+            f"{given} processes were started, but the trainer has {devices} "
+            "(trainer.devices × trainer.num_nodes)"
+        )
+    if devices == 1:
+        yield place
+        return
+    limit = timedelta(seconds=timeout)
+    rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", place.global_rank())))
+    os.environ["MASTER_ADDR"] = place.main_address
+    os.environ["MASTER_PORT"] = str(place.main_port)
+    gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
+    if gpu:
+        torch.cuda.set_device(place.local_rank())
+    dist.init_process_group("nccl" if gpu else "gloo", rank=rank, world_size=devices, timeout=limit)
+    _flags = dist.new_group(backend="gloo", timeout=limit) if gpu else dist.group.WORLD
+    yield place
+    _flags = None
+    dist.destroy_process_group()  # not after an error: the others may be gone
+
+
+def number() -> int:
+    """This rank's; 0 alone."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def total(values: Sequence[float]) -> list[float]:
+    """Each value summed over all ranks; every rank calls it."""
+    if _flags is None:
+        return list(values)
+    summed = torch.tensor(values, dtype=torch.float64)
+    dist.all_reduce(summed, group=_flags)
+    return summed.tolist()
+
+
+def from_first(value: Any) -> Any:
+    """What rank 0 has; every rank calls it, with a value that can be pickled."""
+    if _flags is None:
+        return value
+    held = [value]
+    dist.broadcast_object_list(held, src=0, group=_flags)
+    return held[0]
+
+
+def agree(what: str, tree: Mapping[str, Any]) -> None:
+    """Hold a plain tree of dicts and lists against rank 0's.
+
+    Raises:
+        Disagreement: on every rank, if one has another tree; it names the keys that differ.
+    """
+    if _flags is None:
+        return
+    mine = {key: _digest(value) for key, value in _leaves(tree)}
+    firsts = from_first(mine)
+    differ = sorted(k for k in mine.keys() | firsts.keys() if mine.get(k) != firsts.get(k))
+    found: list[Any] = [None] * dist.get_world_size(_flags)
+    dist.all_gather_object(found, differ, group=_flags)
+    if any(found):
+        told = "; ".join(f"rank {k}: {', '.join(keys)}" for k, keys in enumerate(found) if keys)
+        raise Disagreement(f"the ranks were started with another {what} than rank 0: {told}")
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _leaves(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, Mapping) and tree:
+        for name, value in tree.items():
+            yield from _leaves(value, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, tree
