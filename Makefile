@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-slow check format bench bench-peers clean
+.PHONY: train test test-slow test-faults check format bench bench-peers clean
 
 train: .venv/ready  ## train the main experiment on the built-in sprites
 	$(BIN)/unnoise-train experiment=sprites
@@ -12,6 +12,9 @@ test: .venv/ready  ## the test suite
 
 test-slow: .venv/ready  ## the tests that take longer
 	$(BIN)/python -m pytest -m slow
+
+test-faults: .venv/ready  ## runs that are killed, starved and lied to; every launcher; 20 minutes
+	$(BIN)/python -m pytest -m faults
 
 check: .venv/ready  ## lint, format, types, import rules
 	$(BIN)/ruff check .
