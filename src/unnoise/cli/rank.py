@@ -9,7 +9,10 @@ from unnoise.cli.config import ConfigError
 
 
 def train(
-    config: dict[str, Any], run_dir: str, checkpoint: str | None, origin: dict[str, Any]
+    config: dict[str, Any],
+    run_dir: str | None,
+    checkpoint: str | None,
+    origin: dict[str, Any] | None,
 ) -> None:
     """Train the run as this process's share of it."""
     from unnoise.cli.train import experiment_of
@@ -18,7 +21,7 @@ def train(
     fit(
         experiment_of(config),
         config,
-        Path(run_dir),
+        None if run_dir is None else Path(run_dir),
         None if checkpoint is None else Path(checkpoint),
         origin,
     )

@@ -24,9 +24,22 @@ class RankFailed(RuntimeError):
         self.status = status
 
 
-def started_from_outside() -> bool:
-    """Whether torchrun or srun started this process as one rank of several."""
-    return int(os.environ.get("WORLD_SIZE", 1)) > 1
+def started() -> int:
+    """How many processes torchrun or srun started; 1 alone."""
+    return int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_STEP_NUM_TASKS", 1)))
+
+
+def started_as_rank(nodes: int) -> bool:
+    """Whether torchrun or srun started this process as one rank of several.
+
+    If srun started one process on each of the nodes, each of these starts the ranks of its node.
+    """
+    return "WORLD_SIZE" in os.environ or started() > nodes
+
+
+def requeued() -> bool:
+    """Whether SLURM runs this job again, after a preemption or the end of its time."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", 0)) > 0
 
 
 def train_on_ranks(orders: Mapping[str, Any], devices: int, nodes: int) -> None:
@@ -80,6 +93,9 @@ def _meeting_point(nodes: int) -> str:
     """Where the agents meet: on this machine, or on the first of SLURM's."""
     if nodes == 1:
         return "localhost:0"
+    if started() != nodes:
+        told = f"trainer.num_nodes is {nodes}, but {started()} of them started a process"
+        raise RankFailed(f"{told}: use srun, torchrun or hydra/launcher=slurm", 2)
     from unnoise.training.ranks import environment
 
     place = environment()

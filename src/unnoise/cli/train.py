@@ -16,7 +16,7 @@ from unnoise.cli.command import parse, run
 from unnoise.cli.config import UNKNOWN, ConfigError, Problem, instantiate
 from unnoise.cli.identity import resume_problems
 from unnoise.cli.preflight import construction_problems, problems
-from unnoise.cli.ranks import RankFailed, started_from_outside, train_on_ranks
+from unnoise.cli.ranks import RankFailed, requeued, started, started_as_rank, train_on_ranks
 
 if TYPE_CHECKING:
     from unnoise.networks.conditioning import Conditioner
@@ -36,20 +36,18 @@ _LOCAL_RANK = _number("LOCAL_RANK", "SLURM_LOCALID")
 
 def main() -> None:
     """The command's entry point."""
-    if started_from_outside() and _RANK > 0:
+    if started() > 1 and _RANK > 0:
         follow()
     else:
         run("train", check, train)
 
 
 def follow() -> None:
-    """Train as a rank that is not the first: rank 0 says where, and compares the configurations."""
-    from unnoise.training.launch import fit
-
+    """Train as a process that is not the first: rank 0 says where, and compares the configs."""
     config, found = parse("train")
     if config is None or any(problem.severity == "error" for problem in found):
         sys.exit(2)  # rank 0 says why
-    fit(experiment_of(config), config, None, None)
+    _share(experiment_of(config), config, None, None, None)
 
 
 def check(config: dict[str, Any]) -> Iterator[list[Problem]]:
@@ -79,45 +77,60 @@ def check(config: dict[str, Any]) -> Iterator[list[Problem]]:
 def train(config: dict[str, Any]) -> float | None:
     """Train the run in Hydra's output directory, and say where its results are."""
     from unnoise.training.checkpoints import newest_whole, step_of
-    from unnoise.training.launch import devices_of, fit, results
+    from unnoise.training.launch import results
 
+    if _RANK > 0:  # a launcher started one on each node
+        _share(experiment_of(config), config, None, None, None)
+        return None
     hydra = HydraConfig.get()
     run_dir = Path(hydra.runtime.output_dir)
     if hydra.mode == RunMode.MULTIRUN:
         print(f"\njob {hydra.job.num}: {hydra.job.override_dirname}")
-    checkpoint = newest_whole(run_dir) if config["resume"] else None
+    checkpoint = newest_whole(run_dir) if config["resume"] or requeued() else None
     shown = _short(run_dir)
     if checkpoint is not None:
         print(f"resuming {shown} at step {step_of(checkpoint)}")
     elif config["resume"]:
         print("resume: no checkpoint of an earlier run of this configuration, starting at step 0")
-    elif (run_dir / "config.yaml").exists():
+    elif (run_dir / "config.yaml").exists() and not requeued():
         raise ConfigError(f"{shown} holds a run already; resume={shown} goes on with it")
     experiment = experiment_of(config)
-    origin = _origin(hydra)
-    started = time.monotonic()
-    devices, nodes = devices_of(experiment), config["trainer"].get("num_nodes", 1)
-    if devices > 1 and not started_from_outside():
-        orders = {
-            "config": config,
-            "run_dir": str(run_dir),
-            "checkpoint": None if checkpoint is None else str(checkpoint),
-            "origin": origin,
-        }
-        try:
-            train_on_ranks(orders, devices // nodes, nodes)
-        except RankFailed as error:
-            print(error, file=sys.stderr)
-            sys.exit(error.status)
-    else:
-        fit(experiment, config, run_dir, checkpoint, origin)
+    begun = time.monotonic()
+    _share(experiment, config, run_dir, checkpoint, _origin(hydra))
     found = _report(run_dir) | results(run_dir)
-    minutes, seconds = divmod(int(time.monotonic() - started), 60)
+    minutes, seconds = divmod(int(time.monotonic() - begun), 60)
     print(f"\n{experiment.name}: done in {minutes} min {seconds:02d} s")
     for name, path in found.items():
         print(f"  {name:<16} {_short(path)}")
     print(f"  {'draw more':<16} unnoise-sample run={shown}")
     return None
+
+
+def _share(
+    experiment: "Experiment",
+    config: dict[str, Any],
+    run_dir: Path | None,
+    checkpoint: Path | None,
+    origin: dict[str, Any] | None,
+) -> None:
+    """Train as the rank that this process is, or on the ranks of this machine that it starts."""
+    from unnoise.training.launch import devices_of, fit
+
+    devices, nodes = devices_of(experiment), config["trainer"].get("num_nodes", 1)
+    if devices == 1 or started_as_rank(nodes):
+        fit(experiment, config, run_dir, checkpoint, origin)
+        return
+    orders = {
+        "config": config,
+        "run_dir": None if run_dir is None else str(run_dir),
+        "checkpoint": None if checkpoint is None else str(checkpoint),
+        "origin": origin,
+    }
+    try:
+        train_on_ranks(orders, devices // nodes, nodes)
+    except RankFailed as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.status)
 
 
 def experiment_of(config: dict[str, Any]) -> "Experiment":

@@ -26,7 +26,7 @@ def environment() -> ClusterEnvironment:
     """How this process was started: by torchrun or its like, by srun, or alone."""
     if TorchElasticEnvironment.detect():
         return TorchElasticEnvironment()
-    if int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in os.environ:
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:  # not set in a mere allocation
         return SLURMEnvironment(auto_requeue=False)
     return LightningEnvironment()
 
@@ -45,7 +45,7 @@ def together(devices: int, accelerator: str, timeout: float) -> Iterator[Cluster
     """
     global _flags
     place = environment()
-    given = int(os.environ.get("WORLD_SIZE", place.world_size() if devices > 1 else 1))
+    given = int(os.environ.get("WORLD_SIZE", place.world_size()))
     if given != devices:
         raise Disagreement(
             f"{given} processes were started, but the trainer has {devices} "
