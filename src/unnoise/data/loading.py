@@ -26,6 +26,7 @@ class Batch(TypedDict, total=False):
     image: Tensor  # (B, C, H, W) uint8
     label: Tensor  # (B,) int64, index into the source's class names
     position: Tensor  # (B,) int64, place in the training stream, or in the split
+    index: Tensor  # (B,) int64, which picture of the split
     caption: list[str]  # only where the source has captions
 
 
@@ -130,7 +131,10 @@ class _Split(Dataset[Batch]):
 
 def _read(images: Images, indices: Tensor, positions: Tensor) -> Batch:
     batch = Batch(
-        image=images.read(indices), label=images.labels.index_select(0, indices), position=positions
+        image=images.read(indices),
+        label=images.labels.index_select(0, indices),
+        position=positions,
+        index=indices,
     )
     if images.captions is not None:
         batch["caption"] = [images.captions[i] for i in indices.tolist()]

@@ -28,13 +28,16 @@ class DiffusionModule(LightningModule):
     Dropout inside the network draws from torch's generator, which is seeded for every step from
     (seed, step, rank).
 
+    A step whose loss or gradient is not finite on any rank is ``skipped`` by all: weights, average,
+    optimizer and times stay as they were, and the batch is used up.
+
     Args:
         model: what is trained.
         objective: the loss.
         times: how training times are drawn.
         optimizer: parameters to optimizer.
         ema_decay: of the average.
-        seed: of all noise.
+        seed: of all noise; after ``rollbacks`` training noise is that of both.
         condition_dropout: probability that a sample's condition is replaced by the null one.
         warmup_steps: over which the learning rate rises from 0.
         lr_decay: "cosine" lets it fall to 0 at ``max_steps``.
@@ -66,7 +69,11 @@ class DiffusionModule(LightningModule):
         self.ema = EMA(model, ema_decay)
         self.seed, self.condition_dropout, self.config = seed, condition_dropout, config
         self.rollbacks = rollbacks
-        self.gradient_clip, self.gradient_norm = gradient_clip, torch.zeros(())
+        self._noise_seed = _hash(seed, "rollback", rollbacks) if rollbacks else seed
+        self.gradient_clip = gradient_clip
+        self.loss = self.gradient_norm = 0.0  # of the last step; the loss is of this rank's share
+        self.skipped = False
+        self._means: list[Tensor] = []  # the losses of the step's micro-batches
         self.idle_since: float | None = None
         self._seen: list[Tensor] = []  # (3, B): place, u and loss of the step's micro-batches
         self._make_optimizer = optimizer
@@ -78,14 +85,17 @@ class DiffusionModule(LightningModule):
         """Algorithm 1: the mean loss, and for callbacks the parts of each sample's Loss."""
         if self._reseed:
             micro = batch_idx % self.trainer.accumulate_grad_batches
-            torch.manual_seed(_hash(self.seed, self.global_step, micro, self.global_rank))
-        noise = Noise(self.seed, batch["position"])
+            torch.manual_seed(_hash(self._noise_seed, self.global_step, micro, self.global_rank))
+        noise = Noise(self._noise_seed, batch["position"])
         loss = self.model.loss(self.objective, batch, noise, self.times, self.condition_dropout)
         per_sample = loss.per_sample.detach()
         if self.times.learns:
             place = (batch["position"] % 2**24).to(loss.u)  # exact; only their order matters
             self._seen.append(torch.stack((place, loss.u, per_sample)))
-        return {"loss": loss.mean, "per_sample": per_sample, "u": loss.u, "weight": loss.weight}
+        mean = loss.mean
+        self._means.append(mean.detach())
+        mean = mean * (1 + 0 * mean.detach())  # where NaN, the gradient is, and that of all ranks
+        return {"loss": mean, "per_sample": per_sample, "u": loss.u, "weight": loss.weight}
 
     def on_train_batch_end(self, *args: Any) -> None:
         """Callbacks have had their turn: from here on the next batch is read."""
@@ -111,8 +121,10 @@ class DiffusionModule(LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, and let the average follow: once an optimizer step, before any checkpoint."""
         super().optimizer_step(*args, **kwargs)
-        self.ema.update([*self._trained])
-        self._observe()
+        if not self.skipped:
+            self.ema.update([*self._trained])
+            self._observe()
+        self._seen.clear()
 
     def _observe(self) -> None:
         """Let the time sampler learn from the whole step, in the stream's order on every rank."""
@@ -121,12 +133,22 @@ class DiffusionModule(LightningModule):
             place, u, loss = gathered.movedim(-2, 0).flatten(1)
             order = place.argsort()
             self.times.observe(u[order], loss[order])
-            self._seen.clear()
 
     def configure_gradient_clipping(self, *args: Any, **kwargs: Any) -> None:
-        """Scale the gradient to a norm of at most ``gradient_clip``; keep what its norm was."""
+        """Scale the gradient to a norm of at most ``gradient_clip``, or drop it if not finite.
+
+        The gradient is that of all ranks already, so all decide alike. An optimizer leaves
+        parameters without a gradient, and what it knows of them, alone.
+        """
         limit = math.inf if self.gradient_clip is None else self.gradient_clip
-        self.gradient_norm = nn.utils.clip_grad_norm_(self._trained, limit)
+        norm = nn.utils.clip_grad_norm_(self._trained, limit)
+        self.gradient_norm, *means = torch.stack((norm, *self._means)).tolist()  # waits for the GPU
+        self.loss = sum(means) / len(means)
+        self._means.clear()
+        self.skipped = not math.isfinite(self.gradient_norm)
+        if self.skipped:
+            for parameter in self._trained:
+                parameter.grad = None
 
     def configure_optimizers(self) -> Any:
         """The optimizer, and the learning rate as a factor of the step."""

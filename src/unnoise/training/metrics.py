@@ -1,6 +1,5 @@
 """Numbers of training and validation."""
 
-import math
 import time
 from typing import Annotated, Any
 
@@ -17,18 +16,22 @@ from unnoise.training.measurement import told
 class TrainingMetrics(Callback):
     """Every ``every`` steps: mean loss, in all and by quartile of t, gradient norm, rate, speed.
 
-    Means are over the steps since the last line. Images a second count reading, but neither
-    validation nor what callbacks after this one do. What validation finds is written as well, and
-    after the last step there is one more, unless it was the time for one.
-
-    Raises:
-        FloatingPointError: the loss is not finite.
+    Means are over the steps since the last line, without those that were skipped. Images a second
+    count reading, but neither validation nor what callbacks after this one do. What validation
+    finds is written as well, and after the last step there is one more, unless it was the time for
+    one.
     """
 
     def __init__(self, every: Annotated[int, Field(ge=1)] = 50) -> None:
         self.every = every
-        self._sums: Tensor | None = None
+        self._sums: Tensor | None = None  # of weighted losses and of weights, by quartile of t
+        self._of_step: list[Tensor] = []  # the same, of its micro-batches
         self._seconds, self._images = 0.0, 0
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Leave out what was added up before the run went back to a checkpoint."""
+        self._sums, self._seconds, self._images = None, 0.0, 0
+        self._of_step.clear()
 
     def on_train_batch_start(
         self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int
@@ -46,26 +49,26 @@ class TrainingMetrics(Callback):
         quartile = (outputs["u"] * 4).long()
         weight = outputs["weight"]
         terms = torch.stack((weight * outputs["per_sample"], weight))
-        sums = torch.zeros(2, 4, device=terms.device).index_add_(1, quartile, terms)
-        self._sums = sums if self._sums is None else self._sums + sums
+        zeros = torch.zeros(2, 4, device=terms.device)
+        self._sums = zeros if self._sums is None else self._sums
+        self._of_step.append(zeros.index_add(1, quartile, terms))
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            if not module.skipped:
+                self._sums = sum(self._of_step, start=self._sums)
+            self._of_step.clear()
         if not self._due(trainer, batch_idx):
             self._seconds += time.perf_counter() - self._started
             return
         loss, count = trainer.strategy.reduce(self._sums, reduce_op="sum").tolist()
         self._seconds += time.perf_counter() - self._started
-        if not math.isfinite(sum(loss)):
-            raise FloatingPointError(
-                f"the loss is {sum(loss)} in the {self.every} steps to step {trainer.global_step}: "
-                "lower optimizer.lr, or set gradient_clip"
-            )
         metrics = {
-            "train/loss": sum(loss) / sum(count),
+            **({"train/loss": sum(loss) / sum(count)} if any(count) else {}),
             **{
                 f"train/loss_t{25 * q}-{25 * q + 25}%": loss[q] / count[q]
                 for q in range(4)
                 if count[q]
             },
-            "train/gradient_norm": float(module.gradient_norm),
+            "train/gradient_norm": module.gradient_norm,
             "train/learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
             "train/images_per_second": self._images / self._seconds,
         }
