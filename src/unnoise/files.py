@@ -1,10 +1,14 @@
-"""Files that are whole under their name or not there at all."""
+"""Files that are whole under their name or not there at all, and that can be told from damaged."""
 
 import hashlib
 import os
 import uuid
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+SUMS = "SHA256SUMS"
+"""Digests of a folder's files, as ``sha256sum -c`` reads them."""
 
 
 def write_durably(path: Path, write: Callable[[Path], object]) -> None:
@@ -25,7 +29,69 @@ def write_durably(path: Path, write: Callable[[Path], object]) -> None:
         os.close(directory)
 
 
+def write_with_digest(path: Path, write: Callable[[Path], object]) -> None:
+    """``write_durably``, with the file's digest in ``SHA256SUMS`` before it has its name.
+
+    Until then a name that was there already has two lines; a file is whole if one is its own.
+    """
+    line = "", ""
+
+    def fill(temporary: Path) -> None:
+        nonlocal line
+        write(temporary)
+        line = file_digest(temporary), path.name
+        _write_digests(path.parent, [*_digests(path.parent), line])
+
+    write_durably(path, fill)
+    lines = _digests(path.parent)
+    current = [each for each in lines if each[1] != path.name or each == line]
+    if current != lines:
+        _write_digests(path.parent, current)
+
+
+def remove_with_digest(paths: Sequence[Path]) -> None:
+    """Remove files of one folder, and then their lines in ``SHA256SUMS``."""
+    for path in paths:
+        path.unlink(missing_ok=True)
+    if paths:
+        folder, gone = paths[0].parent, {path.name for path in paths}
+        _write_digests(folder, [each for each in _digests(folder) if each[1] not in gone])
+
+
+def whole(path: Path) -> bool:
+    """Whether a file is what was written: its digest is noted beside it.
+
+    One without a note, such as a copy, is whole if it is a zip archive (which torch writes) whose
+    parts have their checksums.
+    """
+    noted = [digest for digest, name in _digests(path.parent) if name == path.name]
+    if noted:
+        return file_digest(path) in noted
+    try:
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            return archive.testzip() is None
+    except FileNotFoundError:
+        raise
+    except Exception:  # zipfile has no end of errors for what is no archive any more
+        return False
+
+
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digests(folder: Path) -> list[tuple[str, str]]:
+    """The lines (digest, name) of a folder's ``SHA256SUMS``."""
+    try:
+        lines = (folder / SUMS).read_text(errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    parted = (line.partition("  ") for line in lines)
+    return [(digest, name) for digest, _, name in parted if name]
+
+
+def _write_digests(folder: Path, lines: list[tuple[str, str]]) -> None:
+    text = "".join(f"{digest}  {name}\n" for digest, name in lines)
+    write_durably(folder / SUMS, lambda temporary: temporary.write_text(text))

@@ -26,9 +26,9 @@ from unnoise.networks.unet import UNet
 from unnoise.networks.views import Edges, PictureConditioner
 from unnoise.pictures import beside, grid, table, to_pixels, to_signal
 from unnoise.training.callbacks import ForwardProcess, Progress, SampleGrid
-from unnoise.training.checkpoints import checkpoints
 from unnoise.training.launch import fit
 from unnoise.training.loggers import JsonLines
+from unnoise.training.saved import checkpoints
 
 SDE = Sampler(DDIM(eta=1.0), steps=2)
 

@@ -13,8 +13,8 @@ from lightning import Callback
 from tiny import experiment
 
 from unnoise.training import manifest
-from unnoise.training.checkpoints import checkpoints
 from unnoise.training.launch import fit
+from unnoise.training.saved import checkpoints
 
 
 class At(Callback):

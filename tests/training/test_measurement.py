@@ -20,11 +20,11 @@ from unnoise.diffusion.times import LossSecondMomentTimes
 from unnoise.evaluation.quality import KINDS, quality
 from unnoise.extraction import reference
 from unnoise.pictures import to_pixels
-from unnoise.training.checkpoints import checkpoints
 from unnoise.training.launch import fit
 from unnoise.training.likelihood import BitsPerDim
 from unnoise.training.measurement import told
 from unnoise.training.quality import Quality
+from unnoise.training.saved import checkpoints
 
 SAMPLER = Sampler(DDIM(), steps=3)
 STOCHASTIC = Sampler(Ancestral(), steps=2)

@@ -15,12 +15,13 @@ from unnoise.files import write_durably
 from unnoise.training import loggers, manifest, ranks
 from unnoise.training.bad_numbers import RollBack
 from unnoise.training.callbacks import Progress
-from unnoise.training.checkpoints import DurableCheckpointIO, checkpoints, newest_whole, step_of
+from unnoise.training.checkpoints import DurableCheckpointIO
 from unnoise.training.data_module import ImageDataModule
 from unnoise.training.diffusion_module import DiffusionModule
 from unnoise.training.experiment import Experiment
 from unnoise.training.lock import held
 from unnoise.training.loggers import JsonLines
+from unnoise.training.saved import checkpoints, newest_whole, step_of
 from unnoise.training.signals import Stop
 
 
@@ -68,7 +69,9 @@ def fit(
                     return run_dir
                 except RollBack:
                     rollbacks += 1
-                    checkpoint = ranks.from_first(newest_whole(run_dir))
+                    checkpoint = ranks.from_first(
+                        newest_whole(run_dir) if ranks.number() == 0 else None
+                    )
 
 
 def devices_of(experiment: Experiment) -> int:
