@@ -40,6 +40,18 @@ def held(run_dir: Path) -> Iterator[None]:
         yield
 
 
+def is_held(run_dir: Path) -> bool:
+    """Whether another process has the run directory; not to be asked by the one that has it."""
+    try:
+        with (run_dir / NAME).open() as file:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
 def _told(text: str) -> str:
     try:
         holder = json.loads(text)
