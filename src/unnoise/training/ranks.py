@@ -91,6 +91,15 @@ def from_first(value: Any) -> Any:
     return held[0]
 
 
+def from_all(value: Any) -> list[Any]:
+    """What each rank has, by rank; every rank calls it, with a value that can be pickled."""
+    if _flags is None:
+        return [value]
+    found: list[Any] = [None] * dist.get_world_size(_flags)
+    dist.all_gather_object(found, value, group=_flags)
+    return found
+
+
 def agree(what: str, tree: Mapping[str, Any]) -> None:
     """Hold a plain tree of dicts and lists against rank 0's.
 
@@ -102,8 +111,7 @@ def agree(what: str, tree: Mapping[str, Any]) -> None:
     mine = {key: _digest(value) for key, value in _leaves(tree)}
     firsts = from_first(mine)
     differ = sorted(k for k in mine.keys() | firsts.keys() if mine.get(k) != firsts.get(k))
-    found: list[Any] = [None] * dist.get_world_size(_flags)
-    dist.all_gather_object(found, differ, group=_flags)
+    found = from_all(differ)
     if any(found):
         told = "; ".join(f"rank {k}: {', '.join(keys)}" for k, keys in enumerate(found) if keys)
         raise Disagreement(f"the ranks were started with another {what} than rank 0: {told}")
