@@ -1,6 +1,7 @@
 """What a run tells: numbers that are right, pictures that are the averaged model's."""
 
 import json
+import re
 import time
 from functools import partial
 from pathlib import Path
@@ -198,6 +199,30 @@ def test_a_picture_is_whole_or_not_there(tmp_path, monkeypatch):
     assert not (tmp_path / "samples" / "forward_process.png").exists()
 
 
+def test_a_picture_that_cannot_be_drawn_is_said_and_training_goes_on(tmp_path, monkeypatch, capsys):
+    def full(image, path, *args):
+        raise OSError(28, "No space left on device")
+
+    def too_much(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB.")
+
+    forward = ForwardProcess(pictures=2, levels=3)
+    drawn = {"forward": forward, "samples": SampleGrid(SDE, SDE, every=2, count=2)}
+    monkeypatch.setattr(Image.Image, "save", full)
+    monkeypatch.setattr(DiffusionModel, "sample", too_much)
+    fit(experiment(drawn, max_steps=4), {}, tmp_path, None)
+    said = re.findall("warning: .*", capsys.readouterr().err)
+    memory = "(OutOfMemoryError: CUDA out of memory. Tried to allocate 20 GiB.); training goes on"
+    assert said == [
+        "warning: the forward process of step 0 is left out (OSError: [Errno 28] "
+        "No space left on device); training goes on",
+        f"warning: the sample grid of step 2 is left out {memory}",
+        f"warning: the sample grid of step 4 is left out {memory}",
+    ]
+    assert not list((tmp_path / "samples").iterdir())
+    assert "finished" in json.loads((tmp_path / "manifest.json").read_text())
+
+
 def test_a_network_that_is_unsaid_starts_at_loss_one(tmp_path):
     """Zero-initialised output: the first loss is 1 ± 4·√(2/n)."""
     spy = Spy()
@@ -213,13 +238,14 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
         fit(broken, {}, tmp_path, None)
 
 
-def test_a_dashboard_that_fails_is_left_and_the_run_goes_on(tmp_path):
+def test_a_dashboard_that_fails_is_left_and_the_run_goes_on(tmp_path, capsys):
     class Broken(DummyLogger):
         def log_metrics(self, metrics, step=None):
             raise OSError("no route to host")
 
-    with pytest.warns(UserWarning, match=r"Broken failed .no route to host. and is left out"):
-        fit(experiment(logger=lambda run_dir, name: [Broken()]), {}, tmp_path, None)
+    fit(experiment(logger=lambda run_dir, name: [Broken()]), {}, tmp_path, None)
+    said = "warning: Broken failed (no route to host) and is left out"
+    assert capsys.readouterr().err.count(said) == 1
     assert [row["step"] for row in rows(tmp_path) if "train/loss" in row] == [1, 2, 4, 6, 8, 10]
 
 

@@ -182,7 +182,7 @@ def test_the_whole_run_is_handed_in_and_its_machine_kept_quiet(tmp_path):
     (artifact,) = part.of["artifact"]
     assert artifact.type == "run"
     assert {entry.path for entry in artifact.manifest.contents} == {
-        "manifest.json", "metrics.jsonl", "wandb_id", "evaluation/quality_x.json",
+        "config.yaml", "manifest.json", "metrics.jsonl", "wandb_id", "evaluation/quality_x.json",
         "samples/step_00000002.png", "samples/denoising.gif", "checkpoints/step_00000002.ckpt",
     }  # fmt: skip
     assert "stats" not in part.of
@@ -215,7 +215,7 @@ def test_the_jobs_of_a_sweep_are_runs_of_one_group(tmp_path, monkeypatch):
 
 def test_what_the_server_has_of_a_killed_run_is_not_sent_again(tmp_path):
     class Run:
-        starting_step, rows = 5, []
+        starting_step, rows, dir = 5, [], tmp_path
 
         def log(self, row, step):
             self.rows.append(step)

@@ -1,12 +1,20 @@
 """Nothing that was logged is lost, nothing prompts, and no dashboard stops a run."""
 
+import errno
 import json
+import os
+import re
+import sys
+import time
 from functools import partial
 
 import pytest
+from lightning import Callback
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import experiment
 
 from unnoise.training import loggers
+from unnoise.training.dashboards import Dashboard, within
 from unnoise.training.launch import fit
 from unnoise.training.loggers import JsonLines
 
@@ -61,17 +69,105 @@ def test_wandb_without_credentials_is_an_error_not_a_prompt(tmp_path):
         loggers.wandb(tmp_path, "x")
 
 
-def test_a_server_that_does_not_answer_is_told_once_and_the_run_goes_on(tmp_path, monkeypatch):
+def told(capsys, about):
+    return [line for line in re.findall("warning: .*", capsys.readouterr().err) if about in line]
+
+
+def test_a_server_that_refuses_is_told_once_and_the_run_goes_on(tmp_path, monkeypatch, capsys):
     def refuse(**settings):
         raise OSError("connection\nrefused")
 
     monkeypatch.setattr("wandb.init", refuse)
     offline = partial(loggers.wandb, mode="offline")
-    with pytest.warns(UserWarning, match="failed") as told:
-        fit(experiment(logger=offline, max_steps=4), {}, tmp_path, None)
-    (message,) = [str(w.message) for w in told if "metrics.jsonl" in str(w.message)]
-    assert message == (
-        "WeightsAndBiases failed (connection refused) and is left out from step 0 on; "
-        "metrics.jsonl goes on"
-    )
+    fit(experiment(logger=offline, max_steps=4), {}, tmp_path, None)
+    assert told(capsys, "warning") == [
+        "warning: WeightsAndBiases failed (connection refused) and is left out from step 0 on; "
+        f"metrics.jsonl goes on; unnoise-replay {tmp_path} sends it later"
+    ]
     assert "finished" in json.loads((tmp_path / "manifest.json").read_text())
+
+
+class Hangs(Dashboard):
+    """Takes one row, and hangs at the next."""
+
+    remedy, abandoned = "", False
+
+    def begin(self, config, manifest, step): ...
+
+    def log_metrics(self, metrics, step=None):
+        if step > 1:
+            within(0.2, lambda: time.sleep(60))
+
+    def show(self, name, picture, caption, step): ...
+
+    def alert(self, title, text, step): ...
+
+    def end(self, manifest):
+        pytest.fail("it was left out")
+
+    def abandon(self):
+        self.abandoned = True
+
+
+def test_a_dashboard_that_hangs_holds_up_one_step_only(tmp_path, capsys):
+    board, begun = Hangs(), time.monotonic()
+    fit(experiment(logger=lambda **_: [board], max_steps=6), {}, tmp_path, None)
+    assert time.monotonic() - begun < 30
+    (line,) = told(capsys, "warning")
+    assert "Hangs failed (no answer within 0.2 s) and is left out from step 2 on" in line
+    assert board.abandoned
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    assert {row["step"] for row in rows} == {1, 2, 4, 6}
+
+
+def test_what_a_thread_raises_is_raised_and_its_exit_does_not_end_the_process():
+    with pytest.raises(KeyError):
+        within(5, lambda: {}["x"])
+    with pytest.raises(RuntimeError, match="SystemExit"):
+        within(5, lambda: sys.exit(3))
+    assert within(5, lambda: 7) == 7
+
+
+def test_lines_wait_for_space_and_none_is_cut_or_lost(tmp_path, monkeypatch, capsys):
+    log, write = JsonLines(tmp_path / "metrics.jsonl"), os.write
+    room = 90
+
+    def until_full(descriptor, data):
+        nonlocal room
+        if room == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = write(descriptor, data[:room])
+        room -= written
+        return written
+
+    monkeypatch.setattr(os, "write", until_full)
+    for step in range(1, 6):
+        log.log_metrics({"train/loss": step / 4}, step)
+    text = log.path.read_text()
+    assert text.count("\n") == 1, "one line had room"
+    assert text.endswith("\n"), "the second was taken back"
+    assert len(log.times()) == 5
+    room = 10**6
+    log.log_metrics({"train/loss": 1.5}, 6)
+    rows = [json.loads(line) for line in log.path.open()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    room = 0
+    log.log_metrics({"train/loss": 1.75}, 7)
+    assert [line.partition(" cannot")[0] for line in told(capsys, "cannot be written")] == [
+        f"warning: {log.path}"
+    ] * 2, "each time that space runs out is said once"
+
+
+def test_an_alert_is_said_and_shown(tmp_path, capsys):
+    class Alerts(Callback):
+        def on_train_batch_end(self, trainer, *args):
+            if trainer.global_step == 2:
+                loggers.alert(trainer, "disk full", "step 2 is not saved")
+
+    logger = loggers.tensorboard
+    fit(experiment({"alerts": Alerts()}, logger=logger, max_steps=2), {}, tmp_path, None)
+    assert told(capsys, "disk full") == ["warning: disk full: step 2 is not saved"]
+    events = EventAccumulator(str(tmp_path / "tensorboard"), {"tensors": 0})
+    events.Reload()
+    (shown,) = events.Tensors("alert/text_summary")
+    assert (shown.step, shown.tensor_proto.string_val) == (2, [b"disk full: step 2 is not saved"])

@@ -32,7 +32,7 @@ def main() -> None:
     )
     parser.add_argument("-o", "--out", metavar="FILE", help="the page; else report.html in there")
     arguments = parser.parse_args()
-    named, out = _typed(arguments.paths)
+    named, out = typed(arguments.paths)
     started = time.monotonic()
     folders, found = runs_below(named)
     if arguments.out or out:
@@ -57,7 +57,7 @@ def main() -> None:
     print(f"  {os.path.relpath(page)}")
 
 
-def _typed(paths: Sequence[str]) -> tuple[list[Path], str | None]:
+def typed(paths: Sequence[str]) -> tuple[list[Path], str | None]:
     """Paths as they are, or as the other commands take them: run=…, runs=[…,…], out=…."""
     named: list[Path] = []
     out = None

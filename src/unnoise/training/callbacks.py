@@ -1,11 +1,13 @@
 """What a run shows while it trains: pictures, progress.
 
-None of these touches the training stream: they draw with their own noise.
+None of these touches the training stream: they draw with their own noise. A picture that cannot be
+drawn (no memory, no space) is said and left out; training goes on.
 """
 
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +27,7 @@ from unnoise.figures.forward import strip
 from unnoise.files import write_durably
 from unnoise.pictures import grid, save_gif, table, to_signal
 from unnoise.training.diffusion_module import DiffusionModule
-from unnoise.training.loggers import JsonLines, log_picture
+from unnoise.training.loggers import JsonLines, log_picture, say
 
 Count = Annotated[int, Field(ge=1)]
 FRAMES = 40  # of an animation, at most
@@ -56,12 +58,14 @@ class SampleGrid(Callback):
         step = trainer.global_step
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if stepped and step % self.every == 0 and step != trainer.max_steps:
-            self._draw(trainer, module, self.sampler, animate=False)
+            with _or_without(trainer, "the sample grid"):
+                self._draw(trainer, module, self.sampler, animate=False)
 
     def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Draw the last grid, and the animation; also if a kill cut that off, and it is resumed."""
-        if not _grid(trainer).exists():
-            self._draw(trainer, module, self.final, animate=True)
+        with _or_without(trainer, "the sample grid"):
+            if not _grid(trainer).exists():
+                self._draw(trainer, module, self.final, animate=True)
 
     def _draw(
         self, trainer: Trainer, module: LightningModule, sampler: Sampler, animate: bool
@@ -119,6 +123,10 @@ class ForwardProcess(Callback):
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Draw it, if the run does not have it yet."""
+        with _or_without(trainer, "the forward process"):
+            self._draw(trainer, module)
+
+    def _draw(self, trainer: Trainer, module: LightningModule) -> None:
         path = _samples(trainer) / "forward_process.png"
         if not trainer.is_global_zero or path.exists():
             return
@@ -138,6 +146,17 @@ class ForwardProcess(Callback):
         )
         write_durably(path, lambda temporary: drawn.save(temporary, "PNG"))
         log_picture(trainer, "forward_process", path)
+
+
+@contextmanager
+def _or_without(trainer: Trainer, what: str) -> Iterator[None]:
+    """Say that a picture could not be drawn, and go on."""
+    try:
+        yield
+    except Exception as error:
+        told = str(error).strip().partition("\n")[0]
+        said = f"{type(error).__name__}: {told}"
+        say(f"{what} of step {trainer.global_step} is left out ({said}); training goes on")
 
 
 def _short(t: Tensor) -> str:

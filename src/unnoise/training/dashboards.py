@@ -1,32 +1,46 @@
 """TensorBoard and Weights & Biases: pages on which a run can be watched."""
 
 import json
+import sys
+import tempfile
 import uuid
 from abc import ABC, abstractmethod
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from threading import Thread
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from lightning.pytorch.loggers import Logger
 from PIL import Image
 
 from unnoise.files import file_digest, write_durably
-from unnoise.training.checkpoints import checkpoints
+from unnoise.training.saved import checkpoints
 
 AXIS = "trainer/global_step"
 """The optimizer step, on which Weights & Biases draws every chart."""
 KILLED = 255
 """The exit code by which Weights & Biases tells an interrupted run from a failed one."""
+PATIENCE = 20.0
+"""Seconds that training waits for a dashboard to take something, before it goes on without."""
+ROOM = 2**20
+"""Bytes that must be free for Weights & Biases, which does not say when it cannot write."""
+T = TypeVar("T")
 
 
 class Dashboard(Logger, ABC):
     """Opens with a run, is told of what is logged, and ends with it. Only rank 0 calls it.
 
     ``manifest`` is what ``manifest.json`` says. Whatever goes wrong is raised: the run goes on
-    without the dashboard, as ``loggers`` sees to.
+    without the dashboard, as ``loggers`` sees to. No call takes much longer than PATIENCE, but for
+    the first and the last, whose limits the dashboard's own arguments are. ``remedy`` is what is
+    said where it failed.
     """
+
+    remedy = ""
 
     @property
     def name(self) -> str:
@@ -54,8 +68,16 @@ class Dashboard(Logger, ABC):
         """Show a PNG or an animated GIF."""
 
     @abstractmethod
+    def alert(self, title: str, text: str, step: int) -> None:
+        """Show what a person should look at."""
+
+    @abstractmethod
     def end(self, manifest: dict[str, Any]) -> None:
         """Hand in what is still to come, and close the page."""
+
+    @abstractmethod
+    def abandon(self) -> None:
+        """Leave nothing behind of a dashboard that failed that could hold up the process."""
 
 
 class TensorBoard(Dashboard):
@@ -88,9 +110,16 @@ class TensorBoard(Dashboard):
             pixels = np.asarray(Image.open(picture).convert("RGB"))
             self._writer.add_image(name, pixels, step, dataformats="HWC")
 
+    def alert(self, title: str, text: str, step: int) -> None:
+        """Add a text."""
+        self._writer.add_text("alert", f"{title}: {text}", step)
+
     def end(self, manifest: dict[str, Any]) -> None:
         """Close the files."""
         self._writer.close()
+
+    def abandon(self) -> None:
+        """The files are all there is."""
 
 
 class WeightsAndBiases(Dashboard):
@@ -139,6 +168,7 @@ class WeightsAndBiases(Dashboard):
         self.mode, self.group, self.tags, self.notes = mode, group, tags, notes
         self.artifact, self.system_metrics = artifact, system_metrics
         self.init_timeout, self.finish_timeout = init_timeout, finish_timeout
+        self.remedy = f"; unnoise-replay {run_dir} sends it later"
 
     def begin(self, config: dict[str, Any], manifest: dict[str, Any], step: int) -> None:
         """Open the run, with the config and, under ``manifest``, the manifest."""
@@ -149,29 +179,39 @@ class WeightsAndBiases(Dashboard):
             write_durably(id_file, lambda temporary: temporary.write_text(uuid.uuid4().hex[:8]))
         facts = {**manifest, "directory": str(self.run_dir.resolve())}
         typed = " ".join(manifest["overrides"]) or self.run_dir.name
-        self._run = wandb.init(
-            project=self.project,
-            entity=self.entity,
-            mode="offline" if self.mode == "offline" else None,  # None lets WANDB_MODE speak
-            id=id_file.read_text(),
-            resume="allow",
-            reinit="create_new",
-            dir=self.run_dir,
-            name=f"{self.title} {typed}"[:100],
-            group=self.group or manifest["sweep"],
-            job_type="train",
-            config={**config, "manifest": facts},
-            allow_val_change=True,
-            tags=self.tags or None,
-            notes=self.notes,
-            settings=wandb.Settings(
-                init_timeout=self.init_timeout,
-                finish_timeout=self.finish_timeout,
-                x_disable_stats=not self.system_metrics,
-            ),
+        settings = wandb.Settings(
+            init_timeout=self.init_timeout,
+            finish_timeout=self.finish_timeout,
+            finish_timeout_raises=True,
+            x_disable_stats=not self.system_metrics,
+            silent=True,
         )
+
+        def open_run() -> Any:
+            wandb.setup(wandb.Settings(silent=True))  # else it tells of credentials
+            return wandb.init(
+                project=self.project,
+                entity=self.entity,
+                mode="offline" if self.mode == "offline" else None,  # None lets WANDB_MODE speak
+                id=id_file.read_text(),
+                resume="allow",
+                reinit="create_new",
+                dir=self.run_dir,
+                name=f"{self.title} {typed}"[:100],
+                group=self.group or manifest["sweep"],
+                job_type="train",
+                config={**config, "manifest": facts},
+                allow_val_change=True,
+                tags=self.tags or None,
+                notes=self.notes,
+                settings=settings,
+            )
+
+        self._run = within(self.init_timeout, open_run)
         self._run.define_metric(AXIS, hidden=True)
         self._run.define_metric("*", step_metric=AXIS, step_sync=True)
+        if not self._run.offline:
+            print(f"Weights & Biases: {self._run.url}", file=sys.stderr)
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Add a row to the history."""
@@ -186,18 +226,44 @@ class WeightsAndBiases(Dashboard):
 
     def _log(self, row: dict[str, Any], step: int | None) -> None:
         if step is None or step >= self._run.starting_step:
-            self._run.log({**row, AXIS: step}, step=step)
+            _require_room(Path(self._run.dir))
+            within(PATIENCE, lambda: self._run.log({**row, AXIS: step}, step=step))
+
+    def alert(self, title: str, text: str, step: int) -> None:
+        """Send an alert, which the server mails to who wants it."""
+        within(PATIENCE, lambda: self._run.alert(title, text, level="WARN"))
 
     def end(self, manifest: dict[str, Any]) -> None:
         """Hand in what the run took, and the artifact if it finished."""
         status = 0 if "finished" in manifest else 1 if "failed" in manifest else KILLED
-        try:
-            for key in ("seconds", "steps", "peak_memory_mb"):
-                self._run.summary[f"run/{key}"] = manifest[key]
-            if self.artifact is not None and status == 0:
-                self._hand_in(self.artifact, manifest["steps"])
-        finally:
-            self._run.finish(exit_code=status)
+        _require_room(Path(self._run.dir))
+
+        def hand_in() -> None:
+            try:
+                for key in {"seconds", "steps", "peak_memory_mb"} & manifest.keys():
+                    self._run.summary[f"run/{key}"] = manifest[key]
+                if self.artifact is not None and status == 0:
+                    self._hand_in(self.artifact, manifest["steps"])
+            finally:
+                self._run.finish(exit_code=status)
+
+        within(self.finish_timeout + PATIENCE, hand_in)
+        if self._run.offline:
+            folder = Path(self._run.dir).parent
+            print(f"Weights & Biases: wandb sync {folder} sends the run", file=sys.stderr)
+
+    def abandon(self) -> None:
+        """End wandb's own process, for which this one would wait at its end, come what may."""
+        import wandb
+
+        def kill() -> None:
+            connection = wandb.setup()._connection
+            if connection is not None and connection._proc is not None:
+                connection._proc._process.kill()
+            wandb.teardown()
+
+        with suppress(Exception):  # nobody is there to take leave of
+            within(PATIENCE, kill)
 
     def _hand_in(self, what: Literal["checkpoint", "run"], step: int) -> None:
         import wandb
@@ -219,5 +285,36 @@ def _files(run_dir: Path) -> Iterator[Path]:
     """What a run directory holds, but for what Weights & Biases has and what can be drawn again."""
     left_out = (run_dir / "wandb", run_dir / "evaluation" / "drawn")
     for path in sorted(run_dir.rglob("*")):
-        if path.is_file() and not any(path.is_relative_to(folder) for folder in left_out):
+        hidden = path.name.startswith(".")  # the lock, and what a kill left half-written
+        if path.is_file() and not hidden and not any(map(path.is_relative_to, left_out)):
             yield path
+
+
+def _require_room(folder: Path) -> None:
+    """Raise what a write into a folder raises where there is no space; that is all it leaves."""
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        probe.write(bytes(ROOM))
+
+
+def within(seconds: float, act: Callable[[], T]) -> T:
+    """What ``act`` returns; it is done in a thread, which is left to itself if it hangs.
+
+    Raises:
+        TimeoutError: ``act`` took longer than that.
+        Exception: whatever ``act`` raises.
+    """
+    outcome: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            outcome.set_result(act())
+        except Exception as error:
+            outcome.set_exception(error)
+        except BaseException as error:  # a library's sys.exit must not end the process
+            outcome.set_exception(RuntimeError(repr(error)))
+
+    Thread(target=work, daemon=True).start()
+    try:
+        return outcome.result(seconds)
+    except TimeoutError as error:
+        raise TimeoutError(str(error) or f"no answer within {seconds:g} s") from error

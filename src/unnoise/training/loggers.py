@@ -4,12 +4,13 @@ A ``conf/logger`` file names one of the functions below; each gives the dashboar
 run directory.
 """
 
+import errno
 import json
 import math
 import netrc
 import os
+import sys
 import time
-import warnings
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from lightning import Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from pydantic import Field
+from tqdm import tqdm
 
 from unnoise.files import write_durably
 from unnoise.training.dashboards import Dashboard, TensorBoard, WeightsAndBiases
@@ -31,15 +33,18 @@ Seconds = Annotated[float, Field(gt=0)]
 class JsonLines(Logger):
     """``metrics.jsonl``: one line {"step", "time", metric: value, …} each time metrics are logged.
 
-    A value that is not finite is null. Lines are flushed as they are written. A run that resumes at
-    step k drops the lines after k, which it is about to write again. ``latest`` is the last value
-    of each metric.
+    A value that is not finite is null. Lines are flushed as they are written, each whole or not at
+    all: on a full disk they wait in ``unwritten`` until there is space. A run that resumes at step
+    k drops the lines after k, which it is about to write again. ``latest`` is the last value of
+    each metric.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
         self.latest: dict[str, float] = {}
+        self.unwritten: list[str] = []
+        self._said = False
 
     @property
     def name(self) -> str:
@@ -60,8 +65,24 @@ class JsonLines(Logger):
         self.latest |= metrics
         told = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         row = {"step": step, "time": round(time.time(), 3), **told}
-        with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        self.unwritten.append(json.dumps(row) + "\n")
+        self.write()
+
+    @rank_zero_only
+    def write(self) -> None:
+        """Write what there was no space for, if there is now; that there is none is said once."""
+        try:
+            while self.unwritten:
+                _append_whole(self.path, self.unwritten[0].encode())
+                del self.unwritten[0]
+            self._said = False
+        except OSError as error:
+            if not self._said:
+                self._said = True
+                say(
+                    f"{self.path} cannot be written ({error.strerror}): lines are kept in memory "
+                    "until it can, and training goes on"
+                )
 
     @rank_zero_only
     def rewind(self, step: int) -> None:
@@ -73,9 +94,24 @@ class JsonLines(Logger):
         write_durably(self.path, lambda temporary: temporary.write_text("".join(kept)))
 
     def times(self) -> list[float]:
-        """When each line was written, in seconds since the epoch; not of one that was cut short."""
+        """When each line was logged, in seconds since the epoch; not of one that was cut short."""
         lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
-        return [json.loads(line)["time"] for line in lines if line.endswith("\n")]
+        return [json.loads(line)["time"] for line in lines + self.unwritten if line.endswith("\n")]
+
+
+def _append_whole(path: Path, line: bytes) -> None:
+    """Append a line, or raise OSError and leave the file as it was."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        before = os.fstat(descriptor).st_size
+        try:
+            if os.write(descriptor, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            os.ftruncate(descriptor, before)
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def none(run_dir: Path, name: str) -> list[Logger]:
@@ -178,14 +214,37 @@ def log_picture(trainer: Trainer, name: str, path: Path, caption: str | None = N
     _on_each(trainer, show)
 
 
+def alert(trainer: Trainer, title: str, text: str) -> None:
+    """Tell a person at once, on stderr and on each dashboard; rank 0 does."""
+    if not trainer.is_global_zero:
+        return
+    say(f"{title}: {text}")
+    step = trainer.global_step
+
+    def show(logger: Logger) -> None:
+        if isinstance(logger, Dashboard):
+            logger.alert(title, text, step)
+
+    _on_each(trainer, show)
+
+
 def end(trainer: Trainer, manifest: Manifest) -> None:
     """Close each dashboard's page, so that the next job of a process opens its own."""
 
     def close_page(logger: Logger) -> None:
         if isinstance(logger, Dashboard):
             logger.end(manifest)
+        elif isinstance(logger, JsonLines):
+            logger.write()
+            if logger.unwritten:
+                say(f"{len(logger.unwritten)} lines of {logger.path} are lost: there is no space")
 
     _on_each(trainer, close_page)
+
+
+def say(text: str) -> None:
+    """A line on stderr, above the progress bar."""
+    tqdm.write(f"warning: {text}", file=sys.stderr)
 
 
 def _on_each(trainer: Trainer, act: Callable[[Logger], None]) -> None:
@@ -197,9 +256,12 @@ def _on_each(trainer: Trainer, act: Callable[[Logger], None]) -> None:
             if isinstance(logger, JsonLines):
                 raise
             trainer.loggers = [other for other in trainer.loggers if other is not logger]
-            told = " ".join(str(error).split())
-            warnings.warn(
+            told = " ".join(str(error).split()) or type(error).__name__
+            remedy = ""
+            if isinstance(logger, Dashboard):
+                logger.abandon()
+                remedy = logger.remedy
+            say(
                 f"{type(logger).__name__} failed ({told}) and is left out from step "
-                f"{trainer.global_step} on; metrics.jsonl goes on",
-                stacklevel=2,
+                f"{trainer.global_step} on; metrics.jsonl goes on{remedy}"
             )
