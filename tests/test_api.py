@@ -11,7 +11,6 @@ from PIL import Image
 
 import unnoise
 from unnoise.cli import sample, train
-from unnoise.cli.config import ConfigError
 from unnoise.data.sprites import CLASSES, Sprites
 from unnoise.diffusion.editing import Inpaint, Interpolate
 from unnoise.diffusion.samplers import DDIM, Ancestral, Sampler
@@ -187,7 +186,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, run):
     whole = (run["plain"] / "checkpoints" / "step_00000006.ckpt").read_bytes()
     for name, content in (("cut.ckpt", whole[:-1000]), ("text.ckpt", b"hello"), ("empty", b"")):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(ValueError, match="is not a whole checkpoint of unnoise"):
+        with pytest.raises(ValueError, match=f"{name} is no (zip|whole) archive"):
             unnoise.load(tmp_path / name)
 
 
@@ -204,9 +203,9 @@ def test_a_hostile_checkpoint_executes_nothing(tmp_path, monkeypatch):
                     "prediction": {}}, "state_dict": {}},
         "target.ckpt",
     )  # fmt: skip
-    with pytest.raises(ValueError, match="is not a whole checkpoint"):
+    with pytest.raises(ValueError, match=r"pickle\.ckpt names 'posix system'"):
         unnoise.load("pickle.ckpt")
-    with pytest.raises(ConfigError, match=r"os\.system"):
+    with pytest.raises(ValueError, match=r"target\.ckpt is not a whole .*'os\.system' is not on"):
         unnoise.load("target.ckpt")
     assert not (tmp_path / "executed").exists()
 

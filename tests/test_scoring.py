@@ -49,7 +49,7 @@ def test_what_is_no_picture_is_said(pixels, tmp_path):
 
 def test_pickles_in_arrays_are_not_read(tmp_path):
     np.save(tmp_path / "object.npy", np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match="allow_pickle"):
+    with pytest.raises(ValueError, match="Python objects"):
         given_pictures(tmp_path / "object.npy")
 
 
@@ -59,7 +59,7 @@ def test_damaged_arrays_are_told(content, pixels, tmp_path):
     np.savez(whole, pixels.permute(0, 2, 3, 1).numpy())
     for name, bytes_ in (("whole.npz", content), ("half.npz", whole.read_bytes()[:-40])):
         (tmp_path / name).write_bytes(bytes_)
-        with pytest.raises(ValueError, match=rf"{name} is no whole \.npz or \.npy file"):
+        with pytest.raises(ValueError, match=rf"{name} is no whole (\.npz or \.npy file|archive)"):
             given_pictures(tmp_path / name)
     np.savez(tmp_path / "empty.npz")
     with pytest.raises(ValueError, match=r"empty\.npz is no whole"):

@@ -5,7 +5,6 @@
 """
 
 import dataclasses
-import pickle
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from unnoise.asked import Prompts
-from unnoise.cli.config import ConfigError, instantiate
+from unnoise.cli.config import DATA, MODEL, ConfigError, instantiate
 from unnoise.cli.devices import named_device
 from unnoise.diffusion.denoiser import Denoiser
 from unnoise.diffusion.editing import Edit, Interpolate
@@ -28,6 +27,7 @@ from unnoise.diffusion.samplers import Sampler, steps_taken
 from unnoise.figures.asking import words
 from unnoise.model import Classifier, DiffusionModel
 from unnoise.pictures import beside, grid, to_pixels
+from unnoise.safe import Refused, check_fit, load_tensors
 
 
 class Pictures:
@@ -196,7 +196,7 @@ class TrainedModel:
     def class_names(self) -> tuple[str, ...]:
         """Of the run's data; empty where they are not known here."""
         try:
-            names: tuple[str, ...] = instantiate(self.config["data"]).class_names()
+            names: tuple[str, ...] = instantiate(self.config["data"], DATA).class_names()
         except (OSError, ValueError, ImportError, ConfigError, TypeError):
             return ()
         return names
@@ -204,7 +204,7 @@ class TrainedModel:
     @cached_property
     def validation(self) -> Any:
         """The validation split of the run's data."""
-        data = instantiate(self.config["data"])
+        data = instantiate(self.config["data"], DATA)
         data.prepare()
         return data.images("validation")
 
@@ -213,7 +213,7 @@ def load(run: str | Path, *, averaged: bool = True, device: str = "auto") -> Tra
     """The model of a run directory (its newest checkpoint) or of a checkpoint file.
 
     Loading executes nothing that the file brings: tensors and plain containers are read, and the
-    model is built from the config behind the allow-list of targets.
+    model is built from the config behind the allow-list of targets, of networks and diffusion only.
 
     Args:
         run: directory or file.
@@ -222,29 +222,44 @@ def load(run: str | Path, *, averaged: bool = True, device: str = "auto") -> Tra
 
     Raises:
         FileNotFoundError: there is no checkpoint.
-        ValueError: the file is no checkpoint of unnoise.
+        Refused: the file, a ValueError says, is no whole checkpoint of unnoise, or its config names
+            what is not to be called.
     """
     path = find_checkpoint(Path(run))
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        config, state = content["config"], content["state_dict"]
-        learned_variance = config.get("learned_variance", False)
-    except (RuntimeError, pickle.UnpicklingError, KeyError, EOFError, TypeError) as error:
-        raise ValueError(f"{path} is not a whole checkpoint of unnoise: {error}") from error
-    network, prediction = instantiate(config["network"]), instantiate(config["prediction"])
-    size = config["data"]["image_size"]
-    model = DiffusionModel(
-        Denoiser(network, prediction, learned_variance),
-        instantiate(config["schedule"]),
-        (config["data"]["channels"], size, size),
-        instantiate(config["conditioning"]),
-    )
+    content = load_tensors(path)
     prefix = "ema.model." if averaged else "model."
-    model.load_state_dict(
-        {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    )
+    try:
+        config: dict[str, Any] = content["config"]
+        state = {
+            key.removeprefix(prefix): value
+            for key, value in content["state_dict"].items()
+            if key.startswith(prefix)
+        }
+        weights = {
+            key.removeprefix("denoiser.network."): value
+            for key, value in state.items()
+            if key.startswith("denoiser.network.")
+        }
+        check_fit(path, lambda: instantiate(config["network"], MODEL), weights)
+        size = config["data"]["image_size"]
+        model = DiffusionModel(
+            Denoiser(
+                instantiate(config["network"], MODEL),
+                instantiate(config["prediction"], MODEL),
+                config.get("learned_variance", False),
+            ),
+            instantiate(config["schedule"], MODEL),
+            (config["data"]["channels"], size, size),
+            instantiate(config["conditioning"], MODEL),
+        )
+        model.load_state_dict(state)
+        sampler = instantiate(config["sampler"], MODEL)
+    except Refused:
+        raise
+    except (KeyError, TypeError, AttributeError, RuntimeError, ValueError, ConfigError) as error:
+        raise Refused(path, f"is not a whole checkpoint of unnoise: {error}") from error
     model.eval().requires_grad_(False).to(named_device(device))
-    return TrainedModel(model, instantiate(config["sampler"]), config, path)
+    return TrainedModel(model, sampler, config, path)
 
 
 def find_checkpoint(run: Path) -> Path:

@@ -5,7 +5,6 @@
 """
 
 import math
-import pickle
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -15,13 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unnoise.cli.config import ConfigError, instantiate
+from unnoise.cli.config import MODEL, ConfigError, instantiate
 from unnoise.data.loading import Images, split_loader, training_loader
 from unnoise.diffusion.noise_level import CLEAN, NoiseLevel, diffuse, match
 from unnoise.diffusion.random import Noise
 from unnoise.diffusion.schedules import NoiseSchedule
 from unnoise.files import write_durably
 from unnoise.pictures import to_signal
+from unnoise.safe import Refused, check_fit, load_tensors
 
 CLEAN_SHARE = 0.5  # of a training batch, which has no noise
 
@@ -107,19 +107,24 @@ class NoisyClassifier(nn.Module):
             FileNotFoundError: there is no such file.
             ValueError: the file is no classifier of unnoise.
         """
+        content = load_tensors(path)
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-            what = content["classifier"]
-            network = instantiate(what["about"]["network"])
-            classifier = cls(network, what["names"], what["target"], what["about"])
-            classifier.load_state_dict(content["state_dict"])
-        except FileNotFoundError:
+            what, state = content["classifier"], content["state_dict"]
+
+            def build() -> NoisyClassifier:
+                network = instantiate(what["about"]["network"], MODEL)
+                return cls(network, what["names"], what["target"], what["about"])
+
+            check_fit(Path(path), build, state)
+            classifier = build()
+            classifier.load_state_dict(state)
+        except Refused:
             raise
         except (
-            *(RuntimeError, pickle.UnpicklingError, KeyError, EOFError, TypeError),
-            *(OSError, AttributeError, ConfigError),
+            *(RuntimeError, KeyError, TypeError, AttributeError, ValueError),
+            ConfigError,
         ) as error:
-            raise ValueError(f"{path} is not a whole classifier of unnoise: {error}") from error
+            raise Refused(path, f"is not a whole classifier of unnoise: {error}") from error
         return classifier.eval().requires_grad_(False).to(device)
 
 

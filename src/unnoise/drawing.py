@@ -5,7 +5,6 @@ import hashlib
 import json
 import time
 import warnings
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,10 @@ import torch
 from torch import Tensor
 
 from unnoise.api import TrainedModel
-from unnoise.cli.config import instantiate
+from unnoise.cli.config import MODEL, instantiate
 from unnoise.files import file_digest, write_durably
 from unnoise.pictures import ROUNDING
+from unnoise.safe import Refused, load_arrays
 
 
 @dataclass(frozen=True)
@@ -115,14 +115,14 @@ class Gallery:
         rows: dict[int, np.ndarray] = {}
         for numbers, path in self._files():
             if numbers.start < n:
-                rows |= zip(numbers, np.load(path)["pixels"], strict=True)
+                rows |= zip(numbers, load_arrays(path)["pixels"], strict=True)
         return torch.from_numpy(np.stack([rows[number] for number in range(n)]))
 
     @property
     def cost(self) -> tuple[float, float]:
         """Seconds, and evaluations of the network, a picture; the mean over all that is drawn."""
         files = list(self._files())
-        spent = np.sum([np.load(path)["cost"] for _, path in files], axis=0)
+        spent = np.sum([load_arrays(path)["cost"] for _, path in files], axis=0)
         seconds, evaluations = spent / sum(len(numbers) for numbers, _ in files)
         return float(seconds), float(evaluations)
 
@@ -141,11 +141,10 @@ class Gallery:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether the checksums in an .npz file are those of what it holds."""
+    """Whether an .npz file has its pictures and its cost, and the checksums of what it holds."""
     try:
-        with zipfile.ZipFile(path) as file:
-            return file.testzip() is None
-    except Exception:  # a damaged archive makes zipfile raise nearly anything
+        return {"pixels", "cost"} <= set(load_arrays(path))
+    except (OSError, Refused):
         return False
 
 
@@ -164,7 +163,7 @@ def draw(
     ``watch`` is told how many pictures were drawn each time some are.
     """
     setting = gallery.setting
-    sampler = instantiate(setting.sampler)
+    sampler = instantiate(setting.sampler, MODEL)
     network, device = trained.model.denoiser.network, trained.model.device
     rows = 0
 

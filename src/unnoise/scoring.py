@@ -20,6 +20,7 @@ from unnoise.evaluation.reference import Reference, cached
 from unnoise.evaluation.results import Fingerprint, Score
 from unnoise.extraction import spread
 from unnoise.pictures import ROUNDING, to_pixels
+from unnoise.safe import load_arrays
 
 
 @dataclass(frozen=True)
@@ -95,14 +96,7 @@ def given_pictures(path: Path) -> Tensor:
     """
     if path.is_dir():
         return _folder(path)
-    try:
-        array = np.load(path, allow_pickle=False)
-        if isinstance(array, np.lib.npyio.NpzFile):
-            array = array[array.files[0]]
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # a damaged file makes NumPy raise nearly anything
-        raise ValueError(f"{path} is no whole .npz or .npy file: {error}") from error
+    array = next(iter(load_arrays(path).values()), np.empty(0))
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] not in (1, 3):
         raise ValueError(
             f"{path} holds {array.dtype} {array.shape}, not pictures: uint8 (N, H, W, 1 or 3)"

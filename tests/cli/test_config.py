@@ -223,7 +223,8 @@ def test_the_environment_variable_is_read_once_and_cannot_open_the_cli():
         ("unnoise.networks.wing_under_test.Nett", "has no 'Nett'; did you mean 'Net'?"),
         ("unnoise.networks.wing_under_test.syste", "has no 'syste'$"),  # never what is refused
         ("unnoise.network.unet.UNet", "did you mean 'unnoise.networks'?"),
-        ("os.system", "'os.system' is not on the allow-list; .*set UNNOISE_ALLOW to its name"),
+        ("my_own.Net", "'my_own.Net' is not on the allow-list; .*set UNNOISE_ALLOW to its name"),
+        ("os.system", "'os.system' is not on the allow-list; .*UNNOISE_ALLOW .* does not open"),
     ],
 )
 def test_a_refusal_says_what_would_be_right(wing, path, message):

@@ -140,7 +140,12 @@ def test_run_and_judge_are_read_once(tmp_path, monkeypatch):
     (tmp_path / "judge").mkdir()
     make_judge(tmp_path / "judge" / "classifier.pt")
     read, load = [], torch.load
-    monkeypatch.setattr(torch, "load", lambda path, **how: read.append(path) or load(path, **how))
+
+    def spy(path, map_location, **how):
+        read.extend([path] if map_location == "cpu" else [])
+        return load(path, map_location, **how)
+
+    monkeypatch.setattr(torch, "load", spy)
     command(monkeypatch, f"run={run}", f"judge={tmp_path / 'judge'}", "n=2", "steps=1")
     assert sorted(path.suffix for path in read) == [".ckpt", ".pt"]
 

@@ -269,7 +269,7 @@ def test_course_files_that_are_not_what_they_should_be(course):
     with pytest.raises(ValueError, match=r"float32 .* not uint8 \(N, 16, 16, 3\)"):
         SpritesFile(str(folder)).prepare()
     np.save(first, np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match="damaged"):
+    with pytest.raises(ValueError, match="Python objects"):
         SpritesFile(str(folder)).prepare()
     first.write_text("\n<!DOCTYPE html><html>")
     with pytest.raises(ValueError, match="a web page saved under that name"):

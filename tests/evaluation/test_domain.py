@@ -80,7 +80,7 @@ def test_a_file_that_is_none_of_ours_is_told(tmp_path):
     content = (tmp_path / "whole").read_bytes()
     for name, wrong in {"cut": content[:-100], "text": b"weights", "empty": b""}.items():
         (tmp_path / name).write_bytes(wrong)
-        with pytest.raises(ValueError, match=f"{name} is no whole extractor of unnoise"):
+        with pytest.raises(ValueError, match=f"{name} is no whole safetensors file"):
             DomainExtractor.load(tmp_path / name)
 
 

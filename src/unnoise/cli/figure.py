@@ -11,7 +11,7 @@ from PIL import Image
 
 from unnoise.cli.checks import folder_problems, home, right_keys, run_problems
 from unnoise.cli.command import run as run_command
-from unnoise.cli.config import ConfigError, Problem, instantiate, resolve_target
+from unnoise.cli.config import DATA, ConfigError, Problem, instantiate, resolve_target
 from unnoise.cli.devices import device_problems
 from unnoise.cli.preflight import construction_problems, problems
 from unnoise.data.loading import ImageSource
@@ -117,7 +117,7 @@ def _picture(request: Request) -> Image.Image:
         return figure.draw(data)
     assert request.run is not None
     trained = load(request.run, averaged=request.averaged, device=request.device)
-    data = data or instantiate(trained.config["data"])
+    data = data or instantiate(trained.config["data"], DATA)
     sampler = request.sampler or trained.sampler
     for scale in figure.guidance(sampler):
         trained.check_guidance(scale)

@@ -30,16 +30,19 @@ STARTED = os.environ.setdefault("UNNOISE_STARTED", time.strftime("%Y-%m-%d_%H-%M
 def resume_problems(config: dict[str, Any]) -> list[Problem]:
     """What keeps a certain run from going on under this config."""
     from unnoise.api import find_checkpoint
+    from unnoise.safe import Refused, load_yaml
 
     run_dir = Path(config["resume"])
     try:
         find_checkpoint(run_dir)
         if not (run_dir / "config.yaml").is_file():
             raise FileNotFoundError(f"{run_dir} is not a run directory")
-    except FileNotFoundError as error:
+        before = load_yaml(run_dir / "config.yaml")
+        then, now = (dict(_leaves(_fixed(c))) for c in (before, config))
+    except (FileNotFoundError, Refused) as error:
         return [Problem("resume", str(error))]
-    before: Any = OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"))
-    then, now = (dict(_leaves(_fixed(c))) for c in (before, config))
+    except (AttributeError, KeyError, TypeError):
+        return [Problem("resume", f"{run_dir / 'config.yaml'} is not the config of a run")]
     why = {"max_steps": "; the learning rate was to fall to 0 there (lr_decay)"}
     return [
         Problem(

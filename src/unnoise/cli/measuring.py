@@ -14,7 +14,7 @@ from pydantic import Field
 
 from unnoise.api import TrainedModel, find_checkpoint, load
 from unnoise.cli.checks import folder_problems, home, run_problems
-from unnoise.cli.config import ConfigError, Problem, instantiate
+from unnoise.cli.config import DATA, ConfigError, Problem, instantiate
 from unnoise.cli.devices import device_problems
 from unnoise.data.loading import ImageSource
 from unnoise.files import write_durably
@@ -54,7 +54,7 @@ def read_once(checkpoint: Path, averaged: bool, device: str) -> TrainedModel:
 def run_data(config: dict[str, Any], root: str | None) -> ImageSource:
     """The data of a run's config, from ``root`` if it is given."""
     node = dict(config["data"]) | ({} if root is None else {"root": root})
-    source: ImageSource = instantiate(node)
+    source: ImageSource = instantiate(node, DATA)
     return source
 
 

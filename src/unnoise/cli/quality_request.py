@@ -9,7 +9,7 @@ from pydantic import Field
 
 from unnoise.api import TrainedModel, find_checkpoint
 from unnoise.cli.checks import folder_problems, right_keys
-from unnoise.cli.config import ConfigError, Problem, did_you_mean, instantiate
+from unnoise.cli.config import MODEL, ConfigError, Problem, did_you_mean, instantiate
 from unnoise.cli.grid import checkpoints, named_settings
 from unnoise.cli.measuring import Count, Number, Scale, data_problems, place_problems, read_once
 from unnoise.cli.preflight import construction_problems, problems
@@ -107,7 +107,7 @@ def _run_problems(config: dict[str, Any]) -> Iterator[Problem]:
     if config["data"] is None:
         yield from data_problems(newest.config, config["data_root"])
     for name, setting in named_settings(config, newest.config, chosen, "fp32"):
-        sampler = instantiate(setting.sampler)
+        sampler = instantiate(setting.sampler, MODEL)
         try:
             newest.model.schedule.grid(sampler.steps, sampler.spacing)
             _check(newest, setting.sampler)

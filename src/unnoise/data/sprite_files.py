@@ -11,6 +11,7 @@ from torch import Tensor
 from unnoise.data.folders import ImageSize, Share, held_out
 from unnoise.data.images import TensorImages, enlarge, from_pil, to_channels
 from unnoise.data.loading import Split
+from unnoise.safe import load_arrays
 
 
 def _open_distinct(
@@ -187,8 +188,4 @@ def _load_npy(path: Path) -> np.ndarray:
     if not start.startswith(b"\x93NUMPY"):
         what = "a web page saved under that name" if start.startswith(b"<") else "something else"
         raise ValueError(f"{path} is not a NumPy array but {what}: fetch the raw file")
-    try:
-        array: np.ndarray = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    return array
+    return load_arrays(path)[""]

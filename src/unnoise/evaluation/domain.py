@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialized
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -24,6 +23,7 @@ from tqdm import tqdm
 from unnoise.evaluation.features import Extractor, Features
 from unnoise.evaluation.reading import read
 from unnoise.files import file_digest, write_durably
+from unnoise.safe import Refused, check_fit, load_safetensors
 
 SHIPPED = {
     "garments": "44bc137af8b80cacf98594661608fd67481d8848af1d9482ea7f9ed47888f8ca",
@@ -35,6 +35,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 WIDTH = 64  # pooled features
 MIDDLE = 8  # channels of the middle layer that are kept with their places
 LR = 5e-3  # the largest of training
+LARGEST = 1024  # pixels that a network may say it reads
 
 
 class DomainNetwork(nn.Module):
@@ -143,17 +144,25 @@ class DomainExtractor(Extractor):
             FileNotFoundError: there is no such file.
             ValueError: the file is no extractor of unnoise.
         """
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no extractor {path}")
+        weights, about = load_safetensors(path)
         try:
-            with safe_open(path, "pt") as file:
-                said = json.loads((file.metadata() or {})["unnoise extractor"])
-                learned = Learned(**{**said, "classes": tuple(said["classes"])})
-                weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            network = DomainNetwork(learned.channels, len(learned.classes))
+            said = json.loads(about["unnoise extractor"])
+            learned = Learned(**{**said, "classes": tuple(said["classes"])})
+            if not 1 <= learned.size <= LARGEST:
+                raise ValueError(f"it reads {learned.size} pixels; {LARGEST} are the most")
+
+            def build() -> DomainNetwork:
+                return DomainNetwork(learned.channels, len(learned.classes))
+
+            check_fit(path, build, weights)
+            network = build()
             network.load_state_dict(weights)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"there is no extractor {path}") from error
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(f"{path} is no whole extractor of unnoise: {error}") from error
+        except Refused:
+            raise
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise Refused(path, f"is no whole extractor of unnoise: {error}") from error
         return cls(network, learned, file_digest(path))
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from unnoise.evaluation.features import Extractor, Features
 from unnoise.evaluation.reading import read
 from unnoise.files import file_digest
+from unnoise.safe import load_tensors
 
 Resize = Literal["original", "antialias"]
 
@@ -85,7 +86,10 @@ def _network(weights: Path) -> nn.Module:
     )
 
     try:
-        state = torch.load(weights, map_location="cpu", weights_only=True)
+        if file_digest(weights) == SHA256:  # published as a plain pickle
+            state = torch.load(weights, map_location="cpu", weights_only=True)
+        else:
+            state = load_tensors(weights)
         plain = io.BytesIO()
         torch.save(state, plain)
         plain.seek(0)
@@ -95,7 +99,7 @@ def _network(weights: Path) -> nn.Module:
     except FileNotFoundError as error:
         raise ValueError(f"there is no file of weights {weights}") from error
     except (
-        *(OSError, EOFError, RuntimeError, AttributeError, TypeError, KeyError),
+        *(OSError, EOFError, RuntimeError, AttributeError, TypeError, KeyError, ValueError),
         pickle.UnpicklingError,
     ) as error:
         raise ValueError(

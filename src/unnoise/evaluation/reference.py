@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from unnoise.evaluation.distances import Moments, kernel_mean, moments
 from unnoise.evaluation.features import Features
 from unnoise.evaluation.neighbours import Surroundings, surroundings
 from unnoise.files import write_durably
+from unnoise.safe import Refused, load_safetensors
 
 
 @dataclass(frozen=True)
@@ -87,10 +87,9 @@ def cache_folder() -> Path:
 def _read(path: Path, about: str) -> Features | None:
     """The features in a file; None if it is not there, damaged, or of something else."""
     try:
-        with safe_open(path, "pt") as file:
-            said = file.metadata() or {}
-            found = Features(*(file.get_tensor(key) for key in Features._fields))
-    except (OSError, RuntimeError, SafetensorError):  # RuntimeError: it went in between
+        parts, said = load_safetensors(path)
+        found = Features(*(parts[key] for key in Features._fields))
+    except (OSError, Refused, KeyError):
         return None
     whole = said.get("about") == about and said.get("digest") == _digest(found)
     return found if whole else None

@@ -11,9 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
-
 from unnoise.evaluation.results import Score, read
+from unnoise.safe import load_yaml
 
 MARKS = ("manifest.json", "metrics.jsonl")
 """Files that make a folder a run."""
@@ -150,8 +149,8 @@ def find_runs(folder: Path) -> list[Path]:
 def read_run(folder: Path) -> Run:
     """All that a report tells of a run directory."""
     run = Run(folder)
-    run.config = _read(run, "config.yaml", _yaml, {})
-    run.manifest = _read(run, "manifest.json", json.loads, {})
+    run.config = _read(run, "config.yaml", load_yaml, {})
+    run.manifest = _read(run, "manifest.json", _json, {})
     for key, kind in KINDS.items():
         if key in run.manifest and not isinstance(run.manifest[key], kind):
             run.problems.append(f"manifest.json: {key} is {run.manifest.pop(key)!r}")
@@ -172,9 +171,8 @@ def read_run(folder: Path) -> Run:
     return run
 
 
-def _yaml(text: str) -> Any:
-    """By libyaml where it is there, which is ten times as fast."""
-    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text())
 
 
 def _choices(chosen: dict[str, Any]) -> dict[str, str]:
@@ -194,9 +192,9 @@ def _read(run: Run, name: str, parse: Any, default: Any) -> Any:
             run.problems.append(f"{name} is missing")
         return default
     try:
-        content = parse(path.read_text())
+        content = parse(path)
         json.dumps(content, default=str)  # can be told
-    except (ValueError, TypeError, OSError, yaml.YAMLError) as error:
+    except (ValueError, TypeError, OSError, RecursionError) as error:
         run.problems.append(f"{name} is unreadable: {' '.join(str(error).split())}")
         return default
     if not isinstance(content, type(default)):
