@@ -9,7 +9,7 @@ import torch
 from lightning import Callback, Trainer
 from seeing import find_tiny
 from tiny import experiment
-from two_processes import in_two_processes
+from two_processes import in_two_processes, meet_anew
 
 import unnoise.training.quality as module_of_quality
 from unnoise.diffusion.samplers import DDIM, Sampler
@@ -49,6 +49,7 @@ def train(folder, devices, **changes):
         validation_images=7,
         **changes,
     )
+    meet_anew()
     fit(run, {}, folder, None)
     return keep.state
 

@@ -18,7 +18,9 @@ def in_two_processes(function, folder):
     """What ``function(folder)`` returns in each of two processes; it must be a module's own."""
     folder.mkdir(parents=True, exist_ok=True)
     shared = os.environ | {
+        "TORCHELASTIC_RUN_ID": "test",  # as torchrun would start them
         "WORLD_SIZE": "2",
+        "GROUP_RANK": "0",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(find_free_network_port()),
         "OMP_NUM_THREADS": "1",
@@ -28,7 +30,7 @@ def in_two_processes(function, folder):
     processes = [
         subprocess.Popen(
             command,
-            env=shared | {"LOCAL_RANK": str(rank)},
+            env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -42,6 +44,12 @@ def in_two_processes(function, folder):
             process.kill()
     assert not any(process.returncode for process in processes), "\n".join(said)
     return [torch.load(folder / f"rank_{rank}.pt", weights_only=False) for rank in (0, 1)]
+
+
+def meet_anew():
+    """The next run of these processes meets at another port: the last may still be listened to."""
+    if "WORLD_SIZE" in os.environ:
+        os.environ["MASTER_PORT"] = str(int(os.environ["MASTER_PORT"]) + 1)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,99 @@
+"""The same global batch gives the same weights on one process and on two, and across a resume."""
+
+from functools import partial
+
+import pytest
+import torch
+from lightning import Callback, Trainer
+from tiny import experiment
+from two_processes import in_two_processes, meet_anew
+
+from unnoise.diffusion.times import LossSecondMomentTimes
+from unnoise.training.checkpoints import Checkpoints
+from unnoise.training.launch import fit
+
+STEPS, HALF = 20, 10
+SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
+SETTINGS = {
+    "sgd": lambda: {"optimizer": SGD},
+    "adam": lambda: {"optimizer": partial(torch.optim.Adam, lr=1e-4)},
+    "accumulated": lambda: {"optimizer": SGD, "accumulate": 2},
+    "learned times": lambda: {"optimizer": SGD, "times": LossSecondMomentTimes(2, 3)},
+}
+"""All are of classes that are dropped for half of the pictures, which are mirrored as often."""
+
+
+class Keep(Callback):
+    """What the weights and their average are at the end, and how many processes there were."""
+
+    def on_fit_end(self, trainer, module):
+        self.state = {key: value.clone() for key, value in module.state_dict().items()}
+        self.ranks = trainer.world_size
+
+
+def train(folder, devices, setting, checkpoint=None):
+    """The last state of a run, which saved at HALF and at the end."""
+    keep = Keep()
+    run = experiment(
+        {"keep": keep, "checkpoints": Checkpoints(every=HALF)},
+        conditional=True,
+        trainer=partial(Trainer, accelerator="cpu", devices=devices),
+        max_steps=STEPS,
+        **SETTINGS[setting](),
+    )
+    meet_anew()
+    fit(run, {}, folder, checkpoint)
+    assert keep.ranks == devices
+    return keep.state
+
+
+def saved(folder):
+    """What a run left at HALF."""
+    return folder / "checkpoints" / f"step_{HALF:08d}.ckpt"
+
+
+def two(folder):
+    """Every setting, and each gone on with from what one process saved, as one of two processes."""
+    alone = folder.with_name("one")
+    return {
+        setting: (
+            train(folder / setting, 2, setting),
+            train(folder / f"resumed {setting}", 2, setting, saved(alone / setting)),
+        )
+        for setting in SETTINGS
+    }
+
+
+@pytest.fixture(scope="module")
+def states(tmp_path_factory):
+    """By setting: the states of one process, of each of two, of 1 then 2, and of 2 then 1."""
+    home = tmp_path_factory.mktemp("world")
+    alone = {setting: train(home / "one" / setting, 1, setting) for setting in SETTINGS}
+    first, second = in_two_processes(two, home / "two")
+    back = {
+        setting: train(home / "back" / setting, 1, setting, saved(home / "two" / setting))
+        for setting in SETTINGS
+    }
+    return {
+        setting: {
+            "one": alone[setting],
+            "two": first[setting][0],
+            "rank 1 of two": second[setting][0],
+            "one, then two": first[setting][1],
+            "two, then one": back[setting],
+        }
+        for setting in SETTINGS
+    }
+
+
+def furthest(a, b):
+    """The greatest difference between two states."""
+    assert a.keys() == b.keys()
+    return max(float((a[key].double() - b[key].double()).abs().max()) for key in a)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", ["two", "rank 1 of two", "one, then two", "two, then one"])
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_weights_are_those_of_one_process(states, setting, ranks):
+    assert furthest(states[setting]["one"], states[setting][ranks]) < 1e-6
