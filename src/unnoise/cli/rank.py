@@ -1,11 +1,16 @@
 """One rank of a run whose other ranks the same command has started: python -m unnoise.cli.rank."""
 
 import json
+import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
+from unnoise.cli import failures
 from unnoise.cli.config import ConfigError
+from unnoise.cli.ranks import GONE, SILENT
+from unnoise.training.interrupts import end_on_signals
 
 
 def train(
@@ -27,9 +32,39 @@ def train(
     )
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Train as the orders say that the file named on the command line holds; gives the status."""
+    end_on_signals()
+    from unnoise.training.ranks import Gone, Silent
+
+    orders = json.loads(Path(sys.argv[1]).read_text())
     try:
-        train(**json.loads(Path(sys.argv[1]).read_text()))
+        train(**orders)
     except ConfigError as error:
         print(error, file=sys.stderr)
-        sys.exit(2)
+        return 2
+    except Gone:
+        return GONE  # why it is gone, the supervisor knows
+    except Silent as error:
+        print(error, file=sys.stderr)
+        return SILENT
+    except (Disagreement, Held, NotSaved) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 1
+    except BaseException as error:
+        reason = failures.told(error, orders["config"])
+        print(reason or traceback.format_exc(), file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    status = main()
+    if status:  # what is left of the process group would wait for ranks that are gone
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)

@@ -8,6 +8,7 @@ a run that has taken k steps of B samples resumes at position k·B.
 Shapes: B batch, C channels, H × W pixels, N pictures in the split.
 """
 
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Literal, Protocol, TypedDict
@@ -33,11 +34,13 @@ class Batch(TypedDict, total=False):
 class Images(ABC):
     """The pictures of one split, addressed by number.
 
-    ``labels`` is (N,) int64. ``captions`` holds N strings, or is None.
+    ``labels`` is (N,) int64. ``captions`` holds N strings, or is None. ``quarantined`` says of each
+    picture that could not be read what stands in for it.
     """
 
     labels: Tensor
     captions: Sequence[str] | None = None
+    quarantined: Sequence[str] = ()
 
     @property
     @abstractmethod
@@ -214,6 +217,13 @@ def _loader(dataset: Dataset[Batch], share: _Share, workers: int) -> DataLoader[
         batch_size=None,
         num_workers=workers,
         persistent_workers=workers > 0,
+        worker_init_fn=_leave_signals,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # else each pass would draw from torch's own
     )
+
+
+def _leave_signals(worker: int) -> None:
+    """Ctrl-C reaches all processes of a terminal; a run needs its workers to end its last step."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)

@@ -1,13 +1,16 @@
 """A run directory belongs to one run at a time."""
 
+import errno
 import fcntl
 import json
 import os
 import platform
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 NAME = ".lock"
 
@@ -21,18 +24,15 @@ def held(run_dir: Path) -> Iterator[None]:
     """Hold the run directory; the system lets go of it however this process ends.
 
     A lock of POSIX (``fcntl.lockf``): it holds between machines that share the file system, and
-    child processes do not inherit it.
+    child processes do not inherit it. Where the file system has no locks, a warning is printed.
 
     Raises:
         Held: another process has it; the message has its number, its host and since when.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     with (run_dir / NAME).open("a+") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            raise Held(f"{run_dir} is being trained by {_told(file.read())}") from error
+        if not _lock(file):
+            raise Held(f"{run_dir} is being trained by {_told(file)}")
         file.truncate(0)
         holder = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%F %T")}
         file.write(json.dumps(holder))
@@ -40,21 +40,37 @@ def held(run_dir: Path) -> Iterator[None]:
         yield
 
 
-def is_held(run_dir: Path) -> bool:
-    """Whether another process has the run directory; not to be asked by the one that has it."""
+def check(run_dir: Path) -> None:
+    """See that nobody holds a run directory; not for the process that holds it itself.
+
+    Raises:
+        Held: another process has it.
+    """
     try:
-        with (run_dir / NAME).open() as file:
-            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
+        file = (run_dir / NAME).open("r+")
     except OSError:
-        return True
-    return False
+        return  # nobody has trained there, or this user must not: that is told elsewhere
+    with file:
+        if not _lock(file):
+            raise Held(f"{run_dir} is being trained by {_told(file)}")
 
 
-def _told(text: str) -> str:
+def _lock(file: TextIO) -> bool:
+    """Take the lock, unless another process has it."""
     try:
-        holder = json.loads(text)
-        return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            return False
+        told = f"warning: {file.name} cannot be locked ({error.strerror}): see to it yourself"
+        print(f"{told} that no second run trains there", file=sys.stderr)
+    return True
+
+
+def _told(file: TextIO) -> str:
+    file.seek(0)
+    try:
+        holder = json.loads(file.read())
+        return f"process {holder['pid']} on host {holder['host']} since {holder['since']}"
     except (ValueError, KeyError, TypeError):
         return "another process"

@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
+import platform
+import signal
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -20,6 +22,14 @@ _flags: Any = None  # the group over which numbers on the CPU are added up
 
 class Disagreement(RuntimeError):
     """The ranks were started with different configurations."""
+
+
+class Gone(RuntimeError):
+    """Another rank has ended."""
+
+
+class Silent(RuntimeError):
+    """Another rank lives, as far as can be told, but did not answer in time."""
 
 
 def environment() -> ClusterEnvironment:
@@ -42,6 +52,8 @@ def together(devices: int, accelerator: str, timeout: float) -> Iterator[Cluster
 
     Raises:
         Disagreement: another number of processes was started.
+        Gone: another rank ended before this one.
+        Silent: another rank kept this one waiting for longer than ``timeout``.
     """
     global _flags
     place = environment()
@@ -61,11 +73,32 @@ def together(devices: int, accelerator: str, timeout: float) -> Iterator[Cluster
     gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
     if gpu:
         torch.cuda.set_device(place.local_rank())
-    dist.init_process_group("nccl" if gpu else "gloo", rank=rank, world_size=devices, timeout=limit)
-    _flags = dist.new_group(backend="gloo", timeout=limit) if gpu else dist.group.WORLD
-    yield place
-    _flags = None
+    met: list[tuple[str, int]] = []  # the host and the process of each rank
+    try:
+        backend = "nccl" if gpu else "gloo"
+        dist.init_process_group(backend, rank=rank, world_size=devices, timeout=limit)
+        _flags = dist.new_group(backend="gloo", timeout=limit) if gpu else dist.group.WORLD
+        met = from_all((platform.node(), os.getpid()))
+        yield place
+    except BaseException as error:
+        for host, process in met:  # one that was stopped does not hear that it is to end
+            if host == platform.node():
+                with suppress(OSError):
+                    os.kill(process, signal.SIGCONT)
+        if lost(error):
+            if "time" in str(error).lower():
+                told = f"another rank did not answer within rank_timeout={timeout:g} seconds"
+                raise Silent(told) from error
+            raise Gone("another rank is gone") from error
+        raise
+    finally:
+        _flags = None
     dist.destroy_process_group()  # not after an error: the others may be gone
+
+
+def lost(error: BaseException) -> bool:
+    """Whether an error tells that another rank did not do its part."""
+    return isinstance(error, dist.DistError) or "/gloo/" in str(error)
 
 
 def number() -> int:

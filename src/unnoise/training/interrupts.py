@@ -1,0 +1,71 @@
+"""Which signals end a process, and with what status."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NoReturn
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+REQUEUE = (signal.SIGUSR1, signal.SIGUSR2)
+"""Those for which a launcher, such as submitit, may have a handler that requeues the job."""
+AGAIN = 0.5
+"""Seconds in which a second Ctrl-C is still the first, passed on by another process."""
+
+
+def status_of(number: int) -> int:
+    """What a command exits with that a signal ended: 130 after Ctrl-C, else 143."""
+    return 130 if number == signal.SIGINT else 143
+
+
+def end_on_signals() -> None:
+    """Let SIGTERM and SIGUSR1 end this process in order, as long as there is nothing to save."""
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, _end)
+
+
+@contextmanager
+def heard(act: Callable[[int], None], hurry: Callable[[], object]) -> Iterator[None]:
+    """Call ``act`` with the first signal that is to end this process.
+
+    Later ones change nothing, but for a second Ctrl-C: it calls ``hurry`` and ends the process at
+    once. What nohup ignores is ignored, and SIGUSR2 is left alone unless a launcher waits for it:
+    a launcher's handler of SIGUSR1 or SIGUSR2 is called at the end, when all is saved. In another
+    thread than the main one, nothing is heard.
+    """
+    first: int = 0
+    since = 0.0
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        nonlocal first, since
+        now = time.monotonic()
+        if not first:
+            first, since = int(number), now
+            act(number)
+        elif number == first == signal.SIGINT and now > since + AGAIN:
+            hurry()
+            os._exit(status_of(number))
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            handler = signal.getsignal(number)
+            ignored = number == signal.SIGHUP and handler == signal.SIG_IGN
+            if not ignored and (number != signal.SIGUSR2 or callable(handler)):
+                before[number] = signal.signal(number, on_signal)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        launcher = before[first] if first in REQUEUE else None
+        if callable(launcher) and launcher is not _end:
+            launcher(first, None)
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(status_of(number))
