@@ -3,17 +3,23 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from unnoise.training.interrupts import heard, status_of
+
+MEETING = 900
+"""Seconds that the machines of a run wait for each other before they start."""
 GRACE = 30
 """Seconds that ranks have to save and end after a signal, before they are killed."""
-SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
+GONE, SILENT = 75, 124
+"""How a rank exits that found another one gone, or waited for it for too long."""
 
 
 class RankFailed(RuntimeError):
@@ -29,6 +35,16 @@ def started() -> int:
     return int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_STEP_NUM_TASKS", 1)))
 
 
+def number(*names: str) -> int:
+    """This process's, by the first of some environment variables that is there; alone it is 0."""
+    return next((int(os.environ[name]) for name in names if name in os.environ), 0)
+
+
+def rank() -> int:
+    """This process's number among those of the run, as Lightning looks for it."""
+    return number("RANK", "LOCAL_RANK", "SLURM_PROCID")
+
+
 def started_as_rank(nodes: int) -> bool:
     """Whether torchrun or srun started this process as one rank of several.
 
@@ -38,8 +54,9 @@ def started_as_rank(nodes: int) -> bool:
 
 
 def requeued() -> bool:
-    """Whether SLURM runs this job again, after a preemption or the end of its time."""
-    return int(os.environ.get("SLURM_RESTART_COUNT", 0)) > 0
+    """Whether SLURM or torchrun starts this run again, after a preemption or a failure."""
+    counts = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")
+    return any(int(os.environ.get(count, 0)) > 0 for count in counts)
 
 
 def train_on_ranks(orders: Mapping[str, Any], devices: int, nodes: int) -> None:
@@ -54,8 +71,19 @@ def train_on_ranks(orders: Mapping[str, Any], devices: int, nodes: int) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # we say it shorter
-    with tempfile.TemporaryDirectory(prefix="unnoise-") as folder, _threads(devices):
+    def pass_on(number: int) -> NoReturn:
+        """The agent sends it to the ranks and waits; they notice if this process is gone."""
+        known = number in (signal.SIGINT, signal.SIGTERM)
+        raise SignalException("", signal.Signals(number) if known else signal.SIGUSR1)
+
+    for name in logging.root.manager.loggerDict:
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # we say it shorter
+    with (
+        tempfile.TemporaryDirectory(prefix="unnoise-") as folder,
+        _threads(devices),
+        heard(pass_on, hurry=lambda: shutil.rmtree(folder, ignore_errors=True)),
+    ):
         path = Path(folder) / "orders.json"
         path.write_text(json.dumps(orders))
         config = LaunchConfig(
@@ -63,25 +91,24 @@ def train_on_ranks(orders: Mapping[str, Any], devices: int, nodes: int) -> None:
             max_nodes=nodes,
             nproc_per_node=devices,
             run_id=os.environ.get("SLURM_JOB_ID", "unnoise"),
-            rdzv_backend="c10d",
-            rdzv_endpoint=_meeting_point(nodes),
+            **_meeting(nodes),
             max_restarts=0,
-            signals_to_handle=SIGNALS,
+            signals_to_handle="",  # ours are there
             shutdown_timeout=GRACE,
             logs_specs=DefaultLogsSpecs(log_dir=folder),
         )
         try:
             elastic_launch(config, sys.executable)("-m", "unnoise.cli.rank", str(path))
         except SignalException as error:
-            number = error.sigval
-            status = 130 if number == signal.SIGINT else 143
-            raise RankFailed(f"stopped by {signal.Signals(number).name}", status) from error
+            raise RankFailed("stopped", status_of(error.sigval)) from error
         except ChildFailedError as error:
-            rank, failure = error.get_first_failure()
-            raise RankFailed(*_told(rank, failure.exitcode)) from error
+            raise RankFailed(*_told(error.failures)) from error
 
 
-def _told(rank: int, code: int) -> tuple[str, int]:
+def _told(failures: Mapping[int, Any]) -> tuple[str, int]:
+    """What ended the run, and the status: of the first that failed by itself."""
+    rank = min(failures, key=lambda r: (failures[r].exitcode == GONE, failures[r].timestamp))
+    code = failures[rank].exitcode
     if code in (130, 143):
         return "stopped", code
     if code < 0:
@@ -89,17 +116,21 @@ def _told(rank: int, code: int) -> tuple[str, int]:
     return f"rank {rank} failed with status {code}; what it said is above", code
 
 
-def _meeting_point(nodes: int) -> str:
-    """Where the agents meet: on this machine, or on the first of SLURM's."""
+def _meeting(nodes: int) -> dict[str, Any]:
+    """How the agents meet: on this machine, or on the first of SLURM's, which gets rank 0."""
     if nodes == 1:
-        return "localhost:0"
+        return {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0"}
     if started() != nodes:
         told = f"trainer.num_nodes is {nodes}, but {started()} of them started a process"
         raise RankFailed(f"{told}: use srun, torchrun or hydra/launcher=slurm", 2)
     from unnoise.training.ranks import environment
 
     place = environment()
-    return f"{place.main_address}:{place.main_port}"
+    return {
+        "rdzv_backend": "static",
+        "rdzv_endpoint": f"{place.main_address}:{place.main_port}",
+        "rdzv_configs": {"rank": place.node_rank(), "timeout": MEETING},
+    }
 
 
 @contextmanager
