@@ -23,8 +23,11 @@ def status_of(number: int) -> int:
 
 
 def end_on_signals() -> None:
-    """Let SIGTERM and SIGUSR1 end this process in order, as long as there is nothing to save."""
-    for number in (signal.SIGTERM, signal.SIGUSR1):
+    """Let signals end this process in order, as long as there is nothing to save.
+
+    SLURM sends them to all processes of a job, and so also to the ranks that a process has started.
+    """
+    for number in (signal.SIGTERM, *REQUEUE):
         signal.signal(number, _end)
 
 
