@@ -1,5 +1,8 @@
 import hashlib
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -127,6 +130,49 @@ def test_the_final_name_appears_only_with_the_whole_file(tmp_path, host, monkeyp
     fetch([f"{host}/file"], tmp_path / "file.bin", MD5)
     assert len(seen) > 1
     assert all(len(listing) == 1 and listing[0].endswith(".part") for listing in seen)
+
+
+def test_what_a_killed_download_left_is_never_taken_and_goes(tmp_path, host):
+    long_ago = time.time() - 3600
+    left, going_on = tmp_path / ".file.bin.abc.part", tmp_path / ".file.bin.def.part"
+    other = tmp_path / ".other.bin.abc.part"
+    for part in (left, going_on, other):
+        part.write_bytes(CONTENT[:1000])
+    for part in (left, other):
+        os.utime(part, (long_ago, long_ago))
+    fetch([f"{host}/file"], tmp_path / "file.bin", MD5)
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+    assert names(tmp_path) == sorted([going_on.name, other.name, "file.bin"])
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from unnoise.data.downloads import fetch
+fetch([sys.argv[1]], Path(sys.argv[2]), sys.argv[3])
+"""
+
+
+def test_a_download_that_is_killed_leaves_nothing_under_the_name(tmp_path, host):
+    with socket.create_server(("127.0.0.1", 0)) as slow:
+        url = f"http://127.0.0.1:{slow.getsockname()[1]}/"
+        arguments = [url, str(tmp_path / "file.bin"), MD5]
+        process = subprocess.Popen([sys.executable, "-c", KILLED, *arguments])
+        connection, _ = slow.accept()
+        with connection:
+            head = f"HTTP/1.0 200 OK\r\nContent-Length: {len(CONTENT)}\r\n\r\n".encode()
+            connection.sendall(head + CONTENT[:600_000])  # then silence
+            until = time.monotonic() + 9
+            while not any(path.stat().st_size for path in tmp_path.iterdir()):
+                assert time.monotonic() < until
+                time.sleep(0.02)
+            process.kill()
+            process.wait()
+    (left,) = names(tmp_path)
+    assert left.startswith(".file.bin.")
+    assert left.endswith(".part")
+    fetch([f"{host}/file"], tmp_path / "file.bin", MD5)
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
 
 
 def test_a_digest_must_be_md5_or_sha256(tmp_path):

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +7,7 @@ import torch
 from PIL import Image
 
 from unnoise.data.folders import ImageFolder
+from unnoise.data.images import Unreadable
 from unnoise.data.loading import split_loader
 from unnoise.data.sprite_files import SpritesFile, SpriteSheet
 
@@ -141,6 +143,57 @@ def test_an_unreadable_image_is_named(tmp_path):
     broken.unlink()
     with pytest.raises(ValueError, match=rf"image 3, {broken}, is unreadable"):
         images.read(torch.tensor([3]))
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """Twelve training images in two classes, of which three cannot be read; and those that can."""
+    for k in range(12):
+        paint(tmp_path / "train" / "ab"[k // 6] / f"{k:02}.png", (20 * k, 0, 0))
+    paint(tmp_path / "val" / "a" / "0.png")
+    paint(tmp_path / "val" / "b" / "0.png")
+    (tmp_path / "train" / "a" / "02.png").write_bytes(b"")
+    (tmp_path / "train" / "a" / "05.png").write_text("<!doctype html><title>404</title>")
+    last = tmp_path / "train" / "b" / "11.png"
+    last.write_bytes(last.read_bytes()[:40])
+    return tmp_path
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_the_next_readable_image_stands_in_for_a_quarantined_one(damaged, in_memory):
+    images = ImageFolder(str(damaged), 8, in_memory=in_memory, quarantine=3).images("train")
+    red = images.read(torch.arange(12))[:, 0, 0, 0].tolist()
+    assert red == [20 * k for k in (0, 1, 3, 3, 4, 6, 6, 7, 8, 9, 10, 0)]
+    assert images.labels.tolist() == [0] * 5 + [1] * 6 + [0], "each has its own class"
+    said = [
+        (Path(line.split(",")[1].strip()).name, line.split("; ")[-1]) for line in images.quarantined
+    ]
+    folder = damaged / "train"
+    assert said == [
+        ("02.png", f"{folder}/a/03.png stands in for it"),
+        ("05.png", f"{folder}/b/06.png stands in for it"),
+        ("11.png", f"{folder}/a/00.png stands in for it"),
+    ]
+
+
+def test_the_fingerprint_is_that_of_what_is_read(damaged):
+    before = ImageFolder(str(damaged), 8, quarantine=3).images("train").fingerprint
+    assert ImageFolder(str(damaged), 8, quarantine=9).images("train").fingerprint == before
+    (damaged / "train" / "a" / "02.png").write_bytes(b"other damage")
+    assert ImageFolder(str(damaged), 8, quarantine=3).images("train").fingerprint == before
+    shutil.copy(damaged / "train" / "a" / "03.png", damaged / "train" / "a" / "02.png")
+    repaired = ImageFolder(str(damaged), 8, quarantine=2).images("train")
+    assert repaired.fingerprint == before, "the very picture that stood in"
+    paint(damaged / "train" / "a" / "02.png", BLUE)
+    assert ImageFolder(str(damaged), 8, quarantine=2).images("train").fingerprint != before
+
+
+def test_one_image_too_many_is_told_with_all_of_them(damaged):
+    with pytest.raises(Unreadable, match=r"3 images are unreadable, data.quarantine is 2") as error:
+        ImageFolder(str(damaged), 8, quarantine=2).images("train")
+    for name in ("image 2, ", "image 5, ", "image 11, "):
+        assert name in str(error.value)
+    assert ImageFolder(str(damaged), 8, quarantine=2).images("validation").quarantined == []
 
 
 def test_an_empty_batch_can_be_read(tmp_path):

@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from unnoise.cli import failures
 from unnoise.cli.compose import CONF, check_command_line
 from unnoise.cli.config import ConfigError, Problem, report
 
@@ -54,6 +55,11 @@ def run(config_name: str, check: Check, job: Job) -> None:
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)
             sys.exit(130)
+        except Exception as error:
+            if (reason := failures.told(error, config)) is None:
+                raise
+            print(reason, file=sys.stderr)
+            sys.exit(1)
 
     hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
 

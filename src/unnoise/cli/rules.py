@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 
-from unnoise.cli.config import Problem, did_you_mean, instantiate
+from unnoise.cli.config import ConfigError, Problem, did_you_mean, instantiate
 from unnoise.data.loading import ImageSource
 from unnoise.diffusion.schedules import NoiseSchedule
 from unnoise.diffusion.variational import VariationalBound
 from unnoise.diffusion.weights import Weight
 from unnoise.model import check_prediction
 from unnoise.networks.conditioning import ClassConditioner, Conditioner
+from unnoise.training.devices import count
 
 SET_HERE = {
     "max_steps": "max_steps",
@@ -48,15 +49,23 @@ def rules(config: dict[str, Any]) -> list[Problem]:
 
 
 def _batches(config: dict[str, Any]) -> Iterator[Problem]:
-    parts = config["accumulate"]
-    devices, nodes = config["trainer"].get("devices", 1), config["trainer"].get("num_nodes", 1)
-    if isinstance(devices, int) and isinstance(nodes, int) and devices > 0:
-        parts *= devices * nodes
-    if config["batch_size"] % parts:
+    trainer, accumulate = config["trainer"], config["accumulate"]
+    nodes = trainer.get("num_nodes", 1)
+    try:
+        devices = count(trainer.get("devices", 1), str(trainer.get("accelerator", "auto")))
+    except ValueError:
+        told = "is a number, a list of numbers, auto or -1"
+        yield Problem("trainer.devices", f"{told}, not {trainer['devices']!r}")
+        return
+    parts = accumulate * devices * nodes
+    if devices < 1 or nodes < 1:
+        key, value = ("devices", devices) if devices < 1 else ("num_nodes", nodes)
+        yield Problem(f"trainer.{key}", f"{value} of them can train nothing")
+    elif config["batch_size"] % parts:
         yield Problem(
             "batch_size",
-            f"{config['batch_size']} does not divide into {parts} parts "
-            "(accumulate × trainer.devices × trainer.num_nodes)",
+            f"{config['batch_size']} does not divide into {parts} parts (accumulate {accumulate} × "
+            f"{devices} trainer.devices × {nodes} trainer.num_nodes)",
         )
     if config["precision"] == "fp16" and config["optimizer"].get("fused"):
         yield Problem(
@@ -228,6 +237,27 @@ def _samplers(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
             node = callback.get(key) if isinstance(callback, dict) else None
             if isinstance(node, dict) and "steps" in node and node != config["sampler"]:
                 yield f"callbacks.{name}.{key}", node
+
+
+def require_devices(trainer: dict[str, Any]) -> None:
+    """Hold what a trainer wants against this machine, which has to be the one that trains.
+
+    Raises:
+        ConfigError: there is no such device here, or fewer than it wants.
+    """
+    wanted, devices = trainer.get("accelerator"), trainer.get("devices", 1)
+    cpu = "trainer=cpu trains without, trainer=auto on what there is"
+    if wanted == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError(f"trainer.accelerator: there is no Apple GPU here (mps); {cpu}")
+    if wanted not in ("gpu", "cuda") or torch.backends.mps.is_available():
+        return
+    there = torch.cuda.device_count()
+    if there == 0:
+        raise ConfigError(f"trainer.accelerator: there is no GPU here that PyTorch can use; {cpu}")
+    missing = [k for k in devices if k >= there] if isinstance(devices, list) else []
+    if missing or (isinstance(devices, int) and devices > there):
+        found = "is 1 GPU" if there == 1 else f"are {there} GPUs"
+        raise ConfigError(f"trainer.devices: {devices} asked for, but there {found} here")
 
 
 def logger_rules(config: dict[str, Any]) -> list[Problem]:

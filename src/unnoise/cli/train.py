@@ -137,8 +137,10 @@ def experiment_of(config: dict[str, Any]) -> "Experiment":
     """What a checked config stands for, with all that it needs made ready on this machine."""
     import torch
 
+    from unnoise.cli.rules import require_devices
     from unnoise.training.experiment import Experiment
 
+    require_devices(config["trainer"])
     torch.manual_seed(config["seed"])
     experiment = Experiment(**{key: instantiate(value) for key, value in config.items()})
     _load_text_encoder(experiment.conditioning)

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path
@@ -14,6 +15,7 @@ from tqdm import tqdm
 
 _TIMEOUT = 10.0  # seconds to connect, and to wait for each next block
 _BLOCK = 1 << 18
+_LEFT_BEHIND = 600.0  # seconds without a new block, after which nobody is still downloading
 _ALGORITHMS = {32: "md5", 64: "sha256"}  # by the number of hex digits
 
 
@@ -21,7 +23,8 @@ def fetch(urls: Sequence[str], path: Path, digest: str) -> None:
     """Download ``path`` from the first of ``urls`` that gives the bytes of ``digest``.
 
     ``digest`` is the hex MD5 or SHA-256 of the file. The bytes go to a temporary file in the same
-    folder, which takes the name ``path`` only once they are verified and on disk.
+    folder, which takes the name ``path`` only once they are verified and on disk. What killed
+    downloads of the file left behind is removed.
 
     Raises:
         FileNotFoundError: no URL gave the file; says what each answered and where it belongs.
@@ -30,6 +33,9 @@ def fetch(urls: Sequence[str], path: Path, digest: str) -> None:
     if len(digest) not in _ALGORITHMS:
         raise ValueError(f"{digest!r} is neither an MD5 (32 hex digits) nor a SHA-256 (64)")
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{path.name}.*.part"):
+        if time.time() - left.stat().st_mtime > _LEFT_BEHIND:
+            left.unlink(missing_ok=True)
     failures = []
     for url in urls:
         with tempfile.NamedTemporaryFile(

@@ -5,7 +5,9 @@ Without folders that say otherwise, images are held out for validation by a hash
 """
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, final
@@ -15,7 +17,7 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from unnoise.data.images import TensorImages, square
+from unnoise.data.images import TensorImages, Unreadable, square
 from unnoise.data.loading import Images, Split
 
 ImageSize = Annotated[int, Field(ge=4)]
@@ -34,7 +36,8 @@ def held_out(key: bytes, share: float) -> bool:
 class FileImages(Images):
     """Images decoded from their files each time they are read.
 
-    ``fingerprint`` reads every file once, when first asked for.
+    ``fingerprint`` reads every file once, when first asked for. ``quarantined`` says which files
+    were unreadable, and what stands in for each.
     """
 
     def __init__(
@@ -44,7 +47,7 @@ class FileImages(Images):
         self.image_size, self.channels = image_size, channels
 
     def read(self, indices: Tensor) -> Tensor:
-        """Images ``indices`` (B,) as uint8 (B, C, H, W); ValueError names an unreadable one."""
+        """Images ``indices`` (B,) as uint8 (B, C, H, W); Unreadable names one that is."""
         shape = (len(indices), self.channels, self.image_size, self.image_size)
         images = torch.empty(shape, dtype=torch.uint8)
         for row, index in enumerate(indices.tolist()):
@@ -56,9 +59,44 @@ class FileImages(Images):
             with Image.open(self.paths[index]) as picture:
                 return square(picture, self.image_size, self.channels)
         except Exception as error:  # a damaged file makes Pillow raise nearly anything
-            raise ValueError(
+            raise Unreadable(
                 f"image {index}, {self.paths[index]}, is unreadable: {error}"
             ) from error
+
+    def without_unreadable(self, most: int) -> "FileImages":
+        """The same images, but for unreadable ones the next that can be read, with its label.
+
+        Decodes every file once. What comes out depends on the files alone.
+
+        Raises:
+            Unreadable: more than ``most`` are; names each.
+        """
+
+        def problem(index: int) -> str | None:
+            try:
+                self._decode(index)
+            except Unreadable as error:
+                return str(error)
+            return None
+
+        n = len(self)
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            told = list(threads.map(problem, range(n)))
+        bad = [index for index in range(n) if told[index] is not None]
+        if len(bad) > most or len(bad) == n:
+            listed = "; ".join(str(told[index]) for index in bad[:10])
+            more = f"; and {len(bad) - 10} more" if len(bad) > 10 else ""
+            raise Unreadable(
+                f"{len(bad)} images are unreadable, data.quarantine is {most}: {listed}{more}"
+            )
+        rows = list(range(n))
+        for index in bad:
+            rows[index] = next(k % n for k in range(index + 1, index + n) if told[k % n] is None)
+        images = FileImages(
+            [self.paths[row] for row in rows], self.labels[rows], self.image_size, self.channels
+        )
+        images.quarantined = [f"{told[k]}; {self.paths[rows[k]]} stands in for it" for k in bad]
+        return images
 
     @cached_property
     def fingerprint(self) -> str:
@@ -80,6 +118,10 @@ class ImageFolder:
 
     ``in_memory`` decodes all images once, when a split is opened: right for up to some 10,000
     small ones. ``classes``, where given, must be the number of classes found.
+
+    An unreadable image ends what reads it. With ``quarantine`` above 0 every file is decoded once
+    when a split is opened, and for up to that many unreadable ones of a split the next by path
+    stands in, with its class; more are an error at once.
     """
 
     captioned = False
@@ -92,11 +134,13 @@ class ImageFolder:
         classes: Annotated[int, Field(ge=0)] | None = None,
         validation_share: Share = 0.1,
         in_memory: bool = False,
+        quarantine: Annotated[int, Field(ge=0)] = 0,
     ) -> None:
         self.root = root
         self.image_size: int = image_size
         self.channels: int = channels
         self.classes, self.validation_share, self.in_memory = classes, validation_share, in_memory
+        self.quarantine = quarantine
 
     def class_names(self) -> tuple[str, ...]:
         """The folders' names, sorted; empty if the images lie directly in ``root``."""
@@ -132,9 +176,13 @@ class ImageFolder:
             )
         paths, labels = zip(*chosen, strict=True)
         files = FileImages(paths, torch.tensor(labels), self.image_size, self.channels)
+        if self.quarantine:
+            files = files.without_unreadable(self.quarantine)
         if not self.in_memory:
             return files
-        return TensorImages(files.read(torch.arange(len(files))), files.labels)
+        images = TensorImages(files.read(torch.arange(len(files))), files.labels)
+        images.quarantined = files.quarantined
+        return images
 
     @cached_property
     def _listing(self) -> list[tuple[str, Path, Split]]:

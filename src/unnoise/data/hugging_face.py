@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from unnoise.data.images import square
+from unnoise.data.images import Unreadable, square
 from unnoise.data.loading import Images, Split
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class TableImages(Images):
         self.image_size, self.channels = image_size, channels
 
     def read(self, indices: Tensor) -> Tensor:
-        """Images ``indices`` (B,) as uint8 (B, C, H, W); ValueError names an unreadable one."""
+        """Images ``indices`` (B,) as uint8 (B, C, H, W); Unreadable names one that is."""
         shape = (len(indices), self.channels, self.image_size, self.image_size)
         images = torch.empty(shape, dtype=torch.uint8)
         for row, index in enumerate(indices.tolist()):
@@ -47,7 +47,7 @@ class TableImages(Images):
                 picture = self.column[index][self.name]
                 images[row] = square(picture, self.image_size, self.channels)
             except Exception as error:  # a damaged image makes Pillow raise nearly anything
-                raise ValueError(
+                raise Unreadable(
                     f"image {index} of column {self.name!r} is unreadable: {error}"
                 ) from error
         return images

@@ -17,6 +17,14 @@ from torch.nn.functional import pad as pad_edges
 from unnoise.data.loading import Images
 
 
+class Unreadable(ValueError):
+    """A picture's file cannot be decoded; the message names its number and its file."""
+
+    def __str__(self) -> str:
+        """The message alone, also where a worker process has put its traceback before it."""
+        return super().__str__().rpartition(f"{type(self).__name__}: ")[2].strip()
+
+
 class TensorImages(Images):
     """Images (N, C, H, W) uint8 with labels (N,) int64 and, if any, N captions.
 

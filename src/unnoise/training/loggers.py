@@ -185,7 +185,9 @@ def wandb_credentials() -> bool:
 
 
 def begin(trainer: Trainer, config: dict[str, Any], manifest: Manifest, step: int) -> None:
-    """Open each dashboard's page of a run that stands at ``step``."""
+    """Open each dashboard's page of a run that stands at ``step``; say what the data lacks."""
+    for each in manifest["data"]["quarantined"]:
+        say(each)
 
     def open_page(logger: Logger) -> None:
         if isinstance(logger, Dashboard):

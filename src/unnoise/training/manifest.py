@@ -59,6 +59,7 @@ def opened(
         "data": {
             "train_images": len(data.train_images),
             "fingerprint": data.train_images.fingerprint,
+            "quarantined": [*data.train_images.quarantined, *data.validation_split.quarantined],
         },
         "parameters": sum(p.numel() for p in experiment.network.parameters()),
         "world_size": trainer.world_size,

@@ -1,0 +1,52 @@
+"""What to tell of an error that ended a job, where a line says more than its traceback."""
+
+from typing import Any
+
+
+def told(error: BaseException, config: dict[str, Any]) -> str | None:
+    """What happened and what to try, for a job of this config; None where nobody foresaw it."""
+    from unnoise.data.images import Unreadable
+    from unnoise.training.lock import Held
+    from unnoise.training.ranks import Disagreement
+
+    if _is_out_of_memory(error):
+        return _out_of_memory(error, config)
+    if isinstance(error, Unreadable):
+        bounded = (config.get("data") or {}).get("quarantine") == 0
+        replaced = ", or let data.quarantine=N replace up to N such images" if bounded else ""
+        return f"data: {error}; repair or remove it{replaced}"
+    if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+        reason = str(error).partition("\n")[0].rstrip(". ")
+        return f"workers: {reason}; the system kills what takes too much memory: try fewer workers"
+    if isinstance(error, FloatingPointError | Held | Disagreement):
+        return str(error)
+    return None
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    said = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(each in str(error) for each in said)
+
+
+def _out_of_memory(error: BaseException, config: dict[str, Any]) -> str:
+    keys = ("batch_size", "accumulate", "precision")
+    given: dict[str, Any] = {key: config[key] for key in keys if key in config}
+    data = config.get("data") or {}
+    if "image_size" in data:
+        given["data.image_size"] = data["image_size"]
+    settings = ", ".join(f"{key}={value}" for key, value in given.items())
+    lines = [f"out of memory with {settings}: {str(error).partition(chr(10))[0]}", "what to try:"]
+    parts, batch = given.get("accumulate"), given.get("batch_size")
+    if parts and batch % (2 * parts) == 0:
+        lines.append(
+            f"  accumulate={2 * parts} takes the batch in smaller parts: the same run, up to "
+            "rounding, in less memory"
+        )
+    if given.get("precision", "bf16") != "bf16":
+        lines.append("  precision=bf16 halves what the network keeps for its gradients")
+    lines.append("  a smaller batch_size, network or data.image_size")
+    return "\n".join(lines)
