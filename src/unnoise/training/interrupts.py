@@ -40,14 +40,13 @@ def heard(act: Callable[[int], None], hurry: Callable[[], object]) -> Iterator[N
     a launcher's handler of SIGUSR1 or SIGUSR2 is called at the end, when all is saved. In another
     thread than the main one, nothing is heard.
     """
-    first: int = 0
-    since = 0.0
+    first, since = 0, 0.0
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         nonlocal first, since
         now = time.monotonic()
         if not first:
-            first, since = int(number), now
+            first, since = number, now
             act(number)
         elif number == first == signal.SIGINT and now > since + AGAIN:
             hurry()
@@ -63,8 +62,8 @@ def heard(act: Callable[[int], None], hurry: Callable[[], object]) -> Iterator[N
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for one, handler in before.items():
+            signal.signal(one, handler)
         launcher = before[first] if first in REQUEUE else None
         if callable(launcher) and launcher is not _end:
             launcher(first, None)
