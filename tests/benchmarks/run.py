@@ -9,7 +9,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 OUT = HERE.parents[1] / "outputs" / "bench"
-NAMES = ("unet_speed", "step_overhead", "loader_speed")
+NAMES = ("unet_speed", "step_overhead", "safety_overhead", "loader_speed")
 
 
 def main() -> None:
