@@ -2,6 +2,7 @@
 
 import os
 from datetime import timedelta
+from typing import Any
 
 import torch
 
@@ -43,3 +44,13 @@ def processes() -> tuple[int, int]:
     if ranks > 1 and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("gloo", timeout=timedelta(days=7))
     return int(os.environ.get("RANK", 0)), ranks
+
+
+def gathered(part: Any) -> list[Any]:
+    """What every process has, by rank, on the first of them; the others get nothing."""
+    rank, ranks = processes()
+    if ranks == 1:
+        return [part]
+    parts: list[Any] = [None] * ranks if rank == 0 else []
+    torch.distributed.gather_object(part, parts if rank == 0 else None)
+    return parts

@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from unnoise.classifier import NoisyClassifier
 from unnoise.cli.checks import classifier_file, right_keys, run_problems
 from unnoise.cli.command import run as run_command
 from unnoise.cli.config import ConfigError, Problem, instantiate
-from unnoise.cli.devices import device_problems
+from unnoise.cli.devices import device_problems, gathered, processes
 from unnoise.cli.preflight import construction_problems, problems
 from unnoise.cli.request import (
     Request,
@@ -58,7 +59,7 @@ def check(config: dict[str, Any]) -> Iterator[list[Problem]]:
 
 
 def draw(config: dict[str, Any]) -> None:
-    """Draw, write, and say where."""
+    """Draw, write, and say where; under torchrun each process draws a part, the first writes."""
     from unnoise.api import load
 
     request = Request(**{key: instantiate(value) for key, value in config.items()})
@@ -66,9 +67,12 @@ def draw(config: dict[str, Any]) -> None:
     try:
         trained = load(request.run, averaged=request.averaged, device=request.device)
         edit, given = edit_of(request, trained.model.image_shape)
-        pictures = _drawn(trained, request, edit)
+        parts = gathered(_drawn(trained, request, edit))
     except ValueError as error:  # what only the checkpoint could tell
         raise ConfigError(str(error)) from error
+    if not parts:
+        return
+    pictures = _joined(parts)
     sampler = config["sampler"] or trained.config["sampler"]
     kind = sampler["stepper"]["_target_"].rpartition(".")[2].lower()
     steps = request.steps or sampler["steps"] or "all"
@@ -98,10 +102,14 @@ def draw(config: dict[str, Any]) -> None:
         print(f"  {name:<8} {os.path.relpath(out / file)}")
 
 
-def _drawn(trained: "TrainedModel", request: Request, edit: Edit | None) -> "Pictures":
-    """The pictures, with what else the request names read from its files."""
+def _drawn(trained: "TrainedModel", request: Request, edit: Edit | None) -> "Pictures | None":
+    """This process's pictures, with what else the request names read from its files."""
     from unnoise.api import load
 
+    rank, ranks = processes()
+    first, end = (request.n * k // ranks for k in (rank, rank + 1))
+    if first == end:
+        return None
     shape, device = trained.model.image_shape, trained.model.device
     weak = classifier = None
     if request.weak is not None:
@@ -109,12 +117,12 @@ def _drawn(trained: "TrainedModel", request: Request, edit: Edit | None) -> "Pic
     if request.classifier is not None:
         classifier = NoisyClassifier.load(classifier_file(request.classifier), device)
     return trained.sample(
-        request.n,
+        end - first,
         sampler=request.sampler,
         steps=request.steps,
         guidance=request.guidance,
         seed=request.seed,
-        first=request.first,
+        first=request.first + first,
         labels=request.labels,
         captions=request.captions,
         images=None if request.images is None else read_pictures(request.images, shape),
@@ -122,7 +130,21 @@ def _drawn(trained: "TrainedModel", request: Request, edit: Edit | None) -> "Pic
         weak=weak,
         classifier=classifier,
         batch_size=request.batch_size,
-        progress=True,
+        progress=rank == 0,
+    )
+
+
+def _joined(parts: Sequence["Pictures | None"]) -> "Pictures":
+    """The pictures of all processes, in their order."""
+    from unnoise.api import Pictures
+
+    drawn = [part for part in parts if part is not None]
+    captions = [part.captions for part in drawn if part.captions is not None]
+    asked = [part.asked for part in drawn if part.asked is not None]
+    return Pictures(
+        torch.cat([part.x for part in drawn]),
+        [*chain.from_iterable(captions)] or None,
+        torch.cat(asked) if asked else None,
     )
 
 
