@@ -42,7 +42,8 @@ def test_the_second_is_refused_with_process_host_and_time_of_the_first(tmp_path,
             refused(tmp_path)
         assert time.monotonic() - begun < 0.5
         assert str(told.value).startswith(
-            f"{tmp_path} is being trained by process {holder.pid} on host {platform.node()} since 20"
+            f"{tmp_path} is being trained by process {holder.pid} "
+            f"on host {platform.node()} since 20"
         )
 
 
