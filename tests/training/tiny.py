@@ -13,6 +13,7 @@ from unnoise.diffusion.samplers import DDIM, Sampler
 from unnoise.diffusion.times import UniformTimes
 from unnoise.networks.conditioning import ClassConditioner
 from unnoise.networks.unet import UNet
+from unnoise.training.bad_numbers import BadNumbers
 from unnoise.training.checkpoints import Checkpoints
 from unnoise.training.experiment import Experiment
 from unnoise.training.loggers import none
@@ -45,6 +46,7 @@ def experiment(callbacks=None, dropout=0.0, conditional=False, **changes):
         "conditioning": conditioning,
         "optimizer": partial(torch.optim.Adam, lr=1e-2),
         "callbacks": {
+            "bad_numbers": BadNumbers(),
             "metrics": TrainingMetrics(every=2),
             "checkpoints": Checkpoints(every=2, keep=3),
             **(callbacks or {}),

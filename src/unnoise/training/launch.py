@@ -13,15 +13,15 @@ from lightning.fabric.plugins.environments.cluster_environment import ClusterEnv
 
 from unnoise.files import write_durably
 from unnoise.training import loggers, manifest, ranks
-from unnoise.training.bad_numbers import RollBack
+from unnoise.training.bad_numbers import BadNumbers, RollBack
 from unnoise.training.callbacks import Progress
-from unnoise.training.checkpoints import DurableCheckpointIO
+from unnoise.training.checkpoints import DurableCheckpointIO, NotFinite
 from unnoise.training.data_module import ImageDataModule
 from unnoise.training.diffusion_module import DiffusionModule
 from unnoise.training.experiment import Experiment
 from unnoise.training.lock import held
 from unnoise.training.loggers import JsonLines
-from unnoise.training.saved import checkpoints, newest_whole, step_of
+from unnoise.training.saved import checkpoints, step_of
 from unnoise.training.signals import Stop
 
 
@@ -50,7 +50,7 @@ def fit(
     Raises:
         Disagreement: the ranks were started with different configurations.
         Held: another run trains in the directory.
-        FloatingPointError: too many steps had a loss or a gradient that is not finite.
+        NotFinite: too many steps had a loss or a gradient that is not finite, or a weight is not.
     """
     _quieten_lightning()
     devices, accelerator = devices_of(experiment), _accelerator(experiment)
@@ -62,16 +62,14 @@ def fit(
             if ranks.number() == 0:
                 text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
                 write_durably(run_dir / "config.yaml", lambda temporary: temporary.write_text(text))
-            rollbacks = 0
+            earlier = 0 if checkpoint is None else manifest.rollbacks(run_dir)
+            rollbacks = ranks.from_first(earlier)
             while True:
                 try:
                     _train(experiment, config, run_dir, checkpoint, origin or {}, place, rollbacks)
                     return run_dir
-                except RollBack:
-                    rollbacks += 1
-                    checkpoint = ranks.from_first(
-                        newest_whole(run_dir) if ranks.number() == 0 else None
-                    )
+                except RollBack as back:
+                    checkpoint, rollbacks = back.checkpoint, rollbacks + 1
 
 
 def devices_of(experiment: Experiment) -> int:
@@ -143,17 +141,26 @@ def _train(
     metrics.rewind(step)
     error: BaseException | None = None
     if trainer.is_global_zero:
-        record = manifest.opened(run_dir, experiment, data, trainer, step, origin)
+        resumed = checkpoint is not None
+        record = manifest.opened(run_dir, experiment, data, trainer, step, origin, resumed)
         loggers.begin(trainer, config, record, step)
     begun = time.monotonic()
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except NotFinite as caught:
+        error = caught
+        for guard in experiment.callbacks.values():
+            if isinstance(guard, BadNumbers):
+                error = guard.way_on(trainer, rollbacks, caught)
+        raise error from None
     except BaseException as caught:
         error = caught
         raise
     finally:
         if trainer.is_global_zero:
             took = time.monotonic() - begun
+            if isinstance(error, RollBack):
+                manifest.add_rollback(record, trainer.global_step, step_of(error.checkpoint))
             record = manifest.closed(run_dir, record, trainer, took, metrics.times(), error)
             loggers.end(trainer, record)
 

@@ -24,8 +24,8 @@ from unnoise.training.data_module import ImageDataModule
 from unnoise.training.experiment import Experiment
 
 TIME = "%Y-%m-%dT%H:%M:%S%z"
-FIRST = ("started", "git_commit", "overrides", "choices", "sweep")
-"""What stays as it was when the run was first started."""
+KEPT = ("started", "git_commit", "overrides", "choices", "sweep", "rollbacks")
+"""What stays as it was when the run goes on."""
 Manifest = dict[str, Any]
 
 
@@ -36,8 +36,9 @@ def opened(
     trainer: Trainer,
     step: int,
     origin: dict[str, Any],
+    resumed: bool,
 ) -> Manifest:
-    """Write the manifest of a run that starts, or goes on at ``step``.
+    """Write the manifest of a run that starts, or goes on (``resumed``) at ``step``.
 
     ``origin`` may say what was typed ("overrides"), which options were chosen ("choices") and of
     which sweep the run is a job ("sweep").
@@ -50,6 +51,7 @@ def opened(
         "seed": experiment.seed,
         "started": now["time"],
         "resumed": [],
+        "rollbacks": [],
         "overrides": [],
         "choices": {},
         "sweep": None,
@@ -68,9 +70,9 @@ def opened(
         "host": platform.node(),
         "pid": os.getpid(),
     }
-    if step > 0 and path.exists():
+    if resumed and path.exists():
         before = json.loads(path.read_text())
-        manifest |= {key: before[key] for key in FIRST if key in before}
+        manifest |= {key: before[key] for key in KEPT if key in before}
         manifest["resumed"] = [*before.get("resumed", []), now]
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -107,6 +109,17 @@ def closed(
         first_line = str(error).partition("\n")[0]
         ended["failed"] = f"{type(error).__name__}: {first_line}"
     return _write(run_dir / "manifest.json", manifest | ended)
+
+
+def add_rollback(manifest: Manifest, step: int, to: int) -> None:
+    """Note that the run leaves ``step`` to go on from an earlier one; ``closed`` writes it."""
+    manifest["rollbacks"].append({"time": time.strftime(TIME), "from": step, "to": to})
+
+
+def rollbacks(run_dir: Path) -> int:
+    """How often a run went back to an earlier step; each time its noise became another."""
+    path = run_dir / "manifest.json"
+    return len(json.loads(path.read_text()).get("rollbacks", [])) if path.exists() else 0
 
 
 def _write(path: Path, manifest: Manifest) -> Manifest:
