@@ -71,7 +71,7 @@ def test_a_failed_run_says_why_and_is_whole_again_after_a_resume(tmp_path):
     told = train(tmp_path, 8)
     assert (told["steps"], "finished" in told, "failed" in told) == (8, True, False)
     assert [(each["step"], each["git_commit"]) for each in told["resumed"]] == [
-        (4, told["git_commit"])
+        (5, told["git_commit"])
     ]
 
 

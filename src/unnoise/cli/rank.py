@@ -35,6 +35,7 @@ def train(
 def main() -> int:
     """Train as the orders say that the file named on the command line holds; gives the status."""
     end_on_signals()
+    from unnoise.training.checkpoints import NotSaved
     from unnoise.training.ranks import Gone, Silent
 
     orders = json.loads(Path(sys.argv[1]).read_text())
@@ -48,7 +49,7 @@ def main() -> int:
     except Silent as error:
         print(error, file=sys.stderr)
         return SILENT
-    except (Disagreement, Held, NotSaved) as error:
+    except NotSaved as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:

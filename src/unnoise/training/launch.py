@@ -54,7 +54,9 @@ def fit(
     """
     _quieten_lightning()
     devices, accelerator = devices_of(experiment), _accelerator(experiment)
-    with ranks.together(devices, accelerator, experiment.rank_timeout) as place:
+    stop = Stop()
+    meeting = ranks.together(devices, accelerator, experiment.rank_timeout)
+    with stop.hearing(), meeting as place:
         run_dir, checkpoint = ranks.from_first((run_dir, checkpoint))
         assert run_dir is not None
         ranks.agree("configuration", config)
@@ -66,7 +68,8 @@ def fit(
             rollbacks = ranks.from_first(earlier)
             while True:
                 try:
-                    _train(experiment, config, run_dir, checkpoint, origin or {}, place, rollbacks)
+                    given = (checkpoint, origin or {}, place, rollbacks, stop)
+                    _train(experiment, config, run_dir, *given)
                     return run_dir
                 except RollBack as back:
                     checkpoint, rollbacks = back.checkpoint, rollbacks + 1
@@ -91,6 +94,7 @@ def _train(
     origin: dict[str, Any],
     place: ClusterEnvironment,
     rollbacks: int,
+    stop: Stop,
 ) -> None:
     module = DiffusionModule(
         experiment.model(),
@@ -123,7 +127,7 @@ def _train(
     trainer = experiment.trainer(
         default_root_dir=run_dir,
         logger=[metrics, *dashboards],
-        callbacks=[*experiment.callbacks.values(), Progress(experiment.name, metrics), Stop()],
+        callbacks=stop.among([*experiment.callbacks.values(), Progress(experiment.name, metrics)]),
         plugins=[DurableCheckpointIO(), place],
         max_steps=experiment.max_steps,
         max_epochs=-1,
