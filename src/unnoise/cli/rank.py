@@ -9,7 +9,7 @@ from typing import Any
 
 from unnoise.cli import failures
 from unnoise.cli.config import ConfigError
-from unnoise.cli.ranks import GONE, SILENT
+from unnoise.cli.ranks import GONE, SILENT, rank
 from unnoise.training.interrupts import end_on_signals
 
 
@@ -35,7 +35,7 @@ def train(
 def main() -> int:
     """Train as the orders say that the file named on the command line holds; gives the status."""
     end_on_signals()
-    from unnoise.training.checkpoints import NotSaved
+    from unnoise.training.checkpoints import NotFinite, NotSaved
     from unnoise.training.ranks import Gone, Silent
 
     orders = json.loads(Path(sys.argv[1]).read_text())
@@ -49,8 +49,9 @@ def main() -> int:
     except Silent as error:
         print(error, file=sys.stderr)
         return SILENT
-    except NotSaved as error:
-        print(error, file=sys.stderr)
+    except (NotFinite, NotSaved) as error:  # every rank has it
+        if rank() == 0:
+            print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

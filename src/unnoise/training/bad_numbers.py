@@ -156,7 +156,8 @@ class BadNumbers(Callback):
         path = run_dir / "bad_batch.json"
         self._write_report(path, str(error), rollbacks)
         done = f"after {rollbacks} rollbacks" if checkpoint else "there is no checkpoint to go to"
-        return NotFinite(f"{error}; {done}, the run ends: {path} names the pictures of the step")
+        shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+        return NotFinite(f"{error}; {done}, the run ends: {shown} names the pictures of the step")
 
     def _compare(self, trainer: Trainer, loss: float) -> None:
         usual = median(self._losses) if len(self._losses) >= SEEN else math.inf

@@ -212,6 +212,13 @@ class Progress(ProgressBar):
         """Close the bar."""
         self._bar.close()
 
+    def on_exception(
+        self, trainer: Trainer, module: LightningModule, exception: BaseException
+    ) -> None:
+        """Close the bar, if there is one yet."""
+        if self._bar is not None:
+            self._bar.close()
+
     def print(self, *args: Any, **kwargs: Any) -> None:
         """Print above the bar."""
         tqdm.write(" ".join(map(str, args)))
