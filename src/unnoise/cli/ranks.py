@@ -81,7 +81,7 @@ def train_on_ranks(orders: Mapping[str, Any], devices: int, nodes: int) -> None:
             logging.getLogger(name).setLevel(logging.CRITICAL)  # we say it shorter
     with (
         tempfile.TemporaryDirectory(prefix="unnoise-") as folder,
-        _threads(devices),
+        _environment(devices),
         heard(pass_on, hurry=lambda: shutil.rmtree(folder, ignore_errors=True)),
     ):
         path = Path(folder) / "orders.json"
@@ -134,11 +134,16 @@ def _meeting(nodes: int) -> dict[str, Any]:
 
 
 @contextmanager
-def _threads(devices: int) -> Any:
-    """Share the processors among the ranks, as torch would use all of them in each."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    if before is None:
-        os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // devices))
-    yield
-    if before is None:
-        del os.environ["OMP_NUM_THREADS"]
+def _environment(devices: int) -> Any:
+    """Share the processors among the ranks, as torch would use all of them in each.
+
+    Afterwards the environment is what it was, without what torch's agent has put there.
+    """
+    before = dict(os.environ)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
