@@ -29,14 +29,14 @@ def run(config_name: str, check: Check, job: Job) -> None:
     config_name = arguments.config_name or config_name
     if arguments.config_path:
         sys.exit("--config-path would hide the shipped configs: use --config-dir, which adds yours")
-    if not _only_asks(arguments):
-        config, found = parse(config_name)
-        _stop_if_wrong(chain([found], [] if config is None else check(config)))
+    config, found = parse(config_name)
+    if _only_asks(arguments):  # even to be shown, a config has Hydra set up its logging
+        stop_if_wrong([[problem for problem in found if problem.key.startswith("hydra.")]])
+    else:
+        stop_if_wrong(chain([found], [] if config is None else check(config)))
 
     def task(node: DictConfig) -> Any:
-        plain = OmegaConf.to_container(node, resolve=True)
-        assert isinstance(plain, dict)
-        config = {str(key): value for key, value in plain.items()}
+        config = plain(node)
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             errors = [p for found in check(config) for p in found if p.severity == "error"]
             if errors:
@@ -71,13 +71,27 @@ def parse(config_name: str) -> tuple[dict[str, Any] | None, list[Problem]]:
     return check_command_line(arguments.config_name or config_name, arguments.overrides, folders)
 
 
+def is_sweep() -> bool:
+    """Whether the command line asks for several runs."""
+    arguments = get_args_parser().parse_args()
+    return bool(arguments.multirun) and not _only_asks(arguments)
+
+
 def _only_asks(arguments: Any) -> bool:
     """Whether the command line asks Hydra to show something rather than to run."""
     questions = ("help", "hydra_help", "cfg", "info", "shell_completion")
     return any(getattr(arguments, question) for question in questions)
 
 
-def _stop_if_wrong(batches: Iterable[list[Problem]]) -> None:
+def plain(node: DictConfig) -> dict[str, Any]:
+    """A composed config, resolved, in plain containers."""
+    resolved = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}
+
+
+def stop_if_wrong(batches: Iterable[list[Problem]]) -> None:
+    """Print problems as they are found, and end with status 2 if there are errors among them."""
     wrong = False
     for found in batches:
         if found:

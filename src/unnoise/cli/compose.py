@@ -5,6 +5,7 @@ import functools
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,23 @@ from omegaconf.errors import (
 )
 
 from unnoise.cli.config import UNKNOWN, ConfigError, Problem, did_you_mean, resolve_target
+from unnoise.cli.plugins import hydra_problems
 from unnoise.cli.preflight import parameters
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parents[1] / "conf"
 """The shipped configurations: beside the package in the wheel, else in the checkout."""
 
-_FAULTS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
+FAULTS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
+"""What Hydra raises where a config cannot be composed."""
+PACKAGES = {
+    "hydra/sweeper/optuna": "sweeps",
+    "hydra/launcher/joblib": "sweeps",
+    "hydra/launcher/submitit_local": "sweeps",
+    "hydra/launcher/submitit_slurm": "sweeps",
+    "hydra/launcher/ray": "ray",
+}
+"""Options that come with packages which may not be there, and the extra that has them."""
 
 
 def check_command_line(
@@ -44,7 +55,7 @@ def check_command_line(
 
     A refused override is left out, so that the rest can still be checked. Of a sweep, all options
     of a group are tried and the first value is used. What concerns Hydra itself (``hydra.*``) is
-    left for Hydra to judge.
+    left for Hydra to judge, short of what it would call (``hydra_problems``).
 
     Returns:
         The configuration as plain resolved containers without the hydra node (None if it cannot
@@ -55,22 +66,40 @@ def check_command_line(
         for folder in config_dirs
         if not Path(folder).is_dir()
     ]
+    with hydra_of(config_dirs):
+        composer = _Composer(config_name)
+        try:
+            config = composer.run(overrides)
+        except FAULTS as error:  # not the overrides' fault
+            config = None
+            composer.found.append(composer.broken(error))
+    return config, [*found, *composer.found, *composer.hostile]
+
+
+@contextmanager
+def hydra_of(config_dirs: Sequence[str | Path]) -> Iterator[Hydra]:
+    """Hydra with the shipped configurations, and those of further folders before them."""
     searched = create_config_search_path(str(CONF))
     for folder in filter(os.path.isdir, config_dirs):
         path = f"file://{Path(folder).resolve()}"
         searched.prepend("command-line", path, anchor=SearchPathQuery(provider="schema"))
     setbase("1.3")
-    Hydra.create_main_hydra2("unnoise", searched)
     try:
-        composer = _Composer(config_name)
-        try:
-            config = composer.run(overrides)
-        except _FAULTS as error:  # not the overrides' fault
-            config = None
-            composer.found.append(composer.broken(error))
+        yield Hydra.create_main_hydra2("unnoise", searched)
     finally:
         GlobalHydra.instance().clear()
-    return config, found + composer.found
+
+
+@contextmanager
+def hydra_config(config: DictConfig) -> Iterator[HydraConfig]:
+    """Hydra's own part of a config where interpolations such as ${hydra:job.num} look for it."""
+    holder = HydraConfig.instance()
+    before = holder.cfg
+    holder.set_config(config)
+    try:
+        yield holder
+    finally:
+        holder.cfg = before
 
 
 class _Composer:
@@ -80,6 +109,7 @@ class _Composer:
         self.config_name = config_name
         self.folders: list[str] = []  # of the user's own hydra.searchpath
         self.found: list[Problem] = []
+        self.hostile: dict[Problem, None] = {}  # what Hydra would call, of any job
         self.accepted: list[str] = []
         self.loader = GlobalHydra.instance().config_loader()
         self.parser = OverridesParser.create(self.loader)
@@ -96,7 +126,7 @@ class _Composer:
         try:
             self.compose(firsts)
             self.accepted = firsts
-        except _FAULTS:
+        except FAULTS:
             self.compose([])
             for override, line in zip(overrides, firsts, strict=True):
                 self.accept(override, line)
@@ -111,7 +141,7 @@ class _Composer:
             try:
                 override = self.parser.parse_overrides([line])[0]
                 legible = bool(override.key_or_group and next(self.single(override), None))
-            except _FAULTS:
+            except FAULTS:
                 legible = False
             if legible:
                 yield override
@@ -157,7 +187,9 @@ class _Composer:
         while True:
             try:
                 every = [*self.searchpath, *lines, *filled.values()]
-                return compose(self.config_name, every, return_hydra_config=True), filled
+                config = compose(self.config_name, every, return_hydra_config=True)
+                self.hostile |= dict.fromkeys(hydra_problems(config.hydra))
+                return config, filled
             except HydraException as error:
                 needed = re.search(r"You must specify '([^']+)'", str(error))
                 options = self.options(needed[1].partition("@")[0]) if needed else []
@@ -176,20 +208,23 @@ class _Composer:
 
     def check(self, override: Override, line: str) -> bool:
         error = self.refusal(line)
-        if error is not None and not override.is_hydra_override():
+        if (extra := PACKAGES.get(_missing(error))) is not None:
+            told = f"needs a package that is not there: pip install 'unnoise[{extra}]'"
+            self.found.append(Problem(line, told))
+        elif error is not None and not override.is_hydra_override():
             self.found.append(Problem(line, self.explain(override, line, error)))
         return error is None
 
     def refusal(self, line: str) -> Exception | None:
         try:
             self.compose([*self.accepted, line])
-        except _FAULTS as error:
+        except FAULTS as error:
             return error
         return None
 
     def explain(self, override: Override, line: str, error: Exception) -> str:
         """Why Hydra refuses an override, and what would be right."""
-        name, text, bare = override.key_or_group, _first(error), line.lstrip("+~")
+        name, text, bare = override.key_or_group, first_line(error), line.lstrip("+~")
         if self.is_group(override):
             value, options = line.partition("=")[2], self.options(name)
             if value not in options and "/" not in value and not value.startswith("["):
@@ -236,7 +271,7 @@ class _Composer:
         if names and self.config_name not in names:
             near = did_you_mean(self.config_name, names)
             return Problem(self.config_name, f"no such configuration{near} ({', '.join(names)})")
-        return Problem(self.config_name, _first(error))
+        return Problem(self.config_name, first_line(error))
 
     def finish(self) -> dict[str, Any]:
         """The configuration of all that was accepted, resolved."""
@@ -249,10 +284,7 @@ class _Composer:
         OmegaConf.set_struct(config, False)
         if OmegaConf.is_missing(config.hydra.job, "num"):
             config.hydra.job.num, config.hydra.job.id = 0, "0"
-        holder = HydraConfig.instance()
-        before = holder.cfg
-        holder.set_config(config)  # for interpolations such as ${hydra:runtime.output_dir}
-        try:
+        with hydra_config(config) as holder:
             folder = self.resolved(config.hydra.run, "dir", "hydra.run.dir")
             if isinstance(folder, str):
                 OmegaConf.set_readonly(config.hydra, False)
@@ -261,8 +293,6 @@ class _Composer:
             return {
                 str(key): self.resolved(config, key, str(key)) for key in config if key != "hydra"
             }
-        finally:
-            holder.cfg = before
 
     def check_sweeper(self, config: DictConfig) -> None:
         """The keys that a sweeper will set, as if they stood on the command line."""
@@ -292,7 +322,12 @@ class _Composer:
         return value
 
 
-def _first(error: Exception) -> str:
+def _missing(error: Exception | None) -> str:
+    """The file that was looked for in vain."""
+    return str(error.missing_cfg_file) if isinstance(error, MissingConfigException) else ""
+
+
+def first_line(error: Exception) -> str:
     """The first line of an error; for YAML also the place."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
         mark = error.problem_mark
@@ -301,7 +336,7 @@ def _first(error: Exception) -> str:
 
 
 def _unresolved(error: OmegaConfBaseException, container: DictConfig | ListConfig) -> str:
-    text = _first(error)
+    text = first_line(error)
     if isinstance(error, InterpolationKeyError) and (wanted := re.search(r"'(.*)'", text)):
         root = OmegaConf.to_container(container._get_root(), resolve=False)
         keys = [key for key in _dotted(root) if not key.startswith("hydra")]

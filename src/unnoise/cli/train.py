@@ -12,11 +12,23 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from unnoise.cli.command import parse, run
+from unnoise.cli import sweep
+from unnoise.cli.command import is_sweep, parse, run
 from unnoise.cli.config import UNKNOWN, ConfigError, Problem, instantiate
-from unnoise.cli.identity import resume_problems
+from unnoise.cli.identity import SWEEP, resume_problems, run_directory
 from unnoise.cli.preflight import construction_problems, problems
-from unnoise.cli.ranks import RankFailed, requeued, started, started_as_rank, train_on_ranks
+from unnoise.cli.ranks import (
+    RankFailed,
+    number,
+    rank,
+    requeued,
+    started,
+    started_as_rank,
+    train_on_ranks,
+)
+from unnoise.training.interrupts import end_on_signals
+from unnoise.training.lock import Held
+from unnoise.training.lock import check as check_lock
 
 if TYPE_CHECKING:
     from unnoise.networks.conditioning import Conditioner
@@ -25,21 +37,23 @@ if TYPE_CHECKING:
 LIGHTNING = ("callbacks", "logger", "trainer")
 
 
-def _number(*names: str) -> int:
-    """This process's, by the first of some environment variables that is there; alone it is 0."""
-    return next((int(os.environ[name]) for name in names if name in os.environ), 0)
-
-
-_RANK = _number("RANK", "LOCAL_RANK", "SLURM_PROCID")  # as Lightning looks for it
-_LOCAL_RANK = _number("LOCAL_RANK", "SLURM_LOCALID")
+_RANK = rank()
+_LOCAL_RANK = number("LOCAL_RANK", "SLURM_LOCALID")
 
 
 def main() -> None:
     """The command's entry point."""
-    if started() > 1 and _RANK > 0:
-        follow()
-    else:
-        run("train", check, train)
+    end_on_signals()
+    try:
+        if is_sweep():
+            sweep.run(check, train)
+        elif started() > 1 and _RANK > 0:
+            follow()
+        else:
+            run("train", check, train)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
 
 
 def follow() -> None:
@@ -55,6 +69,12 @@ def check(config: dict[str, Any]) -> Iterator[list[Problem]]:
 
     What needs Lightning comes second, since importing it takes longer than all the rest.
     """
+    if config["resume"]:  # before imports that take longer
+        try:
+            check_lock(Path(run_directory(_root_=OmegaConf.create(config))))
+        except Held as error:
+            yield [Problem("resume", str(error))]
+            return
     from unnoise.cli.rules import logger_rules, rules
     from unnoise.training.experiment import Experiment
 
@@ -74,25 +94,30 @@ def check(config: dict[str, Any]) -> Iterator[list[Problem]]:
     yield found or construction_problems(config, ["callbacks"], device="cpu") + logger_rules(config)
 
 
-def train(config: dict[str, Any]) -> float | None:
+def train(config: dict[str, Any]) -> None:
     """Train the run in Hydra's output directory, and say where its results are."""
-    from unnoise.training.checkpoints import newest_whole, step_of
     from unnoise.training.launch import results
+    from unnoise.training.saved import Damaged, newest_whole, step_of
 
     if _RANK > 0:  # a launcher started one on each node
         _share(experiment_of(config), config, None, None, None)
-        return None
+        return
     hydra = HydraConfig.get()
     run_dir = Path(hydra.runtime.output_dir)
-    if hydra.mode == RunMode.MULTIRUN:
-        print(f"\njob {hydra.job.num}: {hydra.job.override_dirname}")
-    checkpoint = newest_whole(run_dir) if config["resume"] or requeued() else None
+    is_job = hydra.mode == RunMode.MULTIRUN
+    if config["sweep"] == "status" and not is_job:
+        raise ConfigError("sweep: status is of the jobs of a sweep: add -m")
+    try:
+        goes_on = config["resume"] or requeued() or is_job
+        checkpoint = newest_whole(run_dir) if goes_on else None
+    except Damaged as error:
+        raise ConfigError(f"resume: {error}") from error
     shown = _short(run_dir)
     if checkpoint is not None:
         print(f"resuming {shown} at step {step_of(checkpoint)}")
-    elif config["resume"]:
+    elif config["resume"] and not is_job:
         print("resume: no checkpoint of an earlier run of this configuration, starting at step 0")
-    elif (run_dir / "config.yaml").exists() and not requeued():
+    elif (run_dir / "config.yaml").exists() and not goes_on:
         raise ConfigError(f"{shown} holds a run already; resume={shown} goes on with it")
     experiment = experiment_of(config)
     begun = time.monotonic()
@@ -103,7 +128,6 @@ def train(config: dict[str, Any]) -> float | None:
     for name, path in found.items():
         print(f"  {name:<16} {_short(path)}")
     print(f"  {'draw more':<16} unnoise-sample run={shown}")
-    return None
 
 
 def _share(
@@ -114,11 +138,16 @@ def _share(
     origin: dict[str, Any] | None,
 ) -> None:
     """Train as the rank that this process is, or on the ranks of this machine that it starts."""
+    from unnoise.training.checkpoints import NotFinite, NotSaved
     from unnoise.training.launch import devices_of, fit
+    from unnoise.training.ranks import Disagreement, Gone, Silent
 
     devices, nodes = devices_of(experiment), config["trainer"].get("num_nodes", 1)
     if devices == 1 or started_as_rank(nodes):
-        fit(experiment, config, run_dir, checkpoint, origin)
+        try:
+            fit(experiment, config, run_dir, checkpoint, origin)
+        except (Disagreement, Gone, Held, NotFinite, NotSaved, Silent) as error:
+            sys.exit(str(error))
         return
     orders = {
         "config": config,
@@ -155,10 +184,15 @@ def experiment_of(config: dict[str, Any]) -> "Experiment":
 
 
 def _origin(hydra: Any) -> dict[str, Any]:
-    """What the manifest says of the command: what was typed, and what was chosen."""
+    """What the manifest says of the command: what was typed and chosen, and of which sweep."""
     left_out = ("logger", "trainer", "resume", "rank_timeout", "metric", "sweep")
     typed = [each for each in hydra.overrides.task if not each.lstrip("+~").startswith(left_out)]
-    return {"overrides": typed, "choices": OmegaConf.to_container(hydra.runtime.choices)}
+    of_sweep = hydra.mode == RunMode.MULTIRUN and SWEEP in os.environ
+    return {
+        "overrides": typed,
+        "choices": OmegaConf.to_container(hydra.runtime.choices),
+        "sweep": f"sweep {os.environ[SWEEP]}" if of_sweep else None,
+    }
 
 
 def _report(run_dir: Path) -> dict[str, Path]:

@@ -21,6 +21,7 @@ from unnoise.report.runs import Run, started
 STATES = {
     "finished": "finished",
     "failed": "failed",
+    "pruned": "pruned by a search",
     "running": "running",
     "interrupted": "interrupted",
     "unfinished": "not finished",
@@ -38,7 +39,7 @@ MEBIBYTE = 1 << 20
 def state(run: Run) -> Html:
     """A word for it, in a frame."""
     told = STATES[run.state]
-    if run.state in ("failed", "running", "interrupted", "unfinished") and run.steps:
+    if run.state in ("failed", "pruned", "running", "interrupted", "unfinished") and run.steps:
         told += f" at step {run.step:,} of {run.steps:,}"
     return element("span", {"class": f"state {run.state}"}, told)
 

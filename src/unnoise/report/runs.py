@@ -103,9 +103,11 @@ class Run:
 
     @property
     def state(self) -> str:
-        """Finished, failed, running, interrupted, unfinished (it may run elsewhere) or unknown."""
+        """Finished, pruned, failed, running, interrupted, unfinished (or elsewhere) or unknown."""
         if self.manifest.get("failed"):
             return "failed"
+        if self.manifest.get("pruned"):
+            return "pruned"
         old = "resumed" not in self.manifest  # and says neither
         if self.manifest.get("finished") or (old and self.steps and self.step >= self.steps):
             return "finished"

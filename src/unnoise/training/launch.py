@@ -17,6 +17,7 @@ from unnoise.training.bad_numbers import BadNumbers, RollBack
 from unnoise.training.callbacks import Progress
 from unnoise.training.checkpoints import DurableCheckpointIO, NotFinite
 from unnoise.training.data_module import ImageDataModule
+from unnoise.training.devices import count
 from unnoise.training.diffusion_module import DiffusionModule
 from unnoise.training.experiment import Experiment
 from unnoise.training.lock import held
@@ -71,6 +72,8 @@ def fit(
                     given = (checkpoint, origin or {}, place, rollbacks, stop)
                     _train(experiment, config, run_dir, *given)
                     return run_dir
+                except manifest.Pruned:
+                    return run_dir
                 except RollBack as back:
                     checkpoint, rollbacks = back.checkpoint, rollbacks + 1
 
@@ -78,12 +81,8 @@ def fit(
 def devices_of(experiment: Experiment) -> int:
     """How many ranks train the run."""
     asked = getattr(experiment.trainer, "keywords", {})
-    devices, nodes = asked.get("devices", 1), asked.get("num_nodes", 1)
-    if isinstance(devices, list):
-        devices = len(devices)
-    elif devices in ("auto", -1):
-        devices = torch.cuda.device_count() if _accelerator(experiment) in ("gpu", "cuda") else 1
-    return int(devices) * int(nodes)
+    here = count(asked.get("devices", 1), _accelerator(experiment))
+    return here * int(asked.get("num_nodes", 1))
 
 
 def _train(
@@ -176,6 +175,7 @@ def _quieten_lightning() -> None:
     for message in (
         ".*does not have many workers",
         ".*treespec, LeafSpec.*",
+        ".*srun.* command is available",
         ".*lr_scheduler.step.*",
     ):
         warnings.filterwarnings("ignore", message)

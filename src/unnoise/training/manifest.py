@@ -29,6 +29,10 @@ KEPT = ("started", "git_commit", "overrides", "choices", "sweep", "rollbacks")
 Manifest = dict[str, Any]
 
 
+class Pruned(Exception):
+    """A search ended the run before its last step; the message says why."""
+
+
 def opened(
     run_dir: Path,
     experiment: Experiment,
@@ -105,6 +109,8 @@ def closed(
     }
     if error is None:
         ended["finished"] = time.strftime(TIME)
+    elif isinstance(error, Pruned):
+        ended["pruned"] = str(error)
     elif isinstance(error, Exception):
         first_line = str(error).partition("\n")[0]
         ended["failed"] = f"{type(error).__name__}: {first_line}"
