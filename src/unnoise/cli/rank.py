@@ -1,7 +1,6 @@
 """One rank of a run whose other ranks the same command has started: python -m unnoise.cli.rank."""
 
 import json
-import os
 import sys
 import traceback
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 from unnoise.cli import failures
 from unnoise.cli.config import ConfigError
 from unnoise.cli.ranks import GONE, SILENT, rank
-from unnoise.training.interrupts import end_on_signals
+from unnoise.training.interrupts import end_on_signals, leave
 
 
 def train(
@@ -66,7 +65,5 @@ def main() -> int:
 
 if __name__ == "__main__":
     status = main()
-    if status:  # what is left of the process group would wait for ranks that are gone
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+    if status:
+        leave(status)

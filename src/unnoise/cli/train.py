@@ -26,7 +26,7 @@ from unnoise.cli.ranks import (
     started_as_rank,
     train_on_ranks,
 )
-from unnoise.training.interrupts import end_on_signals
+from unnoise.training.interrupts import end_on_signals, leave
 from unnoise.training.lock import Held
 from unnoise.training.lock import check as check_lock
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from unnoise.networks.conditioning import Conditioner
     from unnoise.training.experiment import Experiment
 
+LAST_ERROR = 2
+"""The greatest status of a run that ended by itself; above are signals and ranks that failed."""
 LIGHTNING = ("callbacks", "logger", "trainer")
 
 
@@ -54,6 +56,10 @@ def main() -> None:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
+    except SystemExit as end:
+        if isinstance(end.code, int) and end.code > LAST_ERROR and not is_sweep():
+            leave(end.code)
+        raise
 
 
 def follow() -> None:
