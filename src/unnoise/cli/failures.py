@@ -6,6 +6,7 @@ from typing import Any
 def told(error: BaseException, config: dict[str, Any]) -> str | None:
     """What happened and what to try, for a job of this config; None where nobody foresaw it."""
     from unnoise.data.images import Unreadable
+    from unnoise.training.checkpoints import NotSaved
     from unnoise.training.lock import Held
     from unnoise.training.ranks import Disagreement
 
@@ -18,7 +19,7 @@ def told(error: BaseException, config: dict[str, Any]) -> str | None:
     if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
         reason = str(error).partition("\n")[0].rstrip(". ")
         return f"workers: {reason}; the system kills what takes too much memory: try fewer workers"
-    if isinstance(error, FloatingPointError | Held | Disagreement):
+    if isinstance(error, FloatingPointError | NotSaved | Held | Disagreement):
         return str(error)
     return None
 

@@ -1,6 +1,7 @@
 """TensorBoard and Weights & Biases: pages on which a run can be watched."""
 
 import json
+import logging
 import sys
 import tempfile
 import uuid
@@ -187,6 +188,8 @@ class WeightsAndBiases(Dashboard):
             silent=True,
         )
 
+        logging.raiseExceptions = False  # wandb's log file on a full disk would fill stderr
+
         def open_run() -> Any:
             wandb.setup(wandb.Settings(silent=True))  # else it tells of credentials
             return wandb.init(
@@ -260,6 +263,7 @@ class WeightsAndBiases(Dashboard):
             connection = wandb.setup()._connection
             if connection is not None and connection._proc is not None:
                 connection._proc._process.kill()
+                connection._proc._process.wait()
             wandb.teardown()
 
         with suppress(Exception):  # nobody is there to take leave of
