@@ -225,7 +225,10 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         if packed:
             _archive(path).close()
             with np.load(path, allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in arrays.files}
+                found = {name: arrays[name] for name in arrays.files}
+            if odd := [name for name, part in found.items() if not isinstance(part, np.ndarray)]:
+                raise ValueError(f"its part {odd[0]!r} is no array")
+            return found
         whole = np.load(path, allow_pickle=False, mmap_mode="r")
         if whole.nbytes > size:
             raise ValueError(f"it has {size:,} bytes, but an array of {whole.nbytes:,}")

@@ -1,6 +1,7 @@
 """CIFAR-10 and CIFAR-100 from the binary archives their authors publish."""
 
 import gzip
+import io
 import tarfile
 import zlib
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unnoise.data.classics import ClassicImages, ImageSize, listed
+from unnoise.data.classics import MOST_BYTES, ClassicImages, ImageSize, listed
 from unnoise.data.images import resize
 from unnoise.data.loading import Split
 
@@ -62,10 +63,16 @@ class _Cifar(ClassicImages):
             raise self._missing(archive)
         found = {}
         try:
-            with tarfile.open(path) as tar:
+            with gzip.open(path) as packed:
+                raw = packed.read(MOST_BYTES + 1)
+            if len(raw) > MOST_BYTES:
+                raise ValueError(f"{path} holds more than {MOST_BYTES:,} bytes, which no set has")
+            with tarfile.open(fileobj=io.BytesIO(raw)) as tar:
                 for entry in tar:
-                    if (name := Path(entry.name).name) in members and (
-                        file := tar.extractfile(entry)
+                    if (
+                        entry.isreg()  # a link may name a file outside
+                        and (name := Path(entry.name).name) in members
+                        and (file := tar.extractfile(entry))
                     ):
                         found[name] = file.read()
         except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:

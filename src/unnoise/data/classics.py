@@ -23,6 +23,8 @@ from unnoise.data.images import TensorImages, pad, resize, to_channels
 from unnoise.data.loading import Split
 
 ImageSize = Annotated[int, Field(ge=4)]
+MOST_BYTES = 2**28
+"""Of a set's file once it is unpacked: more than any has, so that none can be made to swell."""
 
 
 def listed(names: str) -> tuple[str, ...]:
@@ -163,11 +165,14 @@ class _Idx(ClassicImages):
         if path is None:
             raise self._missing(f"{name}(.gz)")
         try:
-            raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+            with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+                raw = file.read(MOST_BYTES + 1)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise ValueError(
                 f"{path} is damaged ({error}): delete it to download it anew"
             ) from error
+        if len(raw) > MOST_BYTES:
+            raise ValueError(f"{path} holds more than {MOST_BYTES:,} bytes, which no such set has")
         start = 4 + 4 * dimensions
         if len(raw) < start or raw[:4] != bytes([0, 0, 8, dimensions]):  # 8: unsigned bytes
             raise ValueError(f"{path} does not begin like an IDX file of {dimensions} dimensions")

@@ -21,7 +21,7 @@ def still(path: Path, large: int = 250_000) -> str:
     Raises:
         OSError: the file is not there, or is no picture.
     """
-    with Image.open(path) as picture:
+    with _opened(path) as picture:
         picture.load()
         if path.stat().st_size <= large and picture.format == "PNG":
             return _uri("png", path.read_bytes())
@@ -39,7 +39,7 @@ def animation(path: Path, large: int = 500_000) -> str:
     Raises:
         OSError: the file is not there, or is no picture.
     """
-    with Image.open(path) as picture:
+    with _opened(path) as picture:
         if path.stat().st_size <= large:
             return _uri("gif", path.read_bytes())
         count = getattr(picture, "n_frames", 1)
@@ -52,6 +52,13 @@ def animation(path: Path, large: int = 500_000) -> str:
                 frames.append(_narrow(picture, WIDE))
             durations[len(frames) - 1] += int(picture.info.get("duration", 100))
         return _uri("webp", _webp(frames, durations, quality=None))
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        return Image.open(path)
+    except Image.DecompressionBombError as error:
+        raise OSError(f"{path}: {error}") from error
 
 
 def _narrow(picture: Image.Image, width: int) -> Image.Image:
