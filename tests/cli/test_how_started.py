@@ -4,8 +4,12 @@ import os
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
 from test_train import check
 
+from unnoise.cli.compose import CONF
 from unnoise.cli.ranks import RankFailed, requeued, started, started_as_rank, train_on_ranks
 from unnoise.training import ranks
 from unnoise.training.devices import count
@@ -102,3 +106,19 @@ def test_how_many_devices_are_meant(devices, expected, monkeypatch):
 def test_a_batch_that_does_not_divide_among_ranks_is_told(trainer, told):
     found = check("batch_size=9", *trainer)
     assert any(told in problem for problem in found), found
+
+
+@pytest.mark.parametrize(
+    ("launcher", "expected"),
+    [
+        ("slurm", {"nodes": 3, "tasks_per_node": 1, "gpus_per_node": 4}),
+        ("ray_cluster", {"ray.init.address": "auto", "ray.remote.num_gpus": 4}),
+    ],
+)
+def test_presets_of_clusters_ask_for_what_the_trainer_uses(launcher, expected):
+    GlobalHydra.instance().clear()
+    asked = [f"hydra/launcher={launcher}", "trainer=slurm", "trainer.devices=4"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", [*asked, "trainer.num_nodes=3"], return_hydra_config=True)
+    found = {key: OmegaConf.select(config, f"hydra.launcher.{key}") for key in expected}
+    assert found == expected

@@ -46,7 +46,7 @@ class Finished:
             environment = {k: v for k, v in os.environ.items() if not k.startswith("UNNOISE")}
             environment |= {name: value, "TMPDIR": temporary, "OMP_NUM_THREADS": "1"}
             done = subprocess.run(
-                command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+                command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600
             )
             self.left = {path.name for path in Path(temporary).iterdir()}
         self.status, self.said = done.returncode, done.stdout + done.stderr
