@@ -76,6 +76,7 @@ class Watch(Callback):
 
     def __init__(self):
         self.changed = {}
+        self.stood = []  # (rollbacks, step) at which nothing changed
 
     def _state(self, trainer, module):
         optimizer = trainer.optimizers[0].state_dict()["state"]
@@ -88,7 +89,10 @@ class Watch(Callback):
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
             parts = zip(self.before, self._state(trainer, module), strict=True)
-            self.changed[trainer.global_step] = [not same(a, b) for a, b in parts]
+            changed = [not same(a, b) for a, b in parts]
+            self.changed[trainer.global_step] = changed
+            if not any(changed):
+                self.stood.append((module.rollbacks, trainer.global_step))
 
 
 class Killed(BaseException):
@@ -309,6 +313,17 @@ def test_a_run_that_stays_bad_ends_and_names_the_pictures(tmp_path):
     assert final(tmp_path)[0] == 4
 
 
+def test_a_run_that_diverges_goes_back_to_before_it_did(tmp_path):
+    """One step makes weights so large that all that follow are bad; 2 and 4 would be saved."""
+    sgd = partial(torch.optim.SGD, lr=1e30)
+    guard = {"bad_numbers": BadNumbers(tolerated=3)}
+    broken = experiment(guard, optimizer=sgd, gradient_clip=None, warmup_steps=0)
+    with pytest.raises(NotFinite, match=r"4 of the last 100 steps to step 5 .* after 2 rollbacks"):
+        fit(broken, {}, tmp_path, None)
+    rollbacks = read(tmp_path / "manifest.json")["rollbacks"]
+    assert [(each["from"], each["to"]) for each in rollbacks] == [(5, 0), (5, 0)]
+
+
 def test_a_gradient_that_is_not_finite_is_told_from_a_loss(tmp_path):
     guard = {
         "bad_numbers": BadNumbers(tolerated=0, rollbacks=0),
@@ -385,27 +400,35 @@ def test_a_spike_is_logged_where_it_is_and_the_same_after_a_kill(tmp_path):
 
 
 def on_ranks(folder):
-    """One of two processes: step 3 is bad by a picture of rank 1, then a spike, then a rollback."""
+    """One of two processes: a run that goes back once, and one that ends."""
     watch = Watch()
-    parts = {"accelerator": "cpu", "strategy": "ddp", "devices": 2}
-    run = rolling({"watch": watch}, trainer=partial(Trainer, **parts))
-    object.__setattr__(run, "objective", Poisoned([23, 35, 47], once=True))
-    folder = folder.parent / "together"
-    fit(run, {}, folder, None)
-    ended = experiment(
-        {"bad_numbers": BadNumbers(tolerated=0, rollbacks=0)},
-        objective=Poisoned([23]),
-        trainer=partial(Trainer, **parts),
+    trainer = partial(Trainer, accelerator="cpu", strategy="ddp", devices=2)
+    going_back = experiment(
+        {"bad_numbers": BadNumbers(tolerated=1), "watch": watch},
+        objective=Poisoned([23, 35], once=True),
+        trainer=trainer,
     )
+    fit(going_back, {}, folder.parent / "back", None)
+    guard = {"bad_numbers": BadNumbers(tolerated=0, rollbacks=0)}
     with pytest.raises(NotFinite):
-        fit(ended, {}, folder.parent / "ended", None)
-    return watch.changed, final(folder)[1]
+        fit(
+            experiment(guard, objective=Poisoned([23]), trainer=trainer),
+            {},
+            folder.parent / "ended",
+            None,
+        )
+    return watch.stood, final(folder.parent / "back")[1]
 
 
 @pytest.mark.slow
 def test_two_ranks_skip_roll_back_and_end_together(tmp_path):
-    """Rows 4 to 7 of each batch are rank 1's: 23, 47; and 35 is rank 0's."""
-    (first, weights), (second, other_weights) = in_two_processes(on_ranks, tmp_path / "out")
-    assert first == second
-    assert same(weights, other_weights)
-    assert told(tmp_path / "together", "train/rollbacks") == {2: 1}
+    """Rows 4 to 7 of each batch are rank 1's: 23 of step 3 is; 35 of step 5 is rank 0's."""
+    found = in_two_processes(on_ranks, tmp_path / "out")
+    for stood, _ in found:
+        assert stood == [(0, 3)]
+    assert same(found[0][1], found[1][1])
+    (rollback,) = read(tmp_path / "back" / "manifest.json")["rollbacks"]
+    assert (rollback["from"], rollback["to"]) == (5, 2)
+    samples = read(tmp_path / "ended" / "bad_batch.json")["samples"]
+    assert [row["position"] for row in samples] == step(3)
+    assert [row["position"] for row in samples if row["loss"] == "nan"] == [23]

@@ -3,7 +3,6 @@
 import json
 import re
 import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -229,13 +228,6 @@ def test_a_network_that_is_unsaid_starts_at_loss_one(tmp_path):
     fit(experiment({"spy": spy}, max_steps=1, batch_size=40), {}, tmp_path, None)
     n = 40 * 3 * 16 * 16
     assert abs(spy.outputs[0]["loss"].item() - 1) < 4 * (2 / n) ** 0.5
-
-
-def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
-    sgd = partial(torch.optim.SGD, lr=1e30)
-    broken = experiment(optimizer=sgd, gradient_clip=None, warmup_steps=0)
-    with pytest.raises(FloatingPointError, match=r"the loss is (nan|inf) in the 2 steps to step 2"):
-        fit(broken, {}, tmp_path, None)
 
 
 def test_a_dashboard_that_fails_is_left_and_the_run_goes_on(tmp_path, capsys):
