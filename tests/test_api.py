@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 
 import numpy as np
@@ -65,7 +66,7 @@ def test_averaged_weights_by_default_and_last_on_request(run):
 
 
 def test_a_checkpoint_from_before_the_learned_variance_is_loaded(run, tmp_path):
-    (path,) = (run["plain"] / "checkpoints").iterdir()
+    path = run["plain"] / "checkpoints" / "step_00000006.ckpt"
     content = torch.load(path, weights_only=True)
     del content["config"]["learned_variance"]
     torch.save(content, tmp_path / "old.ckpt")
@@ -188,6 +189,23 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, run):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=f"{name} is no (zip|whole) archive"):
             unnoise.load(tmp_path / name)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_read(run, tmp_path, capsys):
+    shutil.copytree(run["plain"] / "checkpoints", tmp_path / "checkpoints")
+    before, newest = sorted((tmp_path / "checkpoints").glob("step_*.ckpt"))[-2:]
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1  # a weight, which torch reads as if nothing had happened
+    newest.write_bytes(content)
+    assert [unnoise.load(tmp_path).checkpoint for _ in range(2)] == [before, before]
+    assert capsys.readouterr().err.count(f"{newest} is damaged") == 1
+    with pytest.raises(ValueError, match="is damaged: it is not what was written"):
+        unnoise.load(newest)
+    os.truncate(before, 1000)
+    for other in set((tmp_path / "checkpoints").glob("step_*.ckpt")) - {before, newest}:
+        other.unlink()
+    with pytest.raises(FileNotFoundError, match="every checkpoint of"):
+        unnoise.load(tmp_path)
 
 
 class Payload:

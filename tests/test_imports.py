@@ -39,7 +39,7 @@ ALLOWED = {
     "drawing": {"api", "cli", "files", "pictures", "safe"},
     "scoring": {"data", "evaluation", "extraction", "pictures", "safe"},
     "verification": {"verification", "diffusion", "networks", "data", "evaluation", "model"},
-    "api": {"asked", "cli", "figures", "model", "diffusion", "pictures", "safe"},
+    "api": {"asked", "cli", "figures", "files", "model", "diffusion", "pictures", "safe"},
     "cli": {
         "cli",
         "api",

@@ -5,8 +5,9 @@
 """
 
 import dataclasses
+import sys
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from unnoise.diffusion.noise_level import NoiseLevel
 from unnoise.diffusion.random import Noise
 from unnoise.diffusion.samplers import Sampler, steps_taken
 from unnoise.figures.asking import words
+from unnoise.files import whole
 from unnoise.model import Classifier, DiffusionModel
 from unnoise.pictures import beside, grid, to_pixels
 from unnoise.safe import Refused, check_fit, load_tensors
@@ -227,6 +229,8 @@ def load(run: str | Path, *, averaged: bool = True, device: str = "auto") -> Tra
     """
     path = find_checkpoint(Path(run))
     content = load_tensors(path)
+    if not _is_whole(path):
+        raise Refused(path, "is damaged: it is not what was written")
     prefix = "ema.model." if averaged else "model."
     try:
         config: dict[str, Any] = content["config"]
@@ -263,10 +267,12 @@ def load(run: str | Path, *, averaged: bool = True, device: str = "auto") -> Tra
 
 
 def find_checkpoint(run: Path) -> Path:
-    """``run`` itself if it is a file, else the newest checkpoint of the run directory.
+    """``run`` itself if it is a file, else the newest whole checkpoint of the run directory.
+
+    Newer ones that are damaged are named on stderr, once.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: there is none, or none that is whole.
     """
     if run.is_file():
         return run
@@ -279,4 +285,20 @@ def find_checkpoint(run: Path) -> Path:
         )
     if not found:
         raise FileNotFoundError(f"the run {run} has no checkpoint yet (in {run / 'checkpoints'})")
-    return found[-1]
+    for path in reversed(found):
+        if _is_whole(path):
+            return path
+    raise FileNotFoundError(f"every checkpoint of {run} is damaged: put back a whole one")
+
+
+def _is_whole(path: Path) -> bool:
+    file = path.stat()
+    return _digested(path, file.st_mtime_ns, file.st_size)
+
+
+@cache
+def _digested(path: Path, changed: int, size: int) -> bool:
+    if whole(path):
+        return True
+    print(f"warning: {path} is damaged: it is not what was written", file=sys.stderr)
+    return False

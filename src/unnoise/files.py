@@ -61,15 +61,16 @@ def remove_with_digest(paths: Sequence[Path]) -> None:
 def whole(path: Path) -> bool:
     """Whether a file is what was written: its digest is noted beside it.
 
-    One without a note, such as a copy, is whole if it is a zip archive (which torch writes) whose
-    parts have their checksums.
+    One without a note, such as a copy, is whole if it is a zip archive, uncompressed as torch
+    writes them, whose parts have their checksums.
     """
     noted = [digest for digest, name in _digests(path.parent) if name == path.name]
     if noted:
         return file_digest(path) in noted
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
-            return archive.testzip() is None
+            stored = all(part.compress_type == zipfile.ZIP_STORED for part in archive.infolist())
+            return stored and archive.testzip() is None
     except FileNotFoundError:
         raise
     except Exception:  # zipfile has no end of errors for what is no archive any more

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from unnoise.cli.compose import CONF, check_command_line
@@ -51,7 +52,7 @@ def test_a_sampler_is_called_as_its_config(name):
 def test_checkpoints_are_found_by_step(tmp_path):
     for step in (10, 2000, 300):
         (tmp_path / "checkpoints").mkdir(exist_ok=True)
-        (tmp_path / "checkpoints" / f"step_{step:08d}.ckpt").write_text("")
+        torch.save({}, tmp_path / "checkpoints" / f"step_{step:08d}.ckpt")
     steps = {
         chosen if isinstance(chosen, str) else "some": [
             int(path.stem[5:]) for path in checkpoints(tmp_path, chosen)

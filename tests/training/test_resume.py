@@ -2,7 +2,9 @@
 
 import json
 import os
+import random
 import signal
+import time
 from functools import partial
 
 import pytest
@@ -10,9 +12,10 @@ import torch
 from lightning import Callback
 from tiny import experiment
 
+from unnoise.data import loading
 from unnoise.diffusion.times import LossSecondMomentTimes, UniformTimes
-from unnoise.training.checkpoints import checkpoints
 from unnoise.training.launch import fit
+from unnoise.training.saved import checkpoints, newest_whole
 
 IMPORTANCE = partial(LossSecondMomentTimes, 2, 2)
 
@@ -80,31 +83,67 @@ def fresh(changes):
 def kill_and_resume(tmp_path, hook, n, **changes):
     with pytest.raises(Killed):
         fit(experiment({"kill": Kill(hook, n)}, **fresh(changes)), {}, tmp_path / "b", None)
-    checkpoint = next(reversed(checkpoints(tmp_path / "b")), None)
-    fit(experiment(**fresh(changes)), {}, tmp_path / "b", checkpoint)
+    fit(experiment(**fresh(changes)), {}, tmp_path / "b", newest_whole(tmp_path / "b"))
 
 
-# 40 images in batches of 8: an epoch is 5 steps. Checkpoints at 2, 4, 6, 8 and at the end.
+# 40 images in batches of 8: an epoch is 5 steps. Checkpoints at 0, 2, 4, … and 10, the end;
+# validation after 3, 6 and 9, in as many batches as a step has parts.
+WHERE = {"before": 10, "step": 10, "after": 10, "validation": 3}
+
+
+def drawn_kills():
+    """20 of them: five at each hook, with and without workers, at a time that is drawn."""
+    draw = random.Random(2026)
+    for k in range(20):
+        hook, workers, parts = list(WHERE)[k % 4], (0, 2)[k // 4 % 2], draw.choice((1, 2))
+        times = WHERE[hook] if hook == "step" else WHERE[hook] * parts
+        yield hook, draw.randint(1, times), workers, parts
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Runs that nothing ended, by the number of parts of a step."""
+    folders = {parts: tmp_path_factory.mktemp("whole") for parts in (1, 2)}
+    for parts, folder in folders.items():
+        fit(experiment(accumulate=parts, validate_every=3), {}, folder, None)
+    return folders
+
+
+@pytest.mark.parametrize(("hook", "n", "workers", "parts"), drawn_kills())
+def test_killed_anywhere(tmp_path, whole, hook, n, workers, parts):
+    kill_and_resume(tmp_path, hook, n, workers=workers, accumulate=parts, validate_every=3)
+    assert_same_run(whole[parts], tmp_path / "b")
+    assert losses(whole[parts]) == losses(tmp_path / "b")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize(
-    ("hook", "n"),
-    [("before", 4), ("step", 5), ("after", 5), ("before", 6), ("after", 10), ("before", 2)],
+    ("hook", "n", "parts"),
+    [
+        ("before", 1, 1),  # before anything
+        ("after", 1, 1),  # before the second checkpoint
+        ("before", 8, 2),  # in the middle of an accumulation
+        ("after", 7, 2),
+        ("before", 5, 1),  # at the last batch of an epoch
+        ("after", 5, 1),
+        ("after", 10, 1),  # after the last
+        ("validation", 2, 1),
+        ("validation", 3, 2),
+    ],
 )
-def test_killed_anywhere(tmp_path, hook, n):
-    fit(experiment(), {}, tmp_path / "a", None)
-    kill_and_resume(tmp_path, hook, n)
-    assert_same_run(tmp_path / "a", tmp_path / "b")
-    assert losses(tmp_path / "a") == losses(tmp_path / "b")
+def test_killed_where_it_hurts(tmp_path, whole, hook, n, parts, workers):
+    kill_and_resume(tmp_path, hook, n, workers=workers, accumulate=parts, validate_every=3)
+    assert_same_run(whole[parts], tmp_path / "b")
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"workers": 2},
-        {"accumulate": 2},
         {"dropout": 0.3},
         {"conditional": True},
         {"batch_size": 40},  # every step ends an epoch
         {"batch_size": 6},  # epochs end inside batches
+        {"batch_size": 20, "workers": 2},  # step 4, where it goes on, ends an epoch
         {"precision": "bf16"},
         {"times": IMPORTANCE},
         {"times": IMPORTANCE, "accumulate": 2},
@@ -113,21 +152,55 @@ def test_killed_anywhere(tmp_path, hook, n):
 )
 def test_killed_in_any_setting(tmp_path, changes):
     fit(experiment(**fresh(changes)), {}, tmp_path / "a", None)
-    kill_and_resume(tmp_path, "before", 7, **changes)
+    kill_and_resume(tmp_path, "step", 5, **changes)
     assert_same_run(tmp_path / "a", tmp_path / "b")
 
 
-def test_checkpoint_at_the_very_end_of_an_epoch_with_workers(tmp_path):
-    fit(experiment(workers=2, batch_size=20), {}, tmp_path / "a", None)
-    kill_and_resume(tmp_path, "after", 4, workers=2, batch_size=20)
-    assert_same_run(tmp_path / "a", tmp_path / "b")
+class Reached(BaseException):
+    """The first step is about to be taken."""
 
 
-def test_crash_during_validation_leaves_weights_as_they_were(tmp_path):
-    changes = {"validate_every": 3}
-    fit(experiment(**changes), {}, tmp_path / "a", None)
-    kill_and_resume(tmp_path, "validation", 2, **changes)
-    assert_same_run(tmp_path / "a", tmp_path / "b")
+class Start(Callback):
+    """Ends a run at its first batch, and keeps which one that is and when it came."""
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        self.positions, self.at = batch["position"], time.perf_counter()
+        raise Reached
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_goes_on_at_step_a_million_at_once(tmp_path, monkeypatch, workers):
+    """Neither data nor numbers are spun through: what is asked of the stream is counted."""
+    fit(experiment(max_steps=2), {}, tmp_path, None)
+    there = tmp_path / "checkpoints" / "step_01000000.ckpt"
+    changes = {"max_steps": 10**6 + 1, "validate_every": 10**6 + 3, "workers": workers}
+    content = torch.load(newest_whole(tmp_path), weights_only=True)
+    content["global_step"] = 10**6
+    progress = content["loops"]["fit_loop"]["epoch_loop.automatic_optimization.optim_progress"]
+    progress["optimizer"]["step"]["total"] = dict.fromkeys(("ready", "completed"), 10**6)
+    torch.save(content, there)
+    asked, drawn = [], []
+
+    def counted(share):
+        for positions in share_of(share):
+            asked.append(positions)
+            yield positions
+
+    def generator(*key):
+        drawn.append(key)
+        return loading_generator(*key)
+
+    share_of, loading_generator = loading._Share.__iter__, loading._generator
+    monkeypatch.setattr(loading._Share, "__iter__", counted)
+    monkeypatch.setattr(loading, "_generator", generator)
+    start = Start()
+    begun = time.perf_counter()
+    with pytest.raises(Reached):
+        fit(experiment({"start": start}, **changes), {}, tmp_path, there)
+    assert start.positions.tolist() == list(range(8 * 10**6, 8 * 10**6 + 8))
+    assert len(asked) <= 2 + 2 * workers  # the batch, one ahead, and two that each worker reads
+    assert len(drawn) <= 1  # the order of that epoch (by a worker, where there are some)
+    print(f"first batch after {start.at - begun:.2f} s with {workers} workers")
 
 
 class Interrupt(Kill):
@@ -145,9 +218,11 @@ class Interrupt(Kill):
 
 
 # with accumulate=2: batches 9 and 10 are step 5, and 11 begins step 6
-@pytest.mark.parametrize(("hook", "n"), [("before", 11), ("step", 5), ("before", 10)])
+@pytest.mark.parametrize(
+    ("hook", "n", "step"), [("before", 11, 6), ("step", 5, 5), ("before", 10, 5)]
+)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_at_a_whole_step_and_the_run_resumes(tmp_path, number, hook, n):
+def test_a_signal_saves_at_a_whole_step_and_the_run_resumes(tmp_path, number, hook, n, step):
     before = signal.getsignal(number)
     fit(experiment(accumulate=2), {}, tmp_path / "a", None)
     interrupted = experiment({"stop": Interrupt(number, hook, n)}, accumulate=2)
@@ -155,7 +230,7 @@ def test_a_signal_saves_at_a_whole_step_and_the_run_resumes(tmp_path, number, ho
         fit(interrupted, {}, tmp_path / "b", None)
     assert stop.value.code == 128 + number
     newest = checkpoints(tmp_path / "b")[-1]
-    assert newest.name == "step_00000005.ckpt"
+    assert newest.name == f"step_{step:08d}.ckpt"
     assert signal.getsignal(number) == before
     fit(experiment(accumulate=2), {}, tmp_path / "b", newest)
     assert_same_run(tmp_path / "a", tmp_path / "b")

@@ -19,7 +19,7 @@ class TrainingMetrics(Callback):
     Means are over the steps since the last line, without those that were skipped. Images a second
     count reading, but neither validation nor what callbacks after this one do. What validation
     finds is written as well, and after the last step there is one more, unless it was the time for
-    one.
+    one. A validation that a kill cut off is made up for when the run is resumed.
     """
 
     def __init__(self, every: Annotated[int, Field(ge=1)] = 50) -> None:
@@ -32,6 +32,10 @@ class TrainingMetrics(Callback):
         """Leave out what was added up before the run went back to a checkpoint."""
         self._sums, self._seconds, self._images = None, 0.0, 0
         self._of_step.clear()
+        batches = trainer.global_step * trainer.accumulate_grad_batches
+        if batches > 0 and batches % int(trainer.val_check_batch) == 0:
+            self._validate(trainer)
+            trainer.training = True
 
     def on_train_batch_start(
         self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int
@@ -90,9 +94,14 @@ class TrainingMetrics(Callback):
 
     def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Validate what came out; also if a run was killed after its last step, and is resumed."""
+        self._validate(trainer)
+
+    def _validate(self, trainer: Trainer) -> None:
         if not told(trainer, "validation/loss"):
             trainer.validating = True
-            trainer.fit_loop.epoch_loop.val_loop.run()
+            loop = trainer.fit_loop.epoch_loop.val_loop
+            loop.restarting = False  # else it would leave out what an earlier one had read
+            loop.run()
 
     def _due(self, trainer: Trainer, batch_idx: int) -> bool:
         step, stepped = trainer.global_step, (batch_idx + 1) % trainer.accumulate_grad_batches == 0
