@@ -70,6 +70,7 @@ def opened(
         "parameters": sum(p.numel() for p in experiment.network.parameters()),
         "world_size": trainer.world_size,
         "device": str(device),
+        "visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "precision": trainer.precision,
         "host": platform.node(),
         "pid": os.getpid(),
