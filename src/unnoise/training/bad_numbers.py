@@ -155,7 +155,8 @@ class BadNumbers(Callback):
             return RollBack(checkpoint)
         path = run_dir / "bad_batch.json"
         self._write_report(path, str(error), rollbacks)
-        done = f"after {rollbacks} rollbacks" if checkpoint else "there is no checkpoint to go to"
+        times = f"{rollbacks} rollback{'' if rollbacks == 1 else 's'}"
+        done = f"after {times}" if checkpoint else "there is no checkpoint to go to"
         shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
         return NotFinite(f"{error}; {done}, the run ends: {shown} names the pictures of the step")
 
