@@ -22,6 +22,7 @@ from unnoise.extraction import reference
 from unnoise.pictures import to_pixels
 from unnoise.training.launch import fit
 from unnoise.training.likelihood import BitsPerDim
+from unnoise.training.loggers import JsonLines
 from unnoise.training.measurement import told
 from unnoise.training.quality import Quality
 from unnoise.training.saved import checkpoints
@@ -38,11 +39,12 @@ def tiny_extractor(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(("rank", "line"), [(0, '{"step": 1, "m": 2}\n'), (1, '{"step": 1, "m')])
 def test_only_the_first_process_reads_what_it_writes(rank, line, tmp_path):
-    (tmp_path / "metrics.jsonl").write_text(line)
+    log = JsonLines(tmp_path / "metrics.jsonl")
+    log.path.write_text(line)
     asked = []
     strategy = SimpleNamespace(broadcast=lambda found: asked.append(found) or True)
     trainer = SimpleNamespace(
-        default_root_dir=tmp_path, global_step=1, is_global_zero=rank == 0, strategy=strategy
+        loggers=[log], global_step=1, is_global_zero=rank == 0, strategy=strategy
     )
     assert told(trainer, "m")
     assert asked == [rank == 0]

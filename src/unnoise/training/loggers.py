@@ -93,10 +93,14 @@ class JsonLines(Logger):
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
         write_durably(self.path, lambda temporary: temporary.write_text("".join(kept)))
 
-    def times(self) -> list[float]:
-        """When each line was logged, in seconds since the epoch; not of one that was cut short."""
+    def rows(self) -> list[dict[str, Any]]:
+        """What was logged, also what still waits for space; not a line that was cut short."""
         lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
-        return [json.loads(line)["time"] for line in lines + self.unwritten if line.endswith("\n")]
+        return [json.loads(line) for line in lines + self.unwritten if line.endswith("\n")]
+
+    def times(self) -> list[float]:
+        """When each line was logged, in seconds since the epoch."""
+        return [row["time"] for row in self.rows()]
 
 
 def _append_whole(path: Path, line: bytes) -> None:

@@ -1,9 +1,7 @@
 """Measuring the averaged model now and then, apart from training."""
 
-import json
 import time
 from abc import ABC, abstractmethod
-from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -12,7 +10,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from pydantic import Field
 
 from unnoise.training.diffusion_module import DiffusionModule
-from unnoise.training.loggers import log_metrics
+from unnoise.training.loggers import JsonLines, log_metrics
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -67,9 +65,11 @@ class Measurement(Callback, ABC):
 
 
 def told(trainer: Trainer, metric: str) -> bool:
-    """Whether the run's metrics.jsonl has a metric at the trainer's step; the same on all ranks."""
-    path, found = Path(trainer.default_root_dir) / "metrics.jsonl", False
-    if trainer.is_global_zero and path.exists():  # others could meet half a line
-        rows = map(json.loads, path.read_text().splitlines())
-        found = any(row["step"] == trainer.global_step and metric in row for row in rows)
+    """Whether the run has logged a metric at the trainer's step; the same on all ranks."""
+    found = trainer.is_global_zero and any(
+        row["step"] == trainer.global_step and metric in row
+        for logger in trainer.loggers
+        if isinstance(logger, JsonLines)
+        for row in logger.rows()
+    )
     return trainer.strategy.broadcast(found)
