@@ -42,13 +42,13 @@ def ledger(folder):
 
 def test_a_sweep_that_is_killed_goes_on_and_ends_as_if_it_had_not_been(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    grid = ("-m", "seed=1,2", "max_steps=30", "callbacks.checkpoints.every=5", *SMALL)
+    grid = ("seed=1,2", "max_steps=30", "callbacks.checkpoints.every=5", *SMALL, "-m")
     assert ended(start(whole, *grid)) == 0
-    process = start(killed, "-m", "seed=1,2", *grid[2:])
+    process = start(killed, *grid)
     wait_for_step(process, killed, 12)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert ended(start(killed, *grid, "sweep=status")) == 0
+    assert ended(start(killed, "sweep=status", *grid)) == 0
     assert [line.split()[0] for line in ledger(killed)] == ["interrupted", "to"]
     assert ended(start(killed, *grid)) == 0
     assert [line.split()[0] for line in ledger(killed)] == ["finished", "finished"]
@@ -66,10 +66,10 @@ def test_a_sweep_that_is_killed_goes_on_and_ends_as_if_it_had_not_been(tmp_path)
 
 def test_a_search_that_is_killed_goes_on_and_prunes_what_is_worse(tmp_path):
     search = (
-        *("-m", "hparams_search=learning_rate", "hydra.sweeper.study_name=s", "max_steps=20"),
+        *("hparams_search=learning_rate", "hydra.sweeper.study_name=s", "max_steps=20"),
         *("callbacks.checkpoints.every=5", "callbacks.pruning.pruner.n_startup_trials=1", *SMALL),
     )
-    process = start(tmp_path, *search, "hydra.sweeper.n_trials=1")
+    process = start(tmp_path, *search, "hydra.sweeper.n_trials=1", "-m")
     wait_for_step(process, tmp_path, 7)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -77,7 +77,7 @@ def test_a_search_that_is_killed_goes_on_and_prunes_what_is_worse(tmp_path):
     (first,) = optuna.load_study("s", storage).trials
     assert first.state.name == "RUNNING"
     assert 5 in first.intermediate_values
-    assert ended(start(tmp_path, *search, "hydra.sweeper.n_trials=1")) == 0
+    assert ended(start(tmp_path, *search, "hydra.sweeper.n_trials=1", "-m")) == 0
     assert len(runs(tmp_path)) == 1
     assert "resuming" in said(tmp_path)
     stopped, again = optuna.load_study("s", storage).trials
@@ -93,7 +93,7 @@ def test_a_search_that_is_killed_goes_on_and_prunes_what_is_worse(tmp_path):
                 intermediate_values={5: 0.0, 10: 0.0, 15: 0.0, 20: 0.0},
             )
         )
-    assert ended(start(tmp_path, *search, "hydra.sweeper.n_trials=2")) == 0
+    assert ended(start(tmp_path, *search, "hydra.sweeper.n_trials=2", "-m")) == 0
     (pruned,) = [run for run in runs(tmp_path) if "pruned" in manifest(run)]
     assert manifest(pruned)["steps"] == 5
     assert "validation/loss" in manifest(pruned)["pruned"]
@@ -106,9 +106,9 @@ def test_each_gpu_has_one_job_at_a_time_and_all_are_run(tmp_path):
     """Two GPUs that are not there, four jobs; each notes which GPU Ray gave it, and when."""
     process = start(
         tmp_path,
-        *("-m", "seed=1,2,3,4", "max_steps=6", "hydra/launcher=gpus", *SMALL),
+        *("seed=1,2,3,4", "max_steps=6", "hydra/launcher=gpus", *SMALL),
         *("+hydra.launcher.ray.init.num_gpus=2", "+hydra.launcher.ray.init.num_cpus=2"),
-        "trainer=cpu",
+        *("trainer=cpu", "-m"),
     )
     assert ended(process, 400) == 0, said(tmp_path)
     assert [line.split()[0] for line in ledger(tmp_path)] == ["finished"] * 4
