@@ -33,7 +33,8 @@ class TrainingMetrics(Callback):
         self._sums, self._seconds, self._images = None, 0.0, 0
         self._of_step.clear()
         batches = trainer.global_step * trainer.accumulate_grad_batches
-        if batches > 0 and batches % int(trainer.val_check_batch) == 0:
+        due = trainer.val_check_batch
+        if batches > 0 and isinstance(due, int) and batches % due == 0:
             self._validate(trainer)
             trainer.training = True
 
