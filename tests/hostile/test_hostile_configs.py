@@ -135,6 +135,9 @@ SHELL = {"_target_": "os.system", "command": "touch {mark}"}
 HYDRA = {
     "callback": {"callbacks": {"evil": SHELL}},
     "callback by alias": {"callbacks": {"evil": {**SHELL, "_target_": "hydra.utils.os.system"}}},
+    "what Hydra's own list of forbidden targets has forgotten": {"callbacks": {"evil": {
+        "_target_": "lightning.fabric.utilities.cloud_io._load", "path_or_url": "evil.pkl",
+        "weights_only": False}}},
     "nested": {"callbacks": {"evil": {
         "_target_": "hydra.experimental.callbacks.LogJobReturnCallback", "inner": SHELL}}},
     "launcher": {"launcher": {"_target_": "os.system"}},
