@@ -276,6 +276,7 @@ def test_a_kill_after_a_rollback_keeps_its_noise(tmp_path, at):
     fit(rolling(), {}, tmp_path / "b", checkpoints(tmp_path / "b")[-1])
     assert_same_run(tmp_path / "a", tmp_path / "b")
     assert set(told(tmp_path / "b", "train/rollbacks")) == {4}
+    assert len(read(tmp_path / "b" / "manifest.json")["rollbacks"]) == 1
 
 
 def test_a_rollback_to_the_start(tmp_path):
