@@ -184,7 +184,8 @@ def test_the_whole_run_is_handed_in_and_its_machine_kept_quiet(tmp_path):
     assert artifact.type == "run"
     assert {entry.path for entry in artifact.manifest.contents} == {
         "config.yaml", "manifest.json", "metrics.jsonl", "wandb_id", "evaluation/quality_x.json",
-        "samples/step_00000002.png", "samples/denoising.gif", "checkpoints/step_00000002.ckpt",
+        "samples/step_00000002.png", "samples/denoising.gif", "checkpoints/SHA256SUMS",
+        "checkpoints/step_00000000.ckpt", "checkpoints/step_00000002.ckpt",
     }  # fmt: skip
     assert "stats" not in part.of
 
