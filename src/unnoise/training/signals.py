@@ -17,6 +17,7 @@ from unnoise.training import ranks
 from unnoise.training.bad_numbers import BadNumbers
 from unnoise.training.checkpoints import NotSaved, save
 from unnoise.training.interrupts import SIGNALS, heard, status_of
+from unnoise.training.manifest import Pruned
 from unnoise.training.metrics import TrainingMetrics
 
 PATIENCE = 2.0
@@ -123,11 +124,11 @@ class Stop(Callback):
     def on_exception(
         self, trainer: Trainer, module: LightningModule, exception: BaseException
     ) -> None:
-        """Save what there is, whatever ends the run; bad numbers and a rollback do not want it."""
+        """Save what there is, whatever ends the run; bad numbers and a search do not want it."""
         self._leaving = True
         signal.setitimer(signal.ITIMER_REAL, 0)
         fit_to_save = isinstance(exception, Exception | SystemExit)
-        if fit_to_save and not isinstance(exception, FloatingPointError | NotSaved):
+        if fit_to_save and not isinstance(exception, FloatingPointError | NotSaved | Pruned):
             lost = ranks.lost(exception)
             why = "another rank is lost" if lost else type(exception).__name__
             self._save(signal.Signals(self._signal).name if self._signal else why)
