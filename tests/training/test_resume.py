@@ -1,5 +1,6 @@
 """A run that was killed and resumed is the run that was not, bit for bit."""
 
+import gc
 import json
 import os
 import random
@@ -18,6 +19,13 @@ from unnoise.training.launch import fit
 from unnoise.training.saved import checkpoints, newest_whole
 
 IMPORTANCE = partial(LossSecondMomentTimes, 2, 2)
+
+
+@pytest.fixture(autouse=True)
+def ended():
+    """Let go of what a killed run holds: its workers would keep this process from ending."""
+    yield
+    gc.collect()
 
 
 class Killed(BaseException):
