@@ -59,12 +59,17 @@ def run(check: Check, train: Train) -> None:
 
     status: Any = 0
     if left != 0:
-        arguments.overrides += [] if left is None else [f"hydra.sweeper.n_trials={left}"]
+        asked, more = (
+            arguments.overrides,
+            [] if left is None else [f"hydra.sweeper.n_trials={left}"],
+        )
+        arguments.overrides = [*asked, *more]
         try:
             with sweep_told(sweep.digest):
                 _run_hydra(arguments, get_args_parser(), task, str(CONF), _name(arguments))
         except SystemExit as stop:
             status = stop.code
+        arguments.overrides = asked
         if sweep.study or not all(job.run_dir.exists() for job in sweep.jobs):
             sweep = _composed(arguments)
     undone = _print_ledger(sweep, config)
