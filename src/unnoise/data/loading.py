@@ -224,6 +224,12 @@ def _loader(dataset: Dataset[Batch], share: _Share, workers: int) -> DataLoader[
 
 
 def _leave_signals(worker: int) -> None:
-    """Ctrl-C reaches all processes of a terminal; a run needs its workers to end its last step."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+    """Ctrl-C reaches all processes of a terminal; a run needs its workers to end its last step.
+
+    Ten seconds after SIGTERM they do end, in case nobody else sees to it.
+    """
+    signal.set_wakeup_fd(-1)  # this process is a fork of one that hears signals
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(10))
