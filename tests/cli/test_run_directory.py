@@ -66,12 +66,6 @@ def test_processes_know_their_number_however_they_were_started(variables, rank, 
     assert int(done.stdout) == rank
 
 
-def test_only_the_first_process_says_where_the_results_are(monkeypatch, capsys):
-    monkeypatch.setattr(train, "_RANK", 1)
-    command(monkeypatch, *TINY)
-    assert capsys.readouterr().out == ""
-
-
 def test_resume_finds_the_run_whatever_does_not_change_it(monkeypatch, tmp_path, capsys):
     command(monkeypatch, *TINY)
     command(monkeypatch, *TINY, "resume=true", "trainer=cpu", "callbacks.metrics.every=7")

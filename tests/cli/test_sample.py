@@ -235,7 +235,7 @@ def test_a_picture_too_large_to_be_read_is_told(arguments, runs, here, monkeypat
         (["weak=nowhere", "guidance=2"], "weak  there is no run or checkpoint nowhere"),
         (["weak=."], "guidance  say how far to go from the weak model"),
         (["classifier=nowhere.pt"], "classifier  there is no file nowhere.pt"),
-        (["classifier=text.png"], "is not a whole classifier"),
+        (["classifier=text.png"], "text.png is no zip archive of torch.save"),
         (["sampler.steps=5000", "sampler=ddim"], "5000 steps"),
     ],
 )

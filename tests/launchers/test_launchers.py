@@ -149,6 +149,7 @@ def test_torchrun(tmp_path, alone):
     done = Finished(tmp_path, [*TORCHRUN, *COMMAND, *SETTINGS, TWO])
     assert done.status == 0, done.said
     assert is_trained(tmp_path, alone, [0])
+    assert done.said.count("draw more") == 1, "one of the two says where the results are"
     assert done.processes() == []
     logs = "torchelastic_"  # which torchrun leaves
     assert not [name for name in done.left if not name.startswith((*CACHES, logs))]

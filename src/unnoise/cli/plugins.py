@@ -41,13 +41,20 @@ ENVIRONMENT = (
 
 def hydra_problems(node: DictConfig) -> list[Problem]:
     """What a composed ``hydra`` node would have called that is none of Hydra's plugins."""
-    return list(_problems(node, "hydra"))
+    found = list(_problems(node, "hydra"))
+    if node.get("mode") is not None:
+        told = "the command line says which it is: with -m a sweep, without it one run"
+        found.append(Problem("hydra.mode", told))
+    return found
 
 
 def _problems(node: DictConfig | ListConfig, key: str) -> Iterator[Problem]:
     names: list[Any] = list(node) if isinstance(node, DictConfig) else list(range(len(node)))
     for name in names:
         where = f"{key}.{name}"
+        raw = node._get_node(name)._value()  # type: ignore[union-attr]
+        if isinstance(raw, str) and "${hydra:" in raw and where.startswith(BUILT):
+            yield Problem(where, "is to be told by Hydra only when it builds it: write it out")
         try:
             value = None if OmegaConf.is_missing(node, name) else node[name]
         except InterpolationToMissingValueError:
