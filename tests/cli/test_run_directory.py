@@ -8,8 +8,6 @@ import pytest
 import yaml
 from test_train import TINY, command, elsewhere  # noqa: F401 (a fixture)
 
-from unnoise.cli import train
-
 
 def test_a_sweep_trains_every_combination_in_its_own_directory(monkeypatch, tmp_path):
     command(monkeypatch, "-m", "schedule=linear,cosine", "seed=1,2", *TINY)
