@@ -298,3 +298,38 @@ def test_a_pruner_without_a_study_is_told(sweep, training):
     status, told, _ = sweep("hparams_search=learning_rate", "hydra.sweeper.storage=null")
     assert (status, training.seeds) == (2, [])
     assert "callbacks.pruning  needs a search with hydra.sweeper.storage" in told
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["seed=1", "-m", "logger=none"],
+        ["-m", "seed=1", "--config-dir", ".", "logger=none"],
+        ["seed=1", "logger=none", "-m"],
+    ],
+    ids=" ".join,
+)
+def test_options_may_stand_among_overrides(typed, training, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["unnoise-train", *TINY, *typed])
+    train.main()
+    assert training.seeds == [1]
+    assert "1 jobs: 1 finished" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("mode", [[], ["-m"]], ids=["one run", "sweep"])
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        (["hydra.mode=MULTIRUN", "seed=1,2"], "hydra.mode  the command line says which it is"),
+        (["--config-path", "."], "--config-path would hide the shipped configs"),
+        (["--experimental-rerun", "x.pickle"], "--experimental-rerun reads a pickle"),
+    ],
+    ids=["mode", "path", "pickle"],
+)
+def test_what_hydra_would_do_unchecked_is_refused(mode, typed, told, training, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["unnoise-train", *mode, *TINY, *typed])
+    with pytest.raises(SystemExit) as stop:
+        train.main()
+    assert told in f"{stop.value.code} {capsys.readouterr().err}"
+    assert training.seeds == []
+    assert not Path("outputs").exists()

@@ -1,12 +1,12 @@
 """What the commands share: check everything the user typed, then hand over to Hydra."""
 
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any
 
-import hydra
-from hydra._internal.utils import get_args_parser
+from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -25,10 +25,7 @@ def run(config_name: str, check: Check, job: Job) -> None:
     All problems are printed, as soon as ``check`` gives them, and end the process with status 2
     before anything is run. Under --multirun each job's own configuration is checked again.
     """
-    arguments = get_args_parser().parse_args()
-    config_name = arguments.config_name or config_name
-    if arguments.config_path:
-        sys.exit("--config-path would hide the shipped configs: use --config-dir, which adds yours")
+    arguments = typed()
     config, found = parse(config_name)
     if _only_asks(arguments):  # even to be shown, a config has Hydra set up its logging
         stop_if_wrong([[problem for problem in found if problem.key.startswith("hydra.")]])
@@ -61,23 +58,38 @@ def run(config_name: str, check: Check, job: Job) -> None:
             print(reason, file=sys.stderr)
             sys.exit(1)
 
-    hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
+    start(arguments, config_name, task)
+
+
+def typed() -> Namespace:
+    """The command line: options and overrides, in any order."""
+    arguments = get_args_parser().parse_intermixed_args()
+    if arguments.config_path:
+        sys.exit("--config-path would hide the shipped configs: use --config-dir, which adds yours")
+    if arguments.experimental_rerun:
+        sys.exit("--experimental-rerun reads a pickle, which can run anything: it is not supported")
+    return arguments
+
+
+def start(arguments: Namespace, config_name: str, task: Callable[[DictConfig], Any]) -> None:
+    """Have Hydra do what the command line asks for, after ``parse`` has found it right."""
+    _run_hydra(arguments, get_args_parser(), task, str(CONF), config_name)
 
 
 def parse(config_name: str) -> tuple[dict[str, Any] | None, list[Problem]]:
     """The config that the command line asks for, and what is wrong with it."""
-    arguments = get_args_parser().parse_args()
+    arguments = typed()
     folders = [arguments.config_dir] if arguments.config_dir else []
     return check_command_line(arguments.config_name or config_name, arguments.overrides, folders)
 
 
 def is_sweep() -> bool:
     """Whether the command line asks for several runs."""
-    arguments = get_args_parser().parse_args()
+    arguments = typed()
     return bool(arguments.multirun) and not _only_asks(arguments)
 
 
-def _only_asks(arguments: Any) -> bool:
+def _only_asks(arguments: Namespace) -> bool:
     """Whether the command line asks Hydra to show something rather than to run."""
     questions = ("help", "hydra_help", "cfg", "info", "shell_completion")
     return any(getattr(arguments, question) for question in questions)

@@ -4,18 +4,17 @@ import json
 import math
 import sys
 import traceback
+from argparse import Namespace
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from unnoise.cli import failures, ledger, search
-from unnoise.cli.command import parse, plain, stop_if_wrong
-from unnoise.cli.compose import CONF
+from unnoise.cli.command import parse, plain, start, stop_if_wrong, typed
 from unnoise.cli.config import ConfigError, Problem, did_you_mean
 from unnoise.cli.identity import sweep_told
 from unnoise.cli.jobs import Job, Sweep, problems_of, sweep_of, those_of
@@ -38,7 +37,7 @@ def run(check: Check, train: Train) -> None:
     if started() > 1:
         told = "-m: torchrun and srun start the ranks of one run; for a sweep use trainer=ddp"
         _refuse(told if rank() == 0 else None)
-    arguments = get_args_parser().parse_args()
+    arguments = typed()
     config, found = parse("train")
     stop_if_wrong([found])
     assert config is not None
@@ -66,9 +65,11 @@ def run(check: Check, train: Train) -> None:
         arguments.overrides = [*asked, *more]
         try:
             with sweep_told(sweep.digest):
-                _run_hydra(arguments, get_args_parser(), task, str(CONF), _name(arguments))
+                start(arguments, "train", task)
         except SystemExit as stop:
             status = stop.code
+        if (ray := sys.modules.get("ray")) is not None:
+            ray.shutdown()  # what its workers still have to say comes before the ledger
         arguments.overrides = asked
         if sweep.study or not all(job.run_dir.exists() for job in sweep.jobs):
             sweep = _composed(arguments)
@@ -168,13 +169,9 @@ def _problems(sweep: Sweep, config: dict[str, Any], check: Check) -> list[Proble
     return found + [problem for batch in check(config) for problem in batch]
 
 
-def _composed(arguments: Any) -> Sweep:
+def _composed(arguments: Namespace) -> Sweep:
     folders = [arguments.config_dir] if arguments.config_dir else []
-    return sweep_of(_name(arguments), arguments.overrides, folders)
-
-
-def _name(arguments: Any) -> str:
-    return arguments.config_name or "train"
+    return sweep_of(arguments.config_name or "train", arguments.overrides, folders)
 
 
 def _go_on(sweep: Sweep) -> int | None:
