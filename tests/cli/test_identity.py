@@ -1,9 +1,13 @@
 """Which configurations are the same run."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from unnoise.cli.compose import check_command_line
-from unnoise.cli.identity import NAMELESS, identity
+from unnoise.cli.identity import NAMELESS, identity, sweep_told
 
 
 def digests(*overrides):
@@ -60,4 +64,22 @@ def test_the_folder_tells_data_apart_only_where_it_is_what_the_data_are(plain):
 
     mnist, folder = "unnoise.data.classics.MNIST", "unnoise.data.folders.ImageFolder"
     assert lies_in("a", mnist) == lies_in("b", mnist)
-    assert lies_in("a", folder) != lies_in("b", folder)
+    for target in (folder, "mine.Pictures"):
+        assert lies_in("a", target) != lies_in("b", target), target
+
+
+START = "from unnoise.cli import identity as i; print(i.STARTED, 'UNNOISE_STARTED' in i.os.environ)"
+
+
+def test_the_start_is_told_to_a_sweep_s_own_processes_and_to_no_others(monkeypatch):
+    def of_a_process():
+        done = subprocess.run([sys.executable, "-c", START], capture_output=True, text=True)
+        return done.stdout.split()
+
+    monkeypatch.delenv("UNNOISE_STARTED", raising=False)
+    monkeypatch.setattr("unnoise.cli.identity.STARTED", "2026-01-31_12-00-00")
+    with sweep_told("1a2b3c4d"):
+        assert of_a_process() == ["2026-01-31_12-00-00", "True"]
+    assert "UNNOISE_STARTED" not in os.environ
+    started, told = of_a_process()
+    assert (started != "2026-01-31_12-00-00", told) == (True, "False")

@@ -25,13 +25,13 @@ VOLATILE = (*NAMELESS, "accumulate", "validate_every", "validation_images")
 """Keys that do not change what a run gives, but for rounding and for what is logged."""
 DRAWING = ("sampler", "callbacks")
 """Keys that change what it draws and logs, but not what it trains: they do not hinder a resume."""
-OWN_PICTURES = ("unnoise.data.folders.", "unnoise.data.sprite_files.")
-"""Data of which the folder says what it is; all other is the same wherever it lies."""
+DOWNLOADED = ("unnoise.data.classics.", "unnoise.data.cifar.")
+"""Data that is the same wherever it lies; of all other the folder says what it is."""
 
-STARTED = os.environ.setdefault("UNNOISE_STARTED", time.strftime("%Y-%m-%d_%H-%M-%S"))
-"""When the command was started: the same in all processes that it starts, wherever they are."""
-SWEEP = "UNNOISE_SWEEP"
-"""Where in the environment a sweep tells its digest to its jobs."""
+SWEEP, START = "UNNOISE_SWEEP", "UNNOISE_STARTED"
+"""Where in the environment a sweep tells its digest and its start to its jobs."""
+STARTED = os.environ.get(START, time.strftime("%Y-%m-%d_%H-%M-%S"))
+"""When the command was started, or the sweep of which it runs jobs."""
 
 
 def resume_problems(config: dict[str, Any]) -> list[Problem]:
@@ -104,22 +104,23 @@ def job_directory(*, _root_: DictConfig) -> str:
 
 @contextmanager
 def sweep_told(name: str) -> Iterator[None]:
-    """Let this process and those that it starts know the digest of the sweep they belong to."""
-    before = os.environ.get(SWEEP)
-    os.environ[SWEEP] = name
+    """Let this process and those that it starts know which sweep they belong to, and its start."""
+    told = {SWEEP: name, START: STARTED}
+    before = {key: os.environ[key] for key in told if key in os.environ}
+    os.environ.update(told)
     try:
         yield
     finally:
-        os.environ.pop(SWEEP)
-        if before is not None:
-            os.environ[SWEEP] = before
+        for key in told:
+            os.environ.pop(key)
+        os.environ.update(before)
 
 
 def identity(config: dict[str, Any]) -> str:
     """The digests of a resolved config that its run directory is named by."""
     rest = {key: config[key] for key in VOLATILE if key in config and key not in NAMELESS}
-    if str(config["data"].get("_target_")).startswith(OWN_PICTURES):
-        rest["root"] = config["data"].get("root")
+    if "root" in config["data"] and not str(config["data"]["_target_"]).startswith(DOWNLOADED):
+        rest["root"] = config["data"]["root"]
     drawn = {key: config[key] for key in DRAWING}
     return f"{digest(_fixed(config), 8)}-{digest(drawn, 4)}{digest(rest, 4)}"
 
