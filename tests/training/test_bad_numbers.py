@@ -6,6 +6,7 @@ import math
 import shutil
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from lightning import Callback, Trainer
@@ -15,7 +16,7 @@ from two_processes import in_two_processes
 from unnoise.data.loading import training_loader
 from unnoise.diffusion.objectives import SimpleLoss
 from unnoise.diffusion.times import LossSecondMomentTimes
-from unnoise.training.bad_numbers import BadNumbers
+from unnoise.training.bad_numbers import BadNumbers, leap
 from unnoise.training.checkpoints import Checkpoints, DurableCheckpointIO, NotFinite
 from unnoise.training.launch import fit
 from unnoise.training.metrics import TrainingMetrics
@@ -375,29 +376,45 @@ def test_old_bad_steps_are_forgotten(tmp_path):
         )
 
 
-SPIKED = Poisoned(step(15, 30), number=0.0, factor=1000.0)
-"""At step 15 too few losses were seen to tell."""
+SPIKED = Poisoned(step(40, 70), number=0.0, factor=1000.0)
+"""At step 40 too few losses were seen to tell."""
 
 
 def spiking(callbacks=None, objective=SPIKED):
     return experiment(
-        {"checkpoints": Checkpoints(every=25), **(callbacks or {})},
+        {"checkpoints": Checkpoints(every=60), **(callbacks or {})},
         objective=objective,
-        max_steps=35,
+        max_steps=75,
     )
 
 
 def test_a_spike_is_logged_where_it_is_and_the_same_after_a_kill(tmp_path):
-    fit(spiking(), {}, tmp_path / "a", None)
+    fit(spiking({"metrics": TrainingMetrics(every=1)}), {}, tmp_path / "a", None)
     spikes = told(tmp_path / "a", "train/loss_spike")
-    assert spikes.keys() == {30}
-    assert 500 < spikes[30] < 2000
+    losses = np.log([*told(tmp_path / "a", "train/loss").values()])
+    usual = np.median(losses[:69])
+    deviation = 1.4826 * np.median(np.abs(losses[:69] - usual))
+    assert spikes == {70: pytest.approx((losses[69] - usual) / deviation, rel=1e-4)}
     with pytest.raises(Killed):
-        fit(spiking({"kill": KillAt(28, 0)}), {}, tmp_path / "b", None)
+        fit(spiking({"kill": KillAt(66, 0)}), {}, tmp_path / "b", None)
     fit(spiking(), {}, tmp_path / "b", checkpoints(tmp_path / "b")[-1])
     assert told(tmp_path / "b", "train/loss_spike") == spikes
     fit(spiking(objective=SimpleLoss()), {}, tmp_path / "c", None)
     assert told(tmp_path / "c", "train/loss_spike") == {}
+
+
+@pytest.mark.parametrize(("batch", "found"), [(4, 400), (64, 6)])
+@pytest.mark.parametrize("scale", [1e-6, 1, 1e6])
+def test_a_leap_is_measured_by_how_losses_vary(batch, found, scale):
+    """Means of as many losses as a batch has; a leap of 64 is no leap of 4."""
+    spike = BadNumbers().spike
+    draws = np.random.default_rng(0).lognormal(sigma=1.5, size=(3000, batch))
+    losses = scale * draws.clip(max=10).mean(1)
+    steps = range(100, len(losses))
+    assert all(leap(losses[k], losses[k - 100 : k]) < spike for k in steps)
+    usual = np.median(losses[:100])
+    assert leap(found * usual, losses[:100]) > spike
+    assert leap(10, [1.0] * 100) == 0
 
 
 def on_ranks(folder):

@@ -3,6 +3,7 @@
 import json
 import math
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any, NamedTuple
@@ -19,8 +20,8 @@ from unnoise.training.loggers import alert, log_metrics, say
 from unnoise.training.saved import checkpoints, step_of
 
 Count = Annotated[int, Field(ge=0)]
-WINDOW = 100  # steps whose median loss a spike is measured by
-SEEN = 20  # so many must have been before
+WINDOW = 100  # steps whose losses a spike is measured by
+SEEN = 50  # so many must have been before
 
 
 class RollBack(BaseException):
@@ -67,9 +68,9 @@ class BadNumbers(Callback):
     ``<run>/bad_batch.json`` names the pictures of the last bad step. Under fp16 a gradient may
     overflow while its scale is found: there only a loss makes a step bad.
 
-    The count of bad steps is written as ``train/skipped_steps``; a loss of ``spike`` times the
-    median of the last 100, or more, as ``train/loss_spike``, the ratio. Comes before Checkpoints,
-    which save what it has seen.
+    The count of bad steps is written as ``train/skipped_steps``. A loss that lies ``spike``
+    deviations or more above the last 100, as ``leap`` measures it, is written as
+    ``train/loss_spike``, in deviations. Comes before Checkpoints, which save what it has seen.
 
     Raises:
         NotFinite: there were too many; ``way_on`` says what follows.
@@ -80,14 +81,14 @@ class BadNumbers(Callback):
         tolerated: Count = 10,
         within: Annotated[int, Field(ge=1)] = 100,
         rollbacks: Count = 2,
-        spike: Annotated[float, Field(gt=1)] = 20.0,
+        spike: Annotated[float, Field(gt=0)] = 6.0,
     ) -> None:
         self.tolerated, self.within = tolerated, within
         self.rollbacks, self.spike = rollbacks, spike
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         """Start from nothing; a checkpoint brings what it knew."""
-        self._losses: deque[float] = deque(maxlen=WINDOW)  # finite ones
+        self._losses: deque[float] = deque(maxlen=WINDOW)  # those with a finite logarithm
         self._bad: list[int] = []  # steps, of the last ``within``
         self._skipped = self._told = 0
         self._samples: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []  # of the step under way
@@ -131,7 +132,7 @@ class BadNumbers(Callback):
         self._last, self._samples = step, []
         self._bad = [number for number in self._bad if number > step.number - self.within]
         scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
-        if math.isfinite(loss):
+        if 0 < loss < math.inf:
             self._compare(trainer, loss)
         if module.skipped and not (scaled and math.isfinite(loss)):
             self._count(trainer, step)
@@ -161,9 +162,10 @@ class BadNumbers(Callback):
         return NotFinite(f"{error}; {done}, the run ends: {shown} names the pictures of the step")
 
     def _compare(self, trainer: Trainer, loss: float) -> None:
-        usual = median(self._losses) if len(self._losses) >= SEEN else math.inf
-        if loss >= self.spike * usual > 0:
-            log_metrics(trainer, {"train/loss_spike": loss / usual})
+        if len(self._losses) >= SEEN:
+            above = leap(loss, self._losses)
+            if above >= self.spike:
+                log_metrics(trainer, {"train/loss_spike": above})
         self._losses.append(loss)
 
     def _count(self, trainer: Trainer, step: Step) -> None:
@@ -195,6 +197,19 @@ class BadNumbers(Callback):
         }
         text = json.dumps(report, indent=2) + "\n"
         write_durably(path, lambda temporary: temporary.write_text(text))
+
+
+def leap(loss: float, before: Iterable[float]) -> float:
+    """How far ln(loss) lies above the median of those before, in their robust deviations.
+
+    One is 1.4826 times the median distance from the median: the standard deviation of a normal
+    distribution, which a spike among them does not move. It tells the same of losses of any scale,
+    and of large batches as of small ones, whose losses vary more. 0 if all before were equal.
+    """
+    logs = [math.log(each) for each in before]
+    usual = median(logs)
+    deviation = 1.4826 * median(abs(each - usual) for each in logs)
+    return (math.log(loss) - usual) / deviation if deviation else 0.0
 
 
 def _last_good(run_dir: Path, before: int) -> Path | None:
