@@ -16,6 +16,7 @@ from test_classics import CIFAR10_FILES, write_idx
 
 from unnoise.cli import train
 from unnoise.cli.compose import CONF, check_command_line
+from unnoise.training.manifest import Pruned
 
 TINY_NET = "network.channels=8 network.multipliers=[1,1] network.blocks=1 network.head_size=null"
 TINY = (
@@ -261,6 +262,18 @@ def test_class_condition_trains_and_draws(monkeypatch, tmp_path):
     (run_dir,) = (tmp_path / "outputs" / "sprites").iterdir()
     state = torch.load(run_dir / "checkpoints" / "step_00000002.ckpt", weights_only=True)
     assert state["state_dict"]["model.conditioner.table.weight"].shape == (6, 128)
+
+
+def test_a_pruned_run_says_so_and_where(monkeypatch, capsys):
+    def prune(self, trainer, *arguments):
+        raise Pruned(f"validation/loss 0.5 at step {trainer.global_step} is worse than others'")
+
+    monkeypatch.setattr("unnoise.training.callbacks.SampleGrid.on_train_batch_end", prune)
+    command(monkeypatch, *TINY)
+    said = capsys.readouterr().out
+    assert "pruned: validation/loss 0.5 at step 1 is worse than others', after 0 min" in said
+    assert "done" not in said
+    assert "go on" not in said
 
 
 def test_a_killed_command_goes_on_bit_for_bit(tmp_path):

@@ -103,6 +103,7 @@ def check(config: dict[str, Any]) -> Iterator[list[Problem]]:
 def train(config: dict[str, Any]) -> None:
     """Train the run in Hydra's output directory, and say where its results are."""
     from unnoise.training.launch import results
+    from unnoise.training.manifest import pruned
     from unnoise.training.saved import Damaged, newest_whole, step_of
 
     if _RANK > 0:  # a launcher started one on each node
@@ -130,7 +131,9 @@ def train(config: dict[str, Any]) -> None:
     _share(experiment, config, run_dir, checkpoint, _origin(hydra))
     found = _report(run_dir) | results(run_dir)
     minutes, seconds = divmod(int(time.monotonic() - begun), 60)
-    print(f"\n{experiment.name}: done in {minutes} min {seconds:02d} s")
+    why = pruned(run_dir)
+    ended = "done in" if why is None else f"pruned: {why}, after"
+    print(f"\n{experiment.name}: {ended} {minutes} min {seconds:02d} s")
     for name, path in found.items():
         print(f"  {name:<16} {_short(path)}")
     print(f"  {'draw more':<16} unnoise-sample run={shown}")

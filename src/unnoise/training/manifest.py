@@ -47,7 +47,7 @@ def opened(
     ``origin`` may say what was typed ("overrides"), which options were chosen ("choices") and of
     which sweep the run is a job ("sweep").
     """
-    path, device = run_dir / "manifest.json", trainer.strategy.root_device
+    device = trainer.strategy.root_device
     now = {"time": time.strftime(TIME), "step": step, "git_commit": _git_commit()}
     packages = ("unnoise", "torch", "lightning", "numpy")
     manifest = {
@@ -75,13 +75,12 @@ def opened(
         "host": platform.node(),
         "pid": os.getpid(),
     }
-    if resumed and path.exists():
-        before = json.loads(path.read_text())
+    if resumed and (before := _read(run_dir)):
         manifest |= {key: before[key] for key in KEPT if key in before}
         manifest["resumed"] = [*before.get("resumed", []), now]
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    return _write(path, manifest)
+    return _write(run_dir, manifest)
 
 
 def closed(
@@ -115,7 +114,7 @@ def closed(
     elif isinstance(error, Exception):
         first_line = str(error).partition("\n")[0]
         ended["failed"] = f"{type(error).__name__}: {first_line}"
-    return _write(run_dir / "manifest.json", manifest | ended)
+    return _write(run_dir, manifest | ended)
 
 
 def add_rollback(manifest: Manifest, step: int, to: int) -> None:
@@ -125,13 +124,23 @@ def add_rollback(manifest: Manifest, step: int, to: int) -> None:
 
 def rollbacks(run_dir: Path) -> int:
     """How often a run went back to an earlier step; each time its noise became another."""
+    return len(_read(run_dir).get("rollbacks", []))
+
+
+def pruned(run_dir: Path) -> str | None:
+    """Why a search ended the run, and at which step; None of a run that it did not end."""
+    return _read(run_dir).get("pruned")
+
+
+def _read(run_dir: Path) -> Manifest:
     path = run_dir / "manifest.json"
-    return len(json.loads(path.read_text()).get("rollbacks", [])) if path.exists() else 0
+    found: Manifest = json.loads(path.read_text()) if path.exists() else {}
+    return found
 
 
-def _write(path: Path, manifest: Manifest) -> Manifest:
+def _write(run_dir: Path, manifest: Manifest) -> Manifest:
     text = json.dumps(manifest, indent=2) + "\n"
-    write_durably(path, lambda temporary: temporary.write_text(text))
+    write_durably(run_dir / "manifest.json", lambda temporary: temporary.write_text(text))
     return manifest
 
 
