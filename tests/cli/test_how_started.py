@@ -1,14 +1,16 @@
 """Who starts the ranks of a run: the command itself, torchrun or srun; on how many machines."""
 
 import os
+import sys
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
-from test_train import check
+from test_train import TINY, check
 
+from unnoise.cli import train
 from unnoise.cli.compose import CONF
 from unnoise.cli.ranks import RankFailed, requeued, started, started_as_rank, train_on_ranks
 from unnoise.training import ranks
@@ -79,6 +81,26 @@ def test_both_numbers_of_processes_are_told(variables, monkeypatch):
         ranks.together(1, "cpu", 9),
     ):
         pass
+
+
+def test_srun_that_does_not_say_how_many_a_machine_has_is_told(monkeypatch):
+    for name, value in step(2).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("SLURM_NTASKS_PER_NODE")
+    with (
+        pytest.raises(ranks.Disagreement, match="use --ntasks-per-node"),
+        ranks.together(2, "cpu", 9),
+    ):
+        pass
+
+
+def test_a_refused_start_leaves_no_directory(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(sys, "argv", ["unnoise-train", *TINY, "trainer=cpu"])
+    with pytest.raises(SystemExit, match="2 processes were started"):
+        train.main()
+    assert not [*tmp_path.glob("outputs/*/*")]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from unnoise.training.devices import count
 SET_HERE = {
     "max_steps": "max_steps",
     "max_epochs": "max_steps",
+    "fast_dev_run": "max_steps",
     "precision": "precision",
     "accumulate_grad_batches": "accumulate",
     "gradient_clip_val": "gradient_clip",

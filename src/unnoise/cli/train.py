@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,15 +103,23 @@ def check(config: dict[str, Any]) -> Iterator[list[Problem]]:
 
 def train(config: dict[str, Any]) -> None:
     """Train the run in Hydra's output directory, and say where its results are."""
-    from unnoise.training.launch import results
-    from unnoise.training.manifest import pruned
-    from unnoise.training.saved import Damaged, newest_whole, step_of
-
     if _RANK > 0:  # a launcher started one on each node
         _share(experiment_of(config), config, None, None, None)
         return
     hydra = HydraConfig.get()
     run_dir = Path(hydra.runtime.output_dir)
+    try:
+        _train(config, run_dir, hydra)
+    finally:
+        with suppress(OSError):  # Hydra makes it also for a run that is then refused
+            run_dir.rmdir()
+
+
+def _train(config: dict[str, Any], run_dir: Path, hydra: Any) -> None:
+    from unnoise.training.launch import results
+    from unnoise.training.manifest import pruned
+    from unnoise.training.saved import Damaged, newest_whole, step_of
+
     is_job = hydra.mode == RunMode.MULTIRUN
     if config["sweep"] == "status" and not is_job:
         raise ConfigError("sweep: status is of the jobs of a sweep: add -m")
@@ -169,6 +178,8 @@ def _share(
     except RankFailed as error:
         print(error, file=sys.stderr)
         sys.exit(error.status)
+    except Disagreement as error:
+        sys.exit(str(error))
 
 
 def experiment_of(config: dict[str, Any]) -> "Experiment":

@@ -33,10 +33,19 @@ class Silent(RuntimeError):
 
 
 def environment() -> ClusterEnvironment:
-    """How this process was started: by torchrun or its like, by srun, or alone."""
+    """How this process was started: by torchrun or its like, by srun, or alone.
+
+    Raises:
+        Disagreement: by srun, which was not told how many each machine is to have.
+    """
     if TorchElasticEnvironment.detect():
         return TorchElasticEnvironment()
     if int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:  # not set in a mere allocation
+        if "SLURM_NTASKS_PER_NODE" not in os.environ:
+            raise Disagreement(
+                "srun was told --ntasks, but not how many of these each machine is to have: "
+                "use --ntasks-per-node"
+            )
         return SLURMEnvironment(auto_requeue=False)
     return LightningEnvironment()
 
