@@ -3,6 +3,7 @@
 Most tests put a stand-in for the training, which leaves the files that a run leaves.
 """
 
+import errno
 import json
 import os
 import subprocess
@@ -150,6 +151,18 @@ def test_a_failed_job_does_not_end_the_sweep_and_is_tried_again(sweep, training)
     assert (status, training.seeds) == (0, [2, 3])
     assert set(states(ledger).values()) == {"finished"}
     assert jobs == set()
+    assert not [*Path("outputs").glob("*/*/error.txt")]
+
+
+def test_a_failure_that_cannot_be_noted_does_not_end_the_sweep(sweep, training, monkeypatch):
+    def full(path, write):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("unnoise.cli.sweep.write_durably", full)
+    training.acts = {1: RuntimeError("out of luck")}
+    _, told, _ = sweep("seed=1,2")
+    assert training.seeds == [1, 2]
+    assert "could not be noted: [Errno 28] No space left on device" in told
 
 
 def test_a_loss_that_is_no_number_is_not_the_best(sweep, training):

@@ -26,6 +26,8 @@ Check = Callable[[dict[str, Any]], Iterable[list[Problem]]]
 Train = Callable[[dict[str, Any]], None]
 STOPPED = (130, 143, -1)
 """Exit statuses of a job that was told to stop, or that submitit has queued again (−1)."""
+ERROR = "error.txt"
+"""In the directory of a run that failed: its traceback."""
 
 
 def run(check: Check, train: Train) -> None:
@@ -115,6 +117,7 @@ def attempt(
         trial = study.trial(swept) if study is not None else None
         with search.told(trial) if trial else nullcontext():
             train(config)
+        (job.run_dir / ERROR).unlink(missing_ok=True)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
@@ -129,17 +132,20 @@ def attempt(
 def _note(job: Job, error: BaseException) -> None:
     """Tell why a job failed, in short here and in full in its run directory."""
     short = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-    full = job.run_dir / "error.txt"
+    full = job.run_dir / ERROR
     print(f"  failed: {failures.told(error, job.config) or short}", file=sys.stderr)
-    print(f"  in full: {full}", file=sys.stderr, flush=True)
-    full.write_text("".join(traceback.format_exception(error)))
     path = job.run_dir / "manifest.json"
     try:
         manifest = json.loads(path.read_text())
     except (OSError, ValueError):
         manifest = {}
     text = json.dumps({"failed": short} | manifest, indent=2) + "\n"
-    write_durably(path, lambda temporary: temporary.write_text(text))
+    try:
+        write_durably(path, lambda temporary: temporary.write_text(text))
+        full.write_text("".join(traceback.format_exception(error)))
+        print(f"  in full: {full}", file=sys.stderr, flush=True)
+    except OSError as unwritten:  # such as a full disk
+        print(f"  could not be noted: {unwritten}", file=sys.stderr, flush=True)
 
 
 def _metric(job: Job) -> float | None:
