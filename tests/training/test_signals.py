@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -181,6 +182,36 @@ def test_an_error_between_two_steps_loses_none(tmp_path, whole, hook, step, kind
     with pytest.raises(kind):
         train(tmp_path, At(hook, step, fail(kind)))
     assert saved(tmp_path)[-1] == last
+    assert_goes_on(tmp_path, whole)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no device"), OSError(5, "no terminal")])
+def test_what_ended_a_run_is_told_also_if_saving_fails(tmp_path, monkeypatch, capsys, error):
+    def fails(*arguments, **named):
+        raise error
+
+    monkeypatch.setattr(signals, "save", fails)
+    with pytest.raises(SystemExit) as stop:
+        train(tmp_path, At("on_train_batch_end", 3, send(signal.SIGTERM, slow)))
+    assert stop.value.code == 143
+    assert "SIGTERM: step 3 could not be saved" in capsys.readouterr().out
+
+
+def test_a_terminal_that_is_gone_takes_neither_step_nor_status(tmp_path, monkeypatch, whole):
+    """As after SIGHUP: what is printed cannot be written any more."""
+
+    class Gone:
+        def write(self, *text):
+            raise OSError(5, "Input/output error")
+
+        flush = write
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", Gone())
+        with pytest.raises(SystemExit) as stop:
+            train(tmp_path, At("on_train_batch_start", 3, send(signal.SIGHUP)))
+    assert stop.value.code == 143
+    assert saved(tmp_path)[-1] == 4
     assert_goes_on(tmp_path, whole)
 
 

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -147,8 +147,11 @@ class Stop(Callback):
                 told = f"step {step} is saved; go on with the same command and resume={shown}"
             except (FloatingPointError, NotSaved) as error:
                 told = str(error)
-            print(f"\n{why}: {told}", flush=True)
+            except Exception as error:  # what ended the training is what is to be raised
+                told = f"step {step} could not be saved: {error!r}"
             self._told = True
+            with suppress(OSError):  # the terminal may be gone, too
+                print(f"\n{why}: {told}", flush=True)
 
     def _on_signal(self, number: int) -> None:
         self._signal = number
