@@ -56,9 +56,10 @@ class Run:
         found = sorted((self.folder / "outputs").glob("*/*_*-*"))
         return found[0] if found else self.folder / "none"
 
-    def last(self):
-        """The last step that is logged."""
-        return max((row["step"] for row in rows(self.directory)), default=0)
+    def last(self, since=0.0):
+        """The last step that was logged, since a time."""
+        logged = (row["step"] for row in rows(self.directory) if row["time"] > since)
+        return max(logged, default=0)
 
     def saved(self):
         """The step of the newest checkpoint."""
@@ -69,13 +70,14 @@ class Run:
         run = self.directory
         resume = [f"resume={run}"] if run.exists() else []
         before = self.saved() if run.exists() else 0
+        begun = time.time()
         self.process = start(self.folder, *ENDLESS, *self.overrides, *overrides, *resume)
-        self.wait_for(before + steps)
+        self.wait_for(before + steps, begun)
 
-    def wait_for(self, step):
+    def wait_for(self, step, since=0.0):
         """Return when a step is logged; know the processes by then."""
         until = time.monotonic() + 180
-        while self.last() < step:
+        while self.last(since) < step:
             assert self.process.poll() is None, said(self.folder)[-3000:]
             assert time.monotonic() < until, said(self.folder)[-3000:]
             time.sleep(0.02)
