@@ -207,9 +207,9 @@ def test_a_terminal_that_is_gone_takes_neither_step_nor_status(tmp_path, monkeyp
         flush = write
 
     with monkeypatch.context() as patch:
-        patch.setattr(sys, "stdout", Gone())
+        hang_up = send(signal.SIGHUP, lambda: patch.setattr(sys, "stdout", Gone()))
         with pytest.raises(SystemExit) as stop:
-            train(tmp_path, At("on_train_batch_start", 3, send(signal.SIGHUP)))
+            train(tmp_path, At("on_train_batch_start", 3, hang_up))
     assert stop.value.code == 143
     assert saved(tmp_path)[-1] == 4
     assert_goes_on(tmp_path, whole)
