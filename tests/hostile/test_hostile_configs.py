@@ -11,7 +11,7 @@ import yaml
 from omegaconf import OmegaConf
 from payloads import TINY, Calls, content
 
-from unnoise.cli import config, sample, train
+from unnoise.cli import config, replay, sample, train
 from unnoise.cli.compose import check_command_line
 from unnoise.cli.identity import resume_problems
 from unnoise.cli.plugins import hydra_problems
@@ -94,6 +94,16 @@ def test_a_run_whose_config_brings_code_is_not_gone_on_with(mark, tmp_path):
         assert "config.yaml" in problem.message, name
 
 
+@pytest.mark.parametrize("name", ["apply", "laughs"])
+def test_a_run_whose_config_is_hostile_is_not_sent(name, mark, tmp_path, monkeypatch, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(YAML[name].format(mark=mark))
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1, "time": 1.0}\n')
+    told = command(monkeypatch, capsys, replay.main, tmp_path / "run", "--offline")
+    assert "was not sent" in told
+    assert "config.yaml" in told
+
+
 @pytest.mark.slow
 def test_a_run_whose_checkpoint_brings_code_is_not_gone_on_with(
     mark, tmp_path, monkeypatch, capsys
@@ -160,6 +170,11 @@ HYDRA = {
     "made": {"callbacks": "${oc.decode:'{a: {_target_: os.system}}'}"},
     "target elsewhere": {"callbacks": {"evil": {"_target_": "${evil_name}"}}},
     "later": {"callbacks": "${hydra:job.config.evil}"},
+    "cloud": {"launcher": {
+        "_target_": "hydra_plugins.hydra_ray_launcher.ray_aws_launcher.RayAWSLauncher"}},
+    "slurm": {"launcher": {"setup": ["touch {mark}"]}},
+    "sbatch": {"launcher": {"additional_parameters": {"prolog": "evil.sh"}}},
+    "ray": {"launcher": {"ray": {"init": {"runtime_env": {"py_executable": "evil.sh"}}}}},
 }  # fmt: skip
 
 
@@ -189,6 +204,15 @@ def test_a_shared_folder_cannot_have_hydra_call_anything(name, mark, tmp_path):
     assert any(problem.key.startswith("hydra.") for problem in found), found
 
 
+def test_a_shared_folder_brings_no_commands_for_slurm(mark, tmp_path):
+    conf = folder_of(tmp_path, HYDRA["slurm"], mark)
+    asked = ["hydra/launcher=slurm", "experiment=evil"]
+    _, found = check_command_line("train", asked, [conf])
+    assert [problem.key for problem in found] == ["hydra.launcher.setup"]
+    _, found = check_command_line("train", [*asked, "hydra.launcher.setup=[true]"], [conf])
+    assert found == []
+
+
 def test_the_logging_that_is_refused_would_have_been_called(tmp_path):
     mark = tmp_path / "executed"
     factory = {"()": "os.system", "command": f"touch {mark}"}
@@ -213,6 +237,9 @@ def test_the_command_stops_before_hydra_starts(asked, mark, tmp_path, monkeypatc
         [],
         ["hydra/launcher=joblib"],
         ["hydra/launcher=submitit_slurm"],
+        ["hydra/launcher=slurm"],
+        ["hydra/launcher=slurm", "hydra.launcher.setup=['module load cuda']"],
+        ["hydra/launcher=slurm", "+hydra.launcher.additional_parameters.mail-type=BEGIN"],
         ["hydra/sweeper=optuna"],
         ["hydra/job_logging=default", "hydra/hydra_logging=default"],
         ["+hydra.callbacks.told._target_=hydra.experimental.callbacks.LogJobReturnCallback"],

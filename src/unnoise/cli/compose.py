@@ -35,6 +35,8 @@ from unnoise.cli.preflight import parameters
 _PACKAGE = Path(__file__).resolve().parents[1]
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parents[1] / "conf"
 """The shipped configurations: beside the package in the wheel, else in the checkout."""
+SETUP: list[str] = yaml.safe_load((CONF / "hydra/launcher/slurm.yaml").read_text())["setup"]
+"""What SLURM runs before each job."""
 
 FAULTS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
 """What Hydra raises where a config cannot be composed."""
@@ -188,7 +190,7 @@ class _Composer:
             try:
                 every = [*self.searchpath, *lines, *filled.values()]
                 config = compose(self.config_name, every, return_hydra_config=True)
-                self.hostile |= dict.fromkeys(hydra_problems(config.hydra))
+                self.hostile |= dict.fromkeys(hydra_problems(config.hydra, lines, SETUP))
                 return config, filled
             except HydraException as error:
                 needed = re.search(r"You must specify '([^']+)'", str(error))

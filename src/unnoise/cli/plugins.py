@@ -6,7 +6,7 @@ could so bring code; it is refused before Hydra starts.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hydra.core.plugins import Plugins
@@ -23,6 +23,8 @@ CALLBACKS = tuple(
     f"hydra.experimental.callbacks.{name}"
     for name in ("LogJobReturnCallback", "PickleJobInfoCallback")
 )
+CLUSTERS = "hydra_plugins.hydra_ray_launcher.ray_aws_launcher.RayAWSLauncher"
+"""Of Hydra's plugins the one that is refused: its config is of commands all over."""
 OPTUNA = r"optuna\.(samplers|pruners)\.[A-Z]\w+"
 LOGGING = {
     "class": tuple(
@@ -37,11 +39,18 @@ ENVIRONMENT = (
     *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "WANDB_MODE", "UNNOISE_DATA", "UNNOISE_CACHE"),
 )
 """Variables that hydra.job.env_set may set; others can load code into what is started later."""
+COMMANDS = ("setup", "additional_parameters", "ray.init.runtime_env", "ray.remote.runtime_env")
+"""Keys of launchers with which SLURM and Ray run commands on other machines."""
 
 
-def hydra_problems(node: DictConfig) -> list[Problem]:
-    """What a composed ``hydra`` node would have called that is none of Hydra's plugins."""
-    found = list(_problems(node, "hydra"))
+def hydra_problems(
+    node: DictConfig, typed: Sequence[str] = (), shipped: Sequence[str] = ()
+) -> list[Problem]:
+    """What a composed ``hydra`` node would have called that is none of Hydra's plugins.
+
+    Commands for other machines are for the command line (``typed``) to say, but for ``shipped``.
+    """
+    found = [*_problems(node, "hydra"), *_commands(node, typed, shipped)]
     if node.get("mode") is not None:
         told = "the command line says which it is: with -m a sweep, without it one run"
         found.append(Problem("hydra.mode", told))
@@ -73,6 +82,23 @@ def _problems(node: DictConfig | ListConfig, key: str) -> Iterator[Problem]:
             yield Problem(where, "a sweep is of the configuration, not of Hydra's own")
 
 
+def _commands(node: DictConfig, typed: Sequence[str], shipped: Sequence[str]) -> Iterator[Problem]:
+    keys = {line.lstrip("+").partition("=")[0] for line in typed}
+    for name in COMMANDS:
+        key = f"hydra.launcher.{name}"
+        try:
+            value = OmegaConf.select(node, f"launcher.{name}")
+            tree = OmegaConf.to_container(value, resolve=True) if value else None
+        except (OmegaConfBaseException, ValueError):
+            tree = "?"  # what cannot be resolved, or is no container
+        if isinstance(tree, dict):
+            brought = [each for part in tree if (each := f"{key}.{part!s}") not in keys]
+        else:
+            brought = [key] if tree and key not in keys and tree != shipped else []
+        for each in brought:
+            yield Problem(each, "has commands run: write it on the command line, not in a config")
+
+
 def _wrong(name: str, value: Any, where: str) -> str | None:
     """Why a value cannot be had called; None if it can, or if nothing would call it."""
     if name == "_target_" and not _is_plugin(value):
@@ -91,7 +117,7 @@ def _wrong(name: str, value: Any, where: str) -> str | None:
 
 
 def _is_plugin(target: Any) -> bool:
-    known = (*Plugins.instance().class_name_to_class, *CALLBACKS)
+    known = {*Plugins.instance().class_name_to_class, *CALLBACKS} - {CLUSTERS}
     return isinstance(target, str) and (
         target in known or bool(re.fullmatch(OPTUNA, target, re.ASCII)) or _is_users(target)
     )
