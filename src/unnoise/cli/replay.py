@@ -7,10 +7,9 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml  # type: ignore[import-untyped]
-
 from unnoise.cli.report import runs_below, typed
 from unnoise.files import write_durably
+from unnoise.safe import load_yaml
 
 if TYPE_CHECKING:
     from unnoise.training.dashboards import WeightsAndBiases
@@ -84,7 +83,7 @@ def _board(folder: Path, arguments: argparse.Namespace) -> "WeightsAndBiases":
     from unnoise.training import loggers
 
     path = folder / "config.yaml"
-    config = yaml.safe_load(path.read_text()) if path.exists() else {}
+    config = load_yaml(path) if path.exists() else {}
     logger = config.get("logger", {})
     wandb = logger.get("_target_", "").endswith(".wandb")
     options: dict[str, Any] = {key: logger[key] for key in TAKEN if wandb and key in logger}

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
-
+from unnoise.safe import load_yaml
 from unnoise.training.dashboards import WeightsAndBiases
 
 
@@ -27,7 +26,7 @@ def replay(run_dir: Path, board: WeightsAndBiases) -> int:
     rows, shown = list(_rows(run_dir)), _pictures(run_dir)
     manifest = json.loads((run_dir / "manifest.json").read_text())
     described = run_dir / "config.yaml"
-    config = yaml.safe_load(described.read_text()) if described.exists() else {}
+    config = load_yaml(described) if described.exists() else {}
     pictures = [(step, name, path) for step, name, path in shown if path.exists()]
     try:
         board.begin(config, manifest, 0)
