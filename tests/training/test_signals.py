@@ -12,7 +12,7 @@ import torch
 from lightning import Callback
 from tiny import experiment
 
-from unnoise.training import signals
+from unnoise.training import manifest, signals
 from unnoise.training.checkpoints import Checkpoints
 from unnoise.training.launch import fit
 from unnoise.training.saved import checkpoints, step_of
@@ -213,6 +213,19 @@ def test_a_terminal_that_is_gone_takes_neither_step_nor_status(tmp_path, monkeyp
     assert stop.value.code == 143
     assert saved(tmp_path)[-1] == 4
     assert_goes_on(tmp_path, whole)
+
+
+@pytest.mark.parametrize(
+    ("act", "ended"), [(send(signal.SIGTERM), SystemExit), (lambda: 1 / 0, ZeroDivisionError)]
+)
+def test_a_manifest_that_cannot_be_written_hides_nothing(tmp_path, monkeypatch, capsys, act, ended):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(manifest, "closed", full)
+    with pytest.raises(ended):
+        train(tmp_path, At("on_train_batch_start", 3, act))
+    assert "manifest.json does not say how the run ended: [Errno 28]" in capsys.readouterr().err
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path, capsys):

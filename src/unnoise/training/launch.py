@@ -164,7 +164,10 @@ def _train(
             took = time.monotonic() - begun
             if isinstance(error, RollBack):
                 manifest.add_rollback(record, trainer.global_step, step_of(error.checkpoint))
-            record = manifest.closed(run_dir, record, trainer, took, metrics.times(), error)
+            try:
+                record = manifest.closed(run_dir, record, trainer, took, metrics.times(), error)
+            except OSError as full:  # it must not hide what ended the training
+                loggers.say(f"manifest.json does not say how the run ended: {full}")
             loggers.end(trainer, record)
 
 
