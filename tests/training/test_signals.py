@@ -5,11 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from lightning import Callback
+from lightning import Callback, Trainer
 from tiny import experiment
 
 from unnoise.training import manifest, signals
@@ -226,6 +227,23 @@ def test_a_manifest_that_cannot_be_written_hides_nothing(tmp_path, monkeypatch, 
     with pytest.raises(ended):
         train(tmp_path, At("on_train_batch_start", 3, act))
     assert "manifest.json does not say how the run ended: [Errno 28]" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_save_does_not_wait_for_what_holds_up_a_gpu(tmp_path):
+    """As a collective does in which another rank is missing."""
+    begun = []
+
+    def hold_up():
+        begun.append(time.time())
+        torch.cuda._sleep(20 * 10**9)  # cycles: about ten seconds
+        raise RuntimeError("no luck")
+
+    gpu = partial(Trainer, accelerator="gpu", devices=1)
+    with pytest.raises(RuntimeError):
+        train(tmp_path, At("on_train_batch_end", 3, hold_up), trainer=gpu)
+    assert saved(tmp_path)[-1] == 3
+    assert checkpoints(tmp_path)[-1].stat().st_mtime < begun[0] + 5
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path, capsys):

@@ -6,11 +6,12 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from lightning import Callback, LightningModule, Trainer
 
 from unnoise.training import ranks
@@ -45,6 +46,7 @@ class Stop(Callback):
     def __init__(self) -> None:
         self._trainer: Trainer | None = None
         self._signal = 0
+        self._taken: torch.cuda.Event | None = None  # on a GPU: the last step, when it is done
         self._in_step = False  # from a step's first micro-batch to its end
         self._updating = False  # while weights, their average and the optimizer's state differ
         self._leaving = self._told = False
@@ -85,7 +87,7 @@ class Stop(Callback):
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """From now on there is something to save."""
         self._in_step = self._updating = self._leaving = False
-        self._trainer = trainer
+        self._trainer, self._taken = trainer, None
 
     def on_train_batch_start(
         self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int
@@ -105,7 +107,9 @@ class Stop(Callback):
     def on_before_optimizer_step(
         self, trainer: Trainer, module: LightningModule, optimizer: Any
     ) -> None:
-        """No step is whole until this one is."""
+        """No step is whole until this one is; gradients of other ranks have come by then."""
+        if trainer.world_size > 1 and module.device.type == "cuda":
+            torch.cuda.current_stream().synchronize()
         with self._lock:
             self._updating = True
 
@@ -113,6 +117,9 @@ class Stop(Callback):
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """A step has been taken, unless micro-batches of it are still to come."""
+        if module.device.type == "cuda":
+            self._taken = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._taken.record()
         self._updating = False
         self._in_step = (batch_idx + 1) % trainer.accumulate_grad_batches != 0
 
@@ -142,7 +149,8 @@ class Stop(Callback):
             run, step = Path(trainer.default_root_dir), trainer.global_step
             try:
                 if not (run / "checkpoints" / f"step_{step:08d}.ckpt").exists():
-                    save(trainer, together=False)
+                    with self._apart(trainer):
+                        save(trainer, together=False)
                 shown = run.relative_to(Path.cwd()) if run.is_relative_to(Path.cwd()) else run
                 told = f"step {step} is saved; go on with the same command and resume={shown}"
             except (FloatingPointError, NotSaved) as error:
@@ -152,6 +160,15 @@ class Stop(Callback):
             self._told = True
             with suppress(OSError):  # the terminal may be gone, too
                 print(f"\n{why}: {told}", flush=True)
+
+    def _apart(self, trainer: Trainer) -> AbstractContextManager[object]:
+        """On a GPU, wait for the last step alone: what came later may wait for a lost rank."""
+        if self._taken is None:
+            return nullcontext()
+        device = trainer.strategy.root_device
+        stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        stream.wait_event(self._taken)
+        return torch.cuda.stream(stream)
 
     def _on_signal(self, number: int) -> None:
         self._signal = number
