@@ -15,9 +15,10 @@ import pytest
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
+from omegaconf import OmegaConf
 from test_train import TINY, elsewhere  # noqa: F401 (a fixture)
 
-from unnoise.cli import train
+from unnoise.cli import search, train
 from unnoise.report.runs import find_runs, read_run
 
 STEPS = 2  # as in TINY
@@ -305,6 +306,11 @@ def test_a_search_tries_again_what_failed_or_was_interrupted(sweep, training):
     names = [t.state.name for t in trials()]
     assert names == ["COMPLETE", "FAIL", "FAIL", "COMPLETE", "COMPLETE"]
     assert set(states(ledger).values()) == {"finished"}
+
+
+def test_a_sweeper_of_ones_own_decides_itself_how_much_is_left():
+    sweeper = OmegaConf.create({"_target_": "mine.Sweeper", "budget": 5})
+    assert search.of(sweeper).go_on(lambda texts: False) is None
 
 
 def test_a_pruner_without_a_study_is_told(sweep, training):

@@ -36,17 +36,17 @@ class Search:
         """What was tried so far, each once, as overrides."""
         return list(dict.fromkeys(_texts(trial) for trial in self._trials() if trial.params))
 
-    def go_on(self, is_running: Callable[[tuple[str, ...]], bool]) -> int:
+    def go_on(self, is_running: Callable[[tuple[str, ...]], bool]) -> int | None:
         """Have the study try again what was interrupted or failed.
 
         Returns:
-            How many trials are left.
+            How many trials are left; None where the study is not kept.
 
         Raises:
             ConfigError: the storage cannot be opened.
         """
         if self.storage is None or self.name is None:
-            return self.n_trials
+            return None
         from optuna.trial import TrialState
 
         _make_room(self.storage)

@@ -6,7 +6,6 @@ import sys
 import traceback
 from argparse import Namespace
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -60,11 +59,9 @@ def run(check: Check, train: Train) -> None:
 
     status: Any = 0
     if left != 0:
-        asked, more = (
-            arguments.overrides,
-            [] if left is None else [f"hydra.sweeper.n_trials={left}"],
-        )
-        arguments.overrides = [*asked, *more]
+        asked = arguments.overrides
+        if left is not None:
+            arguments.overrides = [*asked, f"hydra.sweeper.n_trials={left}"]
         try:
             with sweep_told(sweep.digest):
                 start(arguments, "train", task)
@@ -115,7 +112,7 @@ def attempt(
             raise ConfigError("; ".join(map(str, errors)))
         study = search.of(hydra.sweeper)
         trial = study.trial(swept) if study is not None else None
-        with search.told(trial) if trial else nullcontext():
+        with search.told(trial):
             train(config)
         (job.run_dir / ERROR).unlink(missing_ok=True)
     except KeyboardInterrupt:
@@ -181,7 +178,7 @@ def _composed(arguments: Namespace) -> Sweep:
 
 
 def _go_on(sweep: Sweep) -> int | None:
-    """How many trials of a search are left; None with a grid."""
+    """How many trials of a search are left; None with a grid, and of a study that is not kept."""
     if sweep.study is None:
         return None
     held = {job.swept for job in sweep.jobs if ledger.is_held(job.run_dir)}
