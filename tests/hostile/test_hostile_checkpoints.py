@@ -154,7 +154,7 @@ TARGETS = [
     *("unnoise.diffusion.samplers.torch.load", "unnoise.networks.unet.torch.os.system"),
     *("unnoise.api.torch.load", "unnoise.api.load", "unnoise.safe.load_tensors"),
     *("unnoise.training.launch.torch.hub.load", "unnoise.training.launch.fit"),
-    *("unnoise.training.dashboards.WeightsAndBiases", "unnoise.training.loggers.wandb"),
+    *("unnoise.training.weights_and_biases.WeightsAndBiases", "unnoise.training.loggers.wandb"),
     *("unnoise.training.checkpoints.DurableCheckpointIO", "unnoise.training.loggers.JsonLines"),
     *("unnoise.evaluation.inception.InceptionExtractor", "unnoise.evaluation.domain.fit"),
     *("unnoise.data.hugging_face.HuggingFaceImages", "unnoise.data.folders.ImageFolder"),

@@ -21,9 +21,9 @@ from unnoise.diffusion.samplers import DDIM, Sampler
 from unnoise.files import file_digest
 from unnoise.training import loggers
 from unnoise.training.callbacks import SampleGrid
-from unnoise.training.dashboards import AXIS
 from unnoise.training.launch import fit
 from unnoise.training.saved import checkpoints
+from unnoise.training.weights_and_biases import AXIS
 
 QUICK = Sampler(DDIM(), steps=2)
 ODD = "quality/fd_garments[-inf,-6]%"

@@ -12,9 +12,9 @@ from unnoise.cli import replay as command
 from unnoise.diffusion.samplers import DDIM, Sampler
 from unnoise.training import loggers
 from unnoise.training.callbacks import ForwardProcess, SampleGrid
-from unnoise.training.dashboards import AXIS
 from unnoise.training.launch import fit
 from unnoise.training.replay import replay
+from unnoise.training.weights_and_biases import AXIS
 
 QUICK = Sampler(DDIM(), steps=2)
 

@@ -12,7 +12,7 @@ from unnoise.files import write_durably
 from unnoise.safe import load_yaml
 
 if TYPE_CHECKING:
-    from unnoise.training.dashboards import WeightsAndBiases
+    from unnoise.training.weights_and_biases import WeightsAndBiases
 
 DESCRIPTION = """Send to Weights & Biases what run directories hold: config, manifest, every line
 of metrics.jsonl at its step, the pictures, and how the run ended.

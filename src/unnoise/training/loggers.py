@@ -24,8 +24,9 @@ from pydantic import Field
 from tqdm import tqdm
 
 from unnoise.files import write_durably
-from unnoise.training.dashboards import Dashboard, TensorBoard, WeightsAndBiases
+from unnoise.training.dashboards import Dashboard, TensorBoard
 from unnoise.training.manifest import Manifest
+from unnoise.training.weights_and_biases import WeightsAndBiases
 
 Seconds = Annotated[float, Field(gt=0)]
 

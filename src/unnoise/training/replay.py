@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unnoise.safe import load_yaml
-from unnoise.training.dashboards import WeightsAndBiases
+from unnoise.training.weights_and_biases import WeightsAndBiases
 
 
 def replay(run_dir: Path, board: WeightsAndBiases) -> int:
