@@ -166,7 +166,7 @@ def test_ranks_with_different_configurations_are_told(tmp_path):
     told = "the ranks were started with another configuration than rank 0: rank 1: optimizer.lr"
     assert done.said.count(told) == 2, done.said  # each of the ranks
     assert done.processes() == []
-    assert not [*tmp_path.glob("outputs/*/*/*")]
+    assert not [*tmp_path.glob("outputs/*/*")]
 
 
 def test_another_number_of_processes_than_the_trainer_has_is_told(tmp_path):
@@ -174,4 +174,4 @@ def test_another_number_of_processes_than_the_trainer_has_is_told(tmp_path):
     assert done.status != 0
     assert "2 processes were started, but the trainer has 1" in done.said
     assert done.processes() == []
-    assert not [*tmp_path.glob("outputs/*/*/*")]
+    assert not [*tmp_path.glob("outputs/*/*")]
