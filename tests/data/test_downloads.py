@@ -145,6 +145,13 @@ def test_what_a_killed_download_left_is_never_taken_and_goes(tmp_path, host):
     assert names(tmp_path) == sorted([going_on.name, other.name, "file.bin"])
 
 
+def test_another_process_may_end_its_download_meanwhile(tmp_path, host):
+    """Its file, listed a moment ago, is not there any more; so is a link to nothing."""
+    (tmp_path / ".file.bin.abc.part").symlink_to(tmp_path / "gone")
+    fetch([f"{host}/file"], tmp_path / "file.bin", MD5)
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+
+
 KILLED = """
 import sys
 from pathlib import Path

@@ -5,6 +5,7 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 from typing import IO
@@ -34,8 +35,9 @@ def fetch(urls: Sequence[str], path: Path, digest: str) -> None:
         raise ValueError(f"{digest!r} is neither an MD5 (32 hex digits) nor a SHA-256 (64)")
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{path.name}.*.part"):
-        if time.time() - left.stat().st_mtime > _LEFT_BEHIND:
-            left.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # another process may just have ended its download
+            if time.time() - left.stat().st_mtime > _LEFT_BEHIND:
+                left.unlink()
     failures = []
     for url in urls:
         with tempfile.NamedTemporaryFile(
