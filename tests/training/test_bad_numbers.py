@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -337,6 +338,17 @@ def test_a_gradient_that_is_not_finite_is_told_from_a_loss(tmp_path):
     assert (report["not_finite"], report["gradient_norm"]) == ("gradient", "inf")
     assert report["loss"] < 10
     assert [row["position"] for row in report["samples"]] == step(3)
+
+
+@pytest.mark.parametrize(("scale", "skipped"), [(2.0**16, {}), (1.0, {3: 1, 5: 2})])
+def test_fp16_gradients_may_overflow_while_there_is_a_scale_to_lower(tmp_path, scale, skipped):
+    class Scaled(Callback):
+        def on_fit_start(self, trainer, module):
+            trainer.precision_plugin.scaler = SimpleNamespace(get_scale=lambda: scale)
+
+    poison = {"scaled": Scaled(), "poison": PoisonGradient({3, 5}, INF)}
+    fit(experiment(poison), {}, tmp_path, None)
+    assert told(tmp_path, "train/skipped_steps") == skipped
 
 
 @pytest.mark.parametrize("at", [4, 5])

@@ -66,7 +66,7 @@ class BadNumbers(Callback):
     saved is not finite, the run goes back to its last checkpoint from before the bad steps, and on
     from there with other noise. It does so at most ``rollbacks`` times; then it ends, and
     ``<run>/bad_batch.json`` names the pictures of the last bad step. Under fp16 a gradient may
-    overflow while its scale is found: there only a loss makes a step bad.
+    overflow while its scale is found: until that is down at 1, only a loss makes a step bad.
 
     The count of bad steps is written as ``train/skipped_steps``. A loss that lies ``spike``
     deviations or more above the last 100, as ``leap`` measures it, is written as
@@ -131,10 +131,9 @@ class BadNumbers(Callback):
         step = Step(trainer.global_step, loss, module.gradient_norm, self._samples)
         self._last, self._samples = step, []
         self._bad = [number for number in self._bad if number > step.number - self.within]
-        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
         if 0 < loss < math.inf:
             self._compare(trainer, loss)
-        if module.skipped and not (scaled and math.isfinite(loss)):
+        if module.skipped and not (math.isfinite(loss) and _scaled(trainer)):
             self._count(trainer, step)
 
     def way_on(self, trainer: Trainer, rollbacks: int, error: NotFinite) -> RollBack | NotFinite:
@@ -197,6 +196,12 @@ class BadNumbers(Callback):
         }
         text = json.dumps(report, indent=2) + "\n"
         write_durably(path, lambda temporary: temporary.write_text(text))
+
+
+def _scaled(trainer: Trainer) -> bool:
+    """Whether gradients are scaled up, as under fp16, by a scale that overflows still lower."""
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    return scaler is not None and scaler.get_scale() > 1
 
 
 def leap(loss: float, before: Iterable[float]) -> float:
