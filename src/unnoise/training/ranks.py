@@ -79,9 +79,7 @@ def together(devices: int, accelerator: str, timeout: float) -> Iterator[Cluster
     rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", place.global_rank())))
     os.environ["MASTER_ADDR"] = place.main_address
     os.environ["MASTER_PORT"] = str(place.main_port)
-    gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
-    if gpu:
-        torch.cuda.set_device(place.local_rank())
+    gpu = accelerator in ("gpu", "cuda")
     met: list[tuple[str, int]] = []  # the host and the process of each rank
     try:
         backend = "nccl" if gpu else "gloo"
