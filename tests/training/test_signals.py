@@ -269,6 +269,23 @@ def test_a_launcher_that_requeues_has_its_turn_when_all_is_saved(tmp_path):
     assert (stop.value.code, seen) == (143, [4])
 
 
+def test_a_launcher_has_its_turn_however_long_it_takes_to_close(tmp_path, monkeypatch):
+    class Closing(At):
+        def on_exception(self, *arguments):
+            time.sleep(1)
+
+    seen = []
+    monkeypatch.setattr(signals, "DEADLINE", 0.2)
+    monkeypatch.setattr(os, "_exit", lambda status: seen.append("ended"))
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: seen.append("queued again"))
+    try:
+        with pytest.raises(SystemExit):
+            train(tmp_path, Closing("on_train_batch_start", 3, send(signal.SIGUSR2)))
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert seen == ["queued again"]
+
+
 def test_nohup_is_obeyed(tmp_path):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

@@ -76,9 +76,13 @@ def heard(act: Callable[[int], None], hurry: Callable[[], object]) -> Iterator[N
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)
-        launcher = before[first] if first in REQUEUE else None
-        if callable(launcher) and launcher is not _end:
-            launcher(first, None)
+        if is_launchers(before.get(first)) and first in REQUEUE:
+            before[first](first, None)
+
+
+def is_launchers(handler: Any) -> bool:
+    """Whether it is a launcher's, which requeues the job at the end."""
+    return callable(handler) and handler is not _end
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:

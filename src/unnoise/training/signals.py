@@ -17,7 +17,7 @@ from lightning import Callback, LightningModule, Trainer
 from unnoise.training import ranks
 from unnoise.training.bad_numbers import BadNumbers
 from unnoise.training.checkpoints import NotSaved, save
-from unnoise.training.interrupts import SIGNALS, heard, status_of
+from unnoise.training.interrupts import REQUEUE, SIGNALS, heard, is_launchers, status_of
 from unnoise.training.manifest import Pruned
 from unnoise.training.metrics import TrainingMetrics
 
@@ -26,7 +26,7 @@ PATIENCE = 2.0
 BLOCKED = 4.0
 """Seconds after which the main thread, which waits for other ranks, say, is not waited for."""
 DEADLINE = 8.0
-"""Seconds after which the process ends, whatever is still to be closed."""
+"""Seconds after which the process ends, whatever is still to be closed, but for a requeue."""
 
 COUNTING = (TrainingMetrics, BadNumbers)
 
@@ -66,6 +66,7 @@ class Stop(Callback):
             return
         ear, mouth = os.pipe()
         os.set_blocking(mouth, False)
+        self._requeueing = [n for n in REQUEUE if is_launchers(signal.getsignal(n))]
         with heard(self._on_signal, hurry=lambda: None):
             alarm = signal.signal(signal.SIGALRM, self._on_alarm)
             wakeup = signal.set_wakeup_fd(mouth, warn_on_full_buffer=False)
@@ -205,6 +206,8 @@ class Stop(Callback):
                 os.kill(os.getpid(), signal.SIGTERM)
             late = time.monotonic() - since if heard else 0.0
             busy = self._leaving or self._updating
+            if heard in self._requeueing:  # a launcher is still to queue the job again
+                continue
             if late > DEADLINE or (late > BLOCKED and not busy):
                 self._give_up(heard, saving=True)
 
