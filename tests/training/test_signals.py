@@ -258,6 +258,14 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, capsys):
     assert "RuntimeError: a weight is not finite" in capsys.readouterr().out
 
 
+def test_a_job_of_a_sweep_goes_on_with_the_sweep(tmp_path, capsys):
+    at = At("on_train_batch_start", 3, send(signal.SIGTERM))
+    job = experiment({"at": at}, max_steps=6)
+    with pytest.raises(SystemExit):
+        fit(job, {}, tmp_path, None, {"sweep": "sweep 1234"})
+    assert "is saved; go on with the same command\n" in capsys.readouterr().out
+
+
 def test_a_launcher_that_requeues_has_its_turn_when_all_is_saved(tmp_path):
     seen = []
     before = signal.signal(signal.SIGUSR2, lambda number, frame: seen.append(saved(tmp_path)[-1]))

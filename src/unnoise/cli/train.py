@@ -125,6 +125,7 @@ def _train(config: dict[str, Any], run_dir: Path, hydra: Any) -> None:
         raise ConfigError("sweep: status is of the jobs of a sweep: add -m")
     try:
         goes_on = config["resume"] or requeued() or is_job
+        check_lock(run_dir)
         checkpoint = newest_whole(run_dir) if goes_on else None
     except Damaged as error:
         raise ConfigError(f"resume: {error}") from error

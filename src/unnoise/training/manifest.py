@@ -132,6 +132,11 @@ def pruned(run_dir: Path) -> str | None:
     return _read(run_dir).get("pruned")
 
 
+def is_job(run_dir: Path) -> bool:
+    """Whether a sweep began the run, which then goes on with it by itself."""
+    return bool(_read(run_dir).get("sweep"))
+
+
 def _read(run_dir: Path) -> Manifest:
     path = run_dir / "manifest.json"
     found: Manifest = json.loads(path.read_text()) if path.exists() else {}

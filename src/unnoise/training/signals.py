@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-from unnoise.training import ranks
+from unnoise.training import manifest, ranks
 from unnoise.training.bad_numbers import BadNumbers
 from unnoise.training.checkpoints import NotSaved, save
 from unnoise.training.interrupts import REQUEUE, SIGNALS, heard, is_launchers, status_of
@@ -153,7 +153,8 @@ class Stop(Callback):
                     with self._apart(trainer):
                         save(trainer, together=False)
                 shown = run.relative_to(Path.cwd()) if run.is_relative_to(Path.cwd()) else run
-                told = f"step {step} is saved; go on with the same command and resume={shown}"
+                also = "" if manifest.is_job(run) else f" and resume={shown}"
+                told = f"step {step} is saved; go on with the same command{also}"
             except (FloatingPointError, NotSaved) as error:
                 told = str(error)
             except Exception as error:  # what ended the training is what is to be raised
