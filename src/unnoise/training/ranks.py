@@ -16,6 +16,7 @@ from lightning.fabric.plugins.environments.cluster_environment import ClusterEnv
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from torch.distributed.rendezvous import rendezvous
 
 _flags: Any = None  # the group over which numbers on the CPU are added up
 
@@ -83,7 +84,10 @@ def together(devices: int, accelerator: str, timeout: float) -> Iterator[Cluster
     met: list[tuple[str, int]] = []  # the host and the process of each rank
     try:
         backend = "nccl" if gpu else "gloo"
-        dist.init_process_group(backend, rank=rank, world_size=devices, timeout=limit)
+        store, _, _ = next(rendezvous("env://", rank, devices, timeout=limit))
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # else it meets the last one's
+        store = dist.PrefixStore(f"unnoise/{attempt}", store)  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=store, rank=rank, world_size=devices, timeout=limit)
         _flags = dist.new_group(backend="gloo", timeout=limit) if gpu else dist.group.WORLD
         met = from_all((platform.node(), os.getpid()))
         yield place
