@@ -13,7 +13,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from unnoise.cli import sweep
 from unnoise.cli.command import is_sweep, parse, run
 from unnoise.cli.config import UNKNOWN, ConfigError, Problem, instantiate
 from unnoise.cli.identity import SWEEP, resume_problems, run_directory
@@ -49,6 +48,8 @@ def main() -> None:
     end_on_signals()
     try:
         if is_sweep():
+            from unnoise.cli import sweep
+
             sweep.run(check, train)
         elif started() > 1 and _RANK > 0:
             follow()
