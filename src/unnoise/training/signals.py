@@ -56,7 +56,7 @@ class Stop(Callback):
         """All callbacks in their order, with this one in its place."""
         counting = (k for k, each in enumerate(callbacks, 1) if isinstance(each, COUNTING))
         place = max(counting, default=0)
-        return [*callbacks[:place], self, *callbacks[place:]]
+        return [_Updated(self), *callbacks[:place], self, *callbacks[place:]]
 
     @contextmanager
     def hearing(self) -> Iterator[None]:
@@ -121,7 +121,6 @@ class Stop(Callback):
         if module.device.type == "cuda":
             self._taken = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._taken.record()
-        self._updating = False
         self._in_step = (batch_idx + 1) % trainer.accumulate_grad_batches != 0
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -217,3 +216,16 @@ class Stop(Callback):
             if saving:
                 self._save(signal.Signals(number).name)
             os._exit(status_of(number))
+
+
+class _Updated(Callback):
+    """Says that an optimizer step is whole, before others count it and wait for other ranks."""
+
+    def __init__(self, stop: Stop) -> None:
+        self._stop = stop
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """From here on the step can be saved."""
+        self._stop._updating = False
