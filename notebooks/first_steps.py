@@ -31,13 +31,14 @@ import matplotlib.pyplot as plt
 import torch
 
 import unnoise
+from unnoise.data.pixels import to_pixels, to_signal
 from unnoise.data.sprites import Sprites
 from unnoise.diffusion import schedules
 from unnoise.diffusion.denoiser import Clip
-from unnoise.diffusion.noise_level import diffuse, forward_step
-from unnoise.diffusion.random import Noise
+from unnoise.diffusion.levels import diffuse, forward_step
+from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.samplers import DDIM, Sampler
-from unnoise.pictures import grid, to_pixels, to_signal
+from unnoise.report.sheets import grid
 
 STEPS = int(os.environ.get("NOTEBOOK_STEPS", 1000))  # of training
 

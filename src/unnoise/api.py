@@ -5,9 +5,8 @@
 """
 
 import dataclasses
-import sys
 from collections.abc import Sequence
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,20 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from unnoise.asked import Prompts
-from unnoise.cli.config import DATA, MODEL, ConfigError, instantiate
-from unnoise.cli.devices import named_device
+from unnoise.config.nodes import DATA, MODEL, instantiate
+from unnoise.config.problems import ConfigError
+from unnoise.data.pixels import to_pixels
 from unnoise.diffusion.denoiser import Denoiser
 from unnoise.diffusion.editing import Edit, Interpolate
-from unnoise.diffusion.noise_level import NoiseLevel
-from unnoise.diffusion.random import Noise
+from unnoise.diffusion.levels import NoiseLevel
+from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.samplers import Sampler, steps_taken
-from unnoise.figures.asking import words
-from unnoise.files import whole
-from unnoise.model import Classifier, DiffusionModel
-from unnoise.pictures import beside, grid, to_pixels
-from unnoise.safe import Refused, check_fit, load_tensors
+from unnoise.distributed.devices import named_device
+from unnoise.models.diffusion import Classifier, DiffusionModel
+from unnoise.models.prompts import Prompts, words
+from unnoise.report.sheets import beside, grid
+from unnoise.runs.checkpoints import find_checkpoint, is_whole
+from unnoise.untrusted import Refused, check_fit, load_tensors
 
 
 class Pictures:
@@ -229,7 +229,7 @@ def load(run: str | Path, *, averaged: bool = True, device: str = "auto") -> Tra
     """
     path = find_checkpoint(Path(run))
     content = load_tensors(path)
-    if not _is_whole(path):
+    if not is_whole(path):
         raise Refused(path, "is damaged: it is not what was written")
     prefix = "ema.model." if averaged else "model."
     try:
@@ -264,41 +264,3 @@ def load(run: str | Path, *, averaged: bool = True, device: str = "auto") -> Tra
         raise Refused(path, f"is not a whole checkpoint of unnoise: {error}") from error
     model.eval().requires_grad_(False).to(named_device(device))
     return TrainedModel(model, sampler, config, path)
-
-
-def find_checkpoint(run: Path) -> Path:
-    """``run`` itself if it is a file, else the newest whole checkpoint of the run directory.
-
-    Newer ones that are damaged are named on stderr, once.
-
-    Raises:
-        FileNotFoundError: there is none, or none that is whole.
-    """
-    if run.is_file():
-        return run
-    if not run.is_dir():
-        raise FileNotFoundError(f"there is no run or checkpoint {run}")
-    found = sorted((run / "checkpoints").glob("step_*.ckpt"))
-    if not found and (runs := sorted(run.glob("*/checkpoints"))):
-        raise FileNotFoundError(
-            f"{run} is a folder of runs, not a run: name one, such as the last, {runs[-1].parent}"
-        )
-    if not found:
-        raise FileNotFoundError(f"the run {run} has no checkpoint yet (in {run / 'checkpoints'})")
-    for path in reversed(found):
-        if _is_whole(path):
-            return path
-    raise FileNotFoundError(f"every checkpoint of {run} is damaged: put back a whole one")
-
-
-def _is_whole(path: Path) -> bool:
-    file = path.stat()
-    return _digested(path, file.st_mtime_ns, file.st_size)
-
-
-@cache
-def _digested(path: Path, changed: int, size: int) -> bool:
-    if whole(path):
-        return True
-    print(f"warning: {path} is damaged: it is not what was written", file=sys.stderr)
-    return False

@@ -21,9 +21,9 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from unnoise.data.images import TensorImages, pad
-from unnoise.data.loading import training_loader
-from unnoise.pictures import to_signal
+from unnoise.data.memory import TensorImages
+from unnoise.data.pixels import pad, to_signal
+from unnoise.data.stream import training_loader
 
 ROOT = Path(__file__).parents[2]
 BATCH, N = 128, 60_000

@@ -28,11 +28,13 @@ import torch
 from torch import Tensor
 
 from unnoise.data.classics import FashionMNIST
-from unnoise.evaluation.features import Extractor, extract
+from unnoise.data.pixels import ROUNDING
+from unnoise.evaluation.extractors.base import Extractor, extract
+from unnoise.evaluation.extractors.find import find_extractor
 from unnoise.evaluation.quality import estimates
+from unnoise.evaluation.reference import reference, spread
 from unnoise.evaluation.results import Fingerprint, Score, save
-from unnoise.extraction import find_extractor, reference, spread
-from unnoise.pictures import ROUNDING, grid
+from unnoise.report.sheets import grid
 
 ROOT = Path(__file__).parents[2]
 WORKERS = Path(__file__).parent / "peers"

@@ -17,15 +17,15 @@ from time import perf_counter
 import torch
 from lightning import Callback
 
-from unnoise.cli.compose import check_command_line
-from unnoise.cli.config import instantiate
 from unnoise.cli.train import check
-from unnoise.training.bad_numbers import BadNumbers
-from unnoise.training.checkpoints import Checkpoints
-from unnoise.training.experiment import Experiment
-from unnoise.training.launch import fit
-from unnoise.training.loggers import JsonLines
-from unnoise.training.signals import Stop
+from unnoise.config.compose import check_command_line
+from unnoise.config.nodes import instantiate
+from unnoise.training.callbacks.checkpoints import Checkpoints
+from unnoise.training.callbacks.nan_guard import BadNumbers
+from unnoise.training.callbacks.stop import Stop
+from unnoise.training.logging.jsonl import JsonLines
+from unnoise.training.loop import fit
+from unnoise.training.recipe import Experiment
 
 ROOT = Path(__file__).parents[2]
 SKIPPED = 20  # steps, while caches warm

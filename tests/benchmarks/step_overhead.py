@@ -17,11 +17,11 @@ from time import perf_counter
 import torch
 from lightning import Callback
 
-from unnoise.cli.compose import check_command_line
-from unnoise.cli.config import instantiate
 from unnoise.cli.train import check
-from unnoise.training.experiment import Experiment
-from unnoise.training.launch import fit
+from unnoise.config.compose import check_command_line
+from unnoise.config.nodes import instantiate
+from unnoise.training.loop import fit
+from unnoise.training.recipe import Experiment
 
 ROOT = Path(__file__).parents[2]
 SKIPPED = 20  # steps, while caches warm

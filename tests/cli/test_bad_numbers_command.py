@@ -30,7 +30,7 @@ def test_a_run_that_stays_bad_ends_with_a_line_and_a_report(monkeypatch, tmp_pat
         "_target_: fragile.Fragile\nstart: 4\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr("unnoise.cli.config.USERS_PACKAGES", ("fragile",))
+    monkeypatch.setattr("unnoise.config.nodes.USERS_PACKAGES", ("fragile",))
     limits = ["callbacks.bad_numbers.tolerated=0", "callbacks.bad_numbers.rollbacks=1"]
     fragile = [*TINY, "objective=fragile", "max_steps=4", *limits]
     with pytest.raises(SystemExit) as stop:

@@ -3,7 +3,7 @@
 import pytest
 
 from unnoise.cli import train
-from unnoise.cli.compose import check_command_line
+from unnoise.config.compose import check_command_line
 
 QUALITY = "callbacks.quality"
 
@@ -64,6 +64,6 @@ def test_the_clock_of_training_stops_before_anything_is_drawn(option):
 
 def test_both_measurements_at_once():
     both = ["callbacks=quality", "+callbacks.bits_per_dim="
-            "{_target_: unnoise.training.likelihood.BitsPerDim}"]  # fmt: skip
+            "{_target_: unnoise.training.callbacks.likelihood.BitsPerDim}"]  # fmt: skip
     assert told(*both) == []
     assert {"metrics", "quality", "bits_per_dim"} <= set(composed(*both)[0]["callbacks"])

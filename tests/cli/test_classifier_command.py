@@ -6,10 +6,10 @@ import sys
 import pytest
 import torch
 
-from unnoise.classifier import NoisyClassifier, accuracy
 from unnoise.cli import classifier
 from unnoise.cli.targets import splits
 from unnoise.data.sprites import Sprites
+from unnoise.models.classifier import NoisyClassifier, accuracy
 
 
 def command(monkeypatch, *arguments):

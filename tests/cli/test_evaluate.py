@@ -15,19 +15,19 @@ from untrained import make_run
 
 import unnoise
 from unnoise.api import Pictures
-from unnoise.classifier import NoisyClassifier
 from unnoise.cli import evaluate
-from unnoise.cli.config import instantiate
 from unnoise.cli.judging import Question, drawn_rows, questions, real_rows
 from unnoise.cli.targets import shown, splits
+from unnoise.config.nodes import instantiate
+from unnoise.data.pixels import to_signal
 from unnoise.data.sprites import KINDS, Sprites
 from unnoise.diffusion.samplers import DDIM, Sampler
-from unnoise.pictures import to_signal
+from unnoise.models.classifier import NoisyClassifier
 
 
 def make_judge(path, target="label", **data):
     """An untrained judge for the data of these runs."""
-    node = {"_target_": "unnoise.networks.classifier.UNetEncoder", "image_size": 16,
+    node = {"_target_": "unnoise.networks.encoder.UNetEncoder", "image_size": 16,
             "in_channels": 3, "classes": 5, "channels": 8, "multipliers": [1]}  # fmt: skip
     source = {"_target_": "unnoise.data.sprites.Sprites", "image_size": 16, "channels": 3,
               "classes": 5, "seed": 0, **data}  # fmt: skip

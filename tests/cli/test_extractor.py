@@ -10,8 +10,8 @@ from PIL import Image
 
 from unnoise.cli import extractor
 from unnoise.data.folders import ImageFolder
-from unnoise.evaluation.domain import DomainExtractor
-from unnoise.extraction import find_extractor
+from unnoise.evaluation.extractors.domain import DomainExtractor
+from unnoise.evaluation.extractors.find import find_extractor
 
 TINY = ["data=sprites", "data.size=90", "data.validation_size=30", "steps=3"]
 

@@ -6,8 +6,8 @@ from PIL import Image
 from test_train import TINY, command
 
 from unnoise.cli.failures import told
-from unnoise.data.images import Unreadable
-from unnoise.training.diffusion_module import DiffusionModule
+from unnoise.data.memory import Unreadable
+from unnoise.training.diffusion import DiffusionModule
 
 CONFIG = {"batch_size": 12, "accumulate": 2, "precision": "fp32", "data": {"image_size": 32}}
 
@@ -64,7 +64,7 @@ def test_what_nobody_foresaw_keeps_its_traceback(monkeypatch):
 
 def test_an_unreadable_image_keeps_its_message_through_a_worker_process():
     wall = "Caught Unreadable in DataLoader worker process 0.\nOriginal Traceback (most recent call"
-    wall += ' last):\n  File "x", line 1\nunnoise.data.images.Unreadable: image 3, a.png, is bad\n'
+    wall += ' last):\n  File "x", line 1\nunnoise.data.memory.Unreadable: image 3, a.png, is bad\n'
     line = "data: image 3, a.png, is bad; repair or remove it"
     assert told(Unreadable(wall), CONFIG) == told(Unreadable("image 3, a.png, is bad"), {}) == line
     config = {"data": {"quarantine": 0}}

@@ -8,7 +8,7 @@ from PIL import Image
 from untrained import make_run
 
 from unnoise.cli import figure
-from unnoise.cli.compose import CONF, check_command_line
+from unnoise.config.compose import CONF, check_command_line
 from unnoise.data.sprites import Sprites
 
 

@@ -18,9 +18,9 @@ from unnoise.cli import evaluate
 from unnoise.cli.measuring import read_once
 from unnoise.data.sprites import Sprites
 from unnoise.evaluation.distances import frechet_distance, moments
-from unnoise.evaluation.domain import shipped
+from unnoise.evaluation.extractors.domain import shipped
+from unnoise.evaluation.reference import spread
 from unnoise.evaluation.results import read
-from unnoise.extraction import spread
 
 FEW = ("n=12", "reference_count=30", "batch_size=5", "metrics=[fd,recall]", "controls=false")
 

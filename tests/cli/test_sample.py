@@ -11,9 +11,9 @@ from PIL import Image, ImageDraw
 from untrained import make_run
 
 import unnoise
-from unnoise.classifier import NoisyClassifier
 from unnoise.cli import sample
-from unnoise.cli.config import instantiate
+from unnoise.config.nodes import instantiate
+from unnoise.models.classifier import NoisyClassifier
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_pictures_are_asked_by_files(runs, here, monkeypatch):
 
 def test_a_classifier_guides_to_the_labels(runs, here, monkeypatch):
     config = {
-        "_target_": "unnoise.networks.classifier.UNetEncoder",
+        "_target_": "unnoise.networks.encoder.UNetEncoder",
         "image_size": 16,
         "in_channels": 3,
         "classes": 5,

@@ -18,7 +18,8 @@ from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
 from test_train import TINY, elsewhere  # noqa: F401 (a fixture)
 
-from unnoise.cli import search, train
+from unnoise.cli import train
+from unnoise.cli.sweep import search
 from unnoise.report.runs import find_runs, read_run
 
 STEPS = 2  # as in TINY
@@ -159,7 +160,7 @@ def test_a_failure_that_cannot_be_noted_does_not_end_the_sweep(sweep, training, 
     def full(path, write):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("unnoise.cli.sweep.write_durably", full)
+    monkeypatch.setattr("unnoise.cli.sweep.run.write_durably", full)
     training.acts = {1: RuntimeError("out of luck")}
     _, told, _ = sweep("seed=1,2")
     assert training.seeds == [1, 2]
@@ -206,7 +207,7 @@ def test_a_run_that_another_process_trains_is_left_alone(sweep, training):
     (run,) = find_runs(Path("outputs"))
     training.jobs.clear()
     program = (
-        "import pathlib, sys; from unnoise.training.lock import held\n"
+        "import pathlib, sys; from unnoise.runs.lock import held\n"
         "with held(pathlib.Path(sys.argv[1])): print(flush=True); input()"
     )
     other = subprocess.Popen(

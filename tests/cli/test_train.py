@@ -15,8 +15,8 @@ from PIL import Image
 from test_classics import CIFAR10_FILES, write_idx
 
 from unnoise.cli import train
-from unnoise.cli.compose import CONF, check_command_line
-from unnoise.training.manifest import Pruned
+from unnoise.config.compose import CONF, check_command_line
+from unnoise.runs.manifest import Pruned
 
 TINY_NET = "network.channels=8 network.multipliers=[1,1] network.blocks=1 network.head_size=null"
 TINY = (
@@ -187,7 +187,7 @@ def test_a_primary_config_of_ones_own(monkeypatch, tmp_path):
 
 
 def test_a_text_encoder_that_is_not_there_is_told_before_the_run(monkeypatch, tmp_path, capsys):
-    encoder = "conditioning.encoder._target_=unnoise.networks.text.HuggingFaceEncoder"
+    encoder = "conditioning.encoder._target_=unnoise.networks.conditioning.HuggingFaceEncoder"
     where = ["+conditioning.encoder.name=nowhere/at/all", "+conditioning.encoder.width=64"]
     with pytest.raises(SystemExit):
         command(monkeypatch, "conditioning=text", encoder, *where, *TINY)
@@ -268,7 +268,7 @@ def test_a_pruned_run_says_so_and_where(monkeypatch, capsys):
     def prune(self, trainer, *arguments):
         raise Pruned(f"validation/loss 0.5 at step {trainer.global_step} is worse than others'")
 
-    monkeypatch.setattr("unnoise.training.callbacks.SampleGrid.on_train_batch_end", prune)
+    monkeypatch.setattr("unnoise.training.callbacks.samples.SampleGrid.on_train_batch_end", prune)
     command(monkeypatch, *TINY)
     said = capsys.readouterr().out
     assert "pruned: validation/loss 0.5 at step 1 is worse than others', after 0 min" in said

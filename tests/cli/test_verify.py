@@ -6,15 +6,15 @@ import pytest
 
 from unnoise.cli.verify import main
 from unnoise.diffusion import schedules
-from unnoise.verification import guidance
-from unnoise.verification.schedules import CHECKS
+from unnoise.evaluation.selftest import guidance
+from unnoise.evaluation.selftest.schedules import CHECKS
 
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
     """Two groups that take no time."""
     monkeypatch.setattr(
-        "unnoise.verification.checks.checks", lambda average: [*CHECKS[:7], *guidance.CHECKS]
+        "unnoise.evaluation.selftest.checks.checks", lambda average: [*CHECKS[:7], *guidance.CHECKS]
     )
 
 

@@ -2,11 +2,10 @@
 
 import torch
 
-from unnoise.cli import train  # noqa: F401  (brings the resolvers of its config)
-from unnoise.cli.compose import check_command_line
-from unnoise.cli.config import instantiate
+from unnoise.config.compose import check_command_line
+from unnoise.config.nodes import instantiate
 from unnoise.diffusion.denoiser import Denoiser
-from unnoise.model import DiffusionModel
+from unnoise.models.diffusion import DiffusionModel
 
 TINY = (
     "network.channels=8 network.multipliers=[1,1] network.blocks=1 network.head_size=null "

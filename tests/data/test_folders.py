@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 
 from unnoise.data.folders import ImageFolder
-from unnoise.data.images import Unreadable
-from unnoise.data.loading import split_loader
-from unnoise.data.sprite_files import SpritesFile, SpriteSheet
+from unnoise.data.memory import Unreadable
+from unnoise.data.sprites import SpritesFile, SpriteSheet
+from unnoise.data.stream import split_loader
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 

@@ -5,7 +5,7 @@ from PIL import Image
 
 from unnoise.data import hugging_face
 from unnoise.data.hugging_face import HuggingFaceImages
-from unnoise.data.loading import split_loader
+from unnoise.data.stream import split_loader
 
 
 def test_a_missing_package_names_the_extra(tmp_path, monkeypatch):

@@ -1,11 +1,11 @@
-"""What tests of the mathematics share, beside the oracles of unnoise.verification.gaussian."""
+"""What tests of the mathematics share, beside the oracles of unnoise.diffusion.oracle."""
 
 import torch
 
 from unnoise.diffusion import schedules
-from unnoise.diffusion.continuous_schedules import EDMSchedule, RectifiedFlow
 from unnoise.diffusion.denoiser import Denoised
-from unnoise.diffusion.noise_level import match
+from unnoise.diffusion.levels import match
+from unnoise.diffusion.schedules import EDMSchedule, RectifiedFlow
 
 SCHEDULES = [
     schedules.linear(),

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from unnoise.diffusion import schedules
-from unnoise.diffusion.continuous_schedules import EDMSchedule, RectifiedFlow
 from unnoise.diffusion.denoiser import (
     Clip,
     Denoiser,
@@ -15,10 +14,9 @@ from unnoise.diffusion.denoiser import (
     VPrediction,
     thresholded,
 )
-from unnoise.diffusion.multistep_solvers import DPMSolver, UniPC
-from unnoise.diffusion.noise_level import CLEAN
-from unnoise.diffusion.ode_solvers import Euler, Heun
-from unnoise.diffusion.samplers import DDIM, Ancestral, Walk, sample
+from unnoise.diffusion.levels import CLEAN
+from unnoise.diffusion.samplers import DDIM, Ancestral, DPMSolver, Euler, Heun, UniPC, Walk, sample
+from unnoise.diffusion.schedules import EDMSchedule, RectifiedFlow
 
 LINEAR = schedules.linear()
 X = torch.randn(5, 2, generator=torch.Generator().manual_seed(7))

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from unnoise.diffusion import schedules
-from unnoise.diffusion.continuous_schedules import (
+from unnoise.diffusion.levels import CLEAN
+from unnoise.diffusion.noise import Noise
+from unnoise.diffusion.schedules import (
     EDMSchedule,
     GeometricSchedule,
     LogitNormalFlow,
     RectifiedFlow,
 )
-from unnoise.diffusion.noise_level import CLEAN
-from unnoise.diffusion.random import Noise
 
 CONTINUOUS = [
     EDMSchedule(),

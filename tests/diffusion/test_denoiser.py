@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from unnoise.diffusion import schedules
-from unnoise.diffusion.continuous_schedules import EDMSchedule, RectifiedFlow
 from unnoise.diffusion.denoiser import (
     Clip,
     Denoiser,
@@ -16,7 +15,8 @@ from unnoise.diffusion.denoiser import (
     X0Prediction,
     thresholded,
 )
-from unnoise.diffusion.noise_level import diffuse
+from unnoise.diffusion.levels import diffuse
+from unnoise.diffusion.schedules import EDMSchedule, RectifiedFlow
 
 SCHEDULE = schedules.linear()
 

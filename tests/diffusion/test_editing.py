@@ -8,12 +8,19 @@ import torch
 from gaussian import GaussianMixtureOracle
 
 from unnoise.diffusion import schedules
-from unnoise.diffusion.continuous_schedules import EDMSchedule, RectifiedFlow
 from unnoise.diffusion.editing import ImageToImage, Inpaint, Interpolate, encode, slerp
-from unnoise.diffusion.ode_solvers import AdaptiveODE
-from unnoise.diffusion.random import Noise
-from unnoise.diffusion.samplers import DDIM, Ancestral, Sampler, Walk, sample, steps_taken
-from unnoise.verification.gaussian import GaussianOracle
+from unnoise.diffusion.noise import Noise
+from unnoise.diffusion.oracle import GaussianOracle
+from unnoise.diffusion.samplers import (
+    DDIM,
+    AdaptiveODE,
+    Ancestral,
+    Sampler,
+    Walk,
+    sample,
+    steps_taken,
+)
+from unnoise.diffusion.schedules import EDMSchedule, RectifiedFlow
 
 LINEAR = schedules.linear()
 SCHEDULES = [LINEAR, schedules.zero_terminal_snr(LINEAR), EDMSchedule(), RectifiedFlow()]

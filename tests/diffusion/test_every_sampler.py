@@ -7,16 +7,26 @@ import torch
 from gaussian import GaussianMixtureOracle
 
 from unnoise.diffusion import schedules
-from unnoise.diffusion.continuous_schedules import EDMSchedule, RectifiedFlow
 from unnoise.diffusion.denoiser import Clip, Denoiser, EpsilonPrediction
-from unnoise.diffusion.multistep_solvers import DPMSolver, UniPC
-from unnoise.diffusion.ode_solvers import AdaptiveODE, Euler, Heun
-from unnoise.diffusion.random import Noise
-from unnoise.diffusion.samplers import DDIM, Ancestral, Sampler, Walk, sample
-from unnoise.diffusion.schedules import DiscreteSchedule
-from unnoise.diffusion.sde_solvers import AnnealedLangevin, EulerMaruyama, PredictorCorrector
-from unnoise.verification.gaussian import GaussianOracle, exact_moments
-from unnoise.verification.samplers import order
+from unnoise.diffusion.noise import Noise
+from unnoise.diffusion.oracle import GaussianOracle, exact_moments
+from unnoise.diffusion.samplers import (
+    DDIM,
+    AdaptiveODE,
+    Ancestral,
+    AnnealedLangevin,
+    DPMSolver,
+    Euler,
+    EulerMaruyama,
+    Heun,
+    PredictorCorrector,
+    Sampler,
+    UniPC,
+    Walk,
+    sample,
+)
+from unnoise.diffusion.schedules import DiscreteSchedule, EDMSchedule, RectifiedFlow
+from unnoise.evaluation.selftest.samplers import order
 
 DETERMINISTIC = {
     "ddim": DDIM(),

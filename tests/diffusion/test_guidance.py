@@ -6,9 +6,9 @@ import torch
 from unnoise.diffusion import schedules
 from unnoise.diffusion.denoiser import Denoised
 from unnoise.diffusion.guidance import Guidance, classifier_guided, extrapolated
-from unnoise.diffusion.random import Noise
+from unnoise.diffusion.noise import Noise
+from unnoise.diffusion.oracle import GaussianOracle
 from unnoise.diffusion.samplers import DDIM, Sampler
-from unnoise.verification.gaussian import GaussianOracle
 
 LINEAR = schedules.linear()
 STRONG, WEAK = GaussianOracle(mu=0.5, s=0.2), GaussianOracle(mu=-0.1, s=0.4)

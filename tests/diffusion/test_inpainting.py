@@ -7,16 +7,25 @@ import pytest
 import torch
 
 from unnoise.diffusion import schedules
-from unnoise.diffusion.continuous_schedules import EDMSchedule, RectifiedFlow
 from unnoise.diffusion.denoiser import Clip, Denoised
 from unnoise.diffusion.editing import Inpaint, Inpainting
-from unnoise.diffusion.multistep_solvers import DPMSolver, UniPC
-from unnoise.diffusion.noise_level import transition
-from unnoise.diffusion.ode_solvers import Heun
-from unnoise.diffusion.random import Noise
-from unnoise.diffusion.samplers import DDIM, Ancestral, Sampler, Walk, sample
-from unnoise.diffusion.sde_solvers import AnnealedLangevin, EulerMaruyama, PredictorCorrector
-from unnoise.verification.gaussian import GaussianOracle
+from unnoise.diffusion.levels import transition
+from unnoise.diffusion.noise import Noise
+from unnoise.diffusion.oracle import GaussianOracle
+from unnoise.diffusion.samplers import (
+    DDIM,
+    Ancestral,
+    AnnealedLangevin,
+    DPMSolver,
+    EulerMaruyama,
+    Heun,
+    PredictorCorrector,
+    Sampler,
+    UniPC,
+    Walk,
+    sample,
+)
+from unnoise.diffusion.schedules import EDMSchedule, RectifiedFlow
 
 LINEAR = schedules.linear()
 SCHEDULES = [LINEAR, schedules.zero_terminal_snr(LINEAR), EDMSchedule(), RectifiedFlow()]

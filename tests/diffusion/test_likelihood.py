@@ -7,8 +7,8 @@ import torch
 from gaussian import SCHEDULES
 
 from unnoise.diffusion import schedules
-from unnoise.diffusion.continuous_schedules import EDMSchedule, RectifiedFlow
 from unnoise.diffusion.denoiser import Denoised
+from unnoise.diffusion.levels import Gaussian, diffuse, reverse_variance
 from unnoise.diffusion.likelihood import (
     bound,
     decoder_log_likelihood,
@@ -16,13 +16,9 @@ from unnoise.diffusion.likelihood import (
     normal_kl,
     step_term,
 )
-from unnoise.diffusion.noise_level import (
-    Gaussian,
-    diffuse,
-    reverse_variance,
-)
-from unnoise.diffusion.random import Noise
-from unnoise.verification.gaussian import GaussianOracle, with_optimal_variance
+from unnoise.diffusion.noise import Noise
+from unnoise.diffusion.oracle import GaussianOracle, with_optimal_variance
+from unnoise.diffusion.schedules import EDMSchedule, RectifiedFlow
 
 ORACLE = GaussianOracle()
 LINEAR = schedules.linear()

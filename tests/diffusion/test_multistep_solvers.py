@@ -4,13 +4,11 @@ import pytest
 import torch
 
 from unnoise.diffusion import schedules
-from unnoise.diffusion.continuous_schedules import RectifiedFlow
 from unnoise.diffusion.denoiser import Denoised
-from unnoise.diffusion.multistep_solvers import DPMSolver, UniPC
-from unnoise.diffusion.noise_level import CLEAN
-from unnoise.diffusion.ode_solvers import Euler
-from unnoise.diffusion.samplers import Ancestral, Walk, sample
-from unnoise.verification.gaussian import GaussianOracle, exact_moments
+from unnoise.diffusion.levels import CLEAN
+from unnoise.diffusion.oracle import GaussianOracle, exact_moments
+from unnoise.diffusion.samplers import Ancestral, DPMSolver, Euler, UniPC, Walk, sample
+from unnoise.diffusion.schedules import RectifiedFlow
 
 LINEAR = schedules.linear()
 X = torch.randn(3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from unnoise.diffusion import schedules
-from unnoise.diffusion.continuous_schedules import EDMSchedule, LogitNormalFlow, RectifiedFlow
 from unnoise.diffusion.denoiser import (
     Denoiser,
     EDMPrediction,
@@ -15,12 +14,13 @@ from unnoise.diffusion.denoiser import (
     VPrediction,
     X0Prediction,
 )
-from unnoise.diffusion.noise_level import diffuse
+from unnoise.diffusion.levels import diffuse
+from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.objectives import Loss, SimpleLoss, WeightedLoss
-from unnoise.diffusion.random import Noise
+from unnoise.diffusion.oracle import GaussianOracle
+from unnoise.diffusion.schedules import EDMSchedule, LogitNormalFlow, RectifiedFlow
 from unnoise.diffusion.times import UniformTimes
 from unnoise.diffusion.weights import P2, EDMWeight, MinSNR, VelocityWeight, VWeight, X0Weight
-from unnoise.verification.gaussian import GaussianOracle
 
 SCHEDULE = schedules.linear()
 

@@ -8,8 +8,8 @@ from gaussian import SCHEDULES, exact_divergence
 
 from unnoise.diffusion import schedules
 from unnoise.diffusion.likelihood import hutchinson, ode_bits_per_dim, ode_log_density
-from unnoise.diffusion.random import Noise
-from unnoise.verification.gaussian import GaussianOracle
+from unnoise.diffusion.noise import Noise
+from unnoise.diffusion.oracle import GaussianOracle
 
 ORACLE = GaussianOracle()
 LINEAR = schedules.linear()

@@ -7,11 +7,10 @@ import torch
 from gaussian import GaussianMixtureOracle
 
 from unnoise.diffusion import schedules
-from unnoise.diffusion.continuous_schedules import EDMSchedule, RectifiedFlow
-from unnoise.diffusion.noise_level import CLEAN, transition
-from unnoise.diffusion.ode_solvers import AdaptiveODE, Euler, Heun
-from unnoise.diffusion.samplers import DDIM, Walk, sample
-from unnoise.verification.gaussian import GaussianOracle, exact_moments
+from unnoise.diffusion.levels import CLEAN, transition
+from unnoise.diffusion.oracle import GaussianOracle, exact_moments
+from unnoise.diffusion.samplers import DDIM, AdaptiveODE, Euler, Heun, Walk, sample
+from unnoise.diffusion.schedules import EDMSchedule, RectifiedFlow
 
 ORACLE = GaussianOracle()
 SCHEDULES = [schedules.linear(), schedules.cosine(), EDMSchedule(), RectifiedFlow()]

@@ -8,12 +8,12 @@ import torch
 from gaussian import affine
 
 from unnoise.diffusion import schedules
-from unnoise.diffusion.continuous_schedules import EDMSchedule
 from unnoise.diffusion.denoiser import Clip, Denoised, thresholded
-from unnoise.diffusion.noise_level import CLEAN, posterior, posterior_variance, transition
-from unnoise.diffusion.random import Noise
+from unnoise.diffusion.levels import CLEAN, posterior, posterior_variance, transition
+from unnoise.diffusion.noise import Noise
+from unnoise.diffusion.oracle import GaussianOracle
 from unnoise.diffusion.samplers import DDIM, Ancestral, Sampler, Walk, sample
-from unnoise.verification.gaussian import GaussianOracle
+from unnoise.diffusion.schedules import EDMSchedule
 
 ORACLE = GaussianOracle()
 LINEAR = schedules.linear()

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from unnoise.diffusion import schedules
-from unnoise.diffusion.continuous_schedules import RectifiedFlow
 from unnoise.diffusion.denoiser import EpsilonPrediction, FlowPrediction, VPrediction
-from unnoise.diffusion.noise_level import CLEAN
-from unnoise.diffusion.random import Noise
-from unnoise.model import check_prediction
+from unnoise.diffusion.levels import CLEAN
+from unnoise.diffusion.noise import Noise
+from unnoise.diffusion.schedules import RectifiedFlow
+from unnoise.models.diffusion import check_prediction
 
 ALL = [
     schedules.linear,

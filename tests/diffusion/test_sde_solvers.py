@@ -4,17 +4,21 @@ import pytest
 import torch
 
 from unnoise.diffusion import schedules
-from unnoise.diffusion.continuous_schedules import EDMSchedule, RectifiedFlow
-from unnoise.diffusion.multistep_solvers import DPMSolver, UniPC
-from unnoise.diffusion.noise_level import CLEAN
-from unnoise.diffusion.samplers import DDIM, Ancestral, Stepper, Walk
-from unnoise.diffusion.sde_solvers import (
+from unnoise.diffusion.levels import CLEAN
+from unnoise.diffusion.oracle import GaussianOracle, exact_moments
+from unnoise.diffusion.samplers import (
+    DDIM,
+    Ancestral,
     AnnealedLangevin,
+    DPMSolver,
     EulerMaruyama,
     PredictorCorrector,
+    Stepper,
+    UniPC,
+    Walk,
     langevin,
 )
-from unnoise.verification.gaussian import GaussianOracle, exact_moments
+from unnoise.diffusion.schedules import EDMSchedule, RectifiedFlow
 
 LINEAR, ORACLE = schedules.linear(), GaussianOracle()
 X, Z = torch.randn(2, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

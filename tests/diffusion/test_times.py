@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from unnoise.diffusion.random import Noise
+from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.times import LossSecondMomentTimes, StratifiedTimes, UniformTimes
 
 N = 100_000

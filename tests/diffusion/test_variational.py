@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from unnoise.diffusion import schedules
-from unnoise.diffusion.continuous_schedules import EDMSchedule, RectifiedFlow
 from unnoise.diffusion.denoiser import (
     Denoised,
     Denoiser,
@@ -13,12 +12,12 @@ from unnoise.diffusion.denoiser import (
     FlowPrediction,
     X0Prediction,
 )
+from unnoise.diffusion.levels import diffuse, posterior_variance, transition
 from unnoise.diffusion.likelihood import bound
-from unnoise.diffusion.noise_level import diffuse, posterior_variance, transition
-from unnoise.diffusion.objectives import SimpleLoss
-from unnoise.diffusion.random import Noise
-from unnoise.diffusion.variational import HybridLoss, VariationalBound, bound_term
-from unnoise.verification.gaussian import GaussianOracle
+from unnoise.diffusion.noise import Noise
+from unnoise.diffusion.objectives import HybridLoss, SimpleLoss, VariationalBound, bound_term
+from unnoise.diffusion.oracle import GaussianOracle
+from unnoise.diffusion.schedules import EDMSchedule, RectifiedFlow
 
 T = 25
 SCHEDULES = [

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from unnoise.diffusion import schedules
-from unnoise.diffusion.continuous_schedules import EDMSchedule, RectifiedFlow
 from unnoise.diffusion.denoiser import (
     EDMPrediction,
     EpsilonPrediction,
@@ -12,6 +11,7 @@ from unnoise.diffusion.denoiser import (
     VPrediction,
     X0Prediction,
 )
+from unnoise.diffusion.schedules import EDMSchedule, RectifiedFlow
 from unnoise.diffusion.weights import P2, EDMWeight, MinSNR, VelocityWeight, VWeight, X0Weight
 
 

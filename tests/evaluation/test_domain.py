@@ -4,8 +4,15 @@ import pytest
 import torch
 
 from unnoise.data.sprites import Sprites
-from unnoise.evaluation import domain
-from unnoise.evaluation.domain import SHIPPED, DomainExtractor, DomainNetwork, Learned, fit, shipped
+from unnoise.evaluation.extractors import domain
+from unnoise.evaluation.extractors.domain import (
+    SHIPPED,
+    DomainExtractor,
+    DomainNetwork,
+    Learned,
+    fit,
+    shipped,
+)
 
 PLAN = Learned("bars", ("across", "down"), channels=1, size=16, data="0f", seed=3, steps=30)
 

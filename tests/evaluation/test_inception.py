@@ -7,7 +7,7 @@ import torch
 import torch_fidelity.feature_extractor_inceptionv3 as theirs
 from torch import nn
 
-from unnoise.evaluation.inception import FILE, SHA256, URL, InceptionExtractor
+from unnoise.evaluation.extractors.inception import FILE, SHA256, URL, InceptionExtractor
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch.multiprocessing as mp
 from torch import nn
 from torchmetrics.image.inception import InceptionScore
 
-from unnoise.evaluation.features import Features
+from unnoise.evaluation.extractors.base import Features
 from unnoise.evaluation.quality import KINDS, estimates, nearest, quality
 from unnoise.evaluation.reference import Reference
 

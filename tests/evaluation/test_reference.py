@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from unnoise.evaluation.features import Features
+from unnoise.evaluation.extractors.base import Features
 from unnoise.evaluation.reference import Reference, cache_folder, cached
 
 ABOUT = {"extractor": "toy", "extractor_digest": "ab", "data": "cd", "split": "train", "count": 8}

@@ -17,12 +17,12 @@ from lightning import Callback, Trainer
 from lightning.fabric.plugins.environments.lightning import find_free_network_port
 from two_ranks import STEPPING, Run, alive, rows
 
-from unnoise.cli.ranks import GONE
-from unnoise.training.checkpoints import Checkpoints
-from unnoise.training.launch import fit
-from unnoise.training.metrics import TrainingMetrics
-from unnoise.training.ranks import Gone
-from unnoise.training.saved import newest_whole, step_of
+from unnoise.distributed.group import Gone
+from unnoise.distributed.launcher import GONE
+from unnoise.runs.checkpoints import newest_whole, step_of
+from unnoise.training.callbacks.checkpoints import Checkpoints
+from unnoise.training.callbacks.metrics import TrainingMetrics
+from unnoise.training.loop import fit
 
 pytestmark = pytest.mark.faults
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from faulty import rows, said, start, wait_for_step
 
-from unnoise.training.saved import newest_whole
+from unnoise.runs.checkpoints import newest_whole
 
 pytestmark = pytest.mark.faults
 SMALL = (

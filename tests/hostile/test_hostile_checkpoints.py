@@ -9,11 +9,11 @@ import torch
 from payloads import Storage, archive, calls, claims, content, hostile_files
 
 import unnoise
-from unnoise.classifier import NoisyClassifier
-from unnoise.evaluation.domain import DomainExtractor
-from unnoise.evaluation.inception import InceptionExtractor
-from unnoise.safe import Refused, load_tensors
-from unnoise.training.checkpoints import DurableCheckpointIO
+from unnoise.evaluation.extractors.domain import DomainExtractor
+from unnoise.evaluation.extractors.inception import InceptionExtractor
+from unnoise.models.classifier import NoisyClassifier
+from unnoise.training.callbacks.checkpoints import DurableCheckpointIO
+from unnoise.untrusted import Refused, load_tensors
 
 READERS = {
     "load": unnoise.load,
@@ -150,15 +150,21 @@ TARGETS = [
     *("builtins.eval", "builtins.exec", "builtins.__import__", "builtins.open", "runpy.run_path"),
     *("torch.load", "torch.serialization.load", "torch.hub.load", "torch.jit.load", "torch.save"),
     *("torch.utils.model_zoo.load_url", "torch.hub.load_state_dict_from_url", "torch.nn.Linear"),
-    *("unnoise.networks.unet.torch.load", "unnoise.networks.text.torch.hub.load"),
-    *("unnoise.diffusion.samplers.torch.load", "unnoise.networks.unet.torch.os.system"),
-    *("unnoise.api.torch.load", "unnoise.api.load", "unnoise.safe.load_tensors"),
-    *("unnoise.training.launch.torch.hub.load", "unnoise.training.launch.fit"),
-    *("unnoise.training.weights_and_biases.WeightsAndBiases", "unnoise.training.loggers.wandb"),
-    *("unnoise.training.checkpoints.DurableCheckpointIO", "unnoise.training.loggers.JsonLines"),
-    *("unnoise.evaluation.inception.InceptionExtractor", "unnoise.evaluation.domain.fit"),
+    *("unnoise.networks.unet.torch.load", "unnoise.networks.conditioning.text.torch.hub.load"),
+    *("unnoise.diffusion.samplers.base.torch.load", "unnoise.networks.unet.torch.os.system"),
+    *("unnoise.api.torch.load", "unnoise.api.load", "unnoise.untrusted.load_tensors"),
+    *("unnoise.training.loop.torch.hub.load", "unnoise.training.loop.fit"),
+    *("unnoise.training.logging.wandb.WeightsAndBiases", "unnoise.training.logging.choices.wandb"),
+    *(
+        "unnoise.training.callbacks.checkpoints.DurableCheckpointIO",
+        "unnoise.training.logging.jsonl.JsonLines",
+    ),
+    *(
+        "unnoise.evaluation.extractors.inception.InceptionExtractor",
+        "unnoise.evaluation.extractors.domain.fit",
+    ),
     *("unnoise.data.hugging_face.HuggingFaceImages", "unnoise.data.folders.ImageFolder"),
-    *("unnoise.data.downloads.fetch", "unnoise.cli.config.instantiate", "unnoise.cli.train.main"),
+    *("unnoise.data.downloads.fetch", "unnoise.config.nodes.instantiate", "unnoise.cli.train.main"),
     *("lightning.Trainer", "lightning.pytorch.Trainer", "torch.optim.Adam", "hydra.utils.call"),
     *("functools.partial", "importlib.import_module", "pickle.loads", "numpy.load", "yaml.load"),
     *("transformers.AutoModel.from_pretrained", "unnoise.networks.unet.UNet.__init__"),

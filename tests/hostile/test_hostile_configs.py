@@ -11,12 +11,13 @@ import yaml
 from omegaconf import OmegaConf
 from payloads import TINY, Calls, content
 
-from unnoise.cli import config, replay, sample, train
-from unnoise.cli.compose import check_command_line
-from unnoise.cli.identity import resume_problems
-from unnoise.cli.plugins import hydra_problems
+from unnoise.cli import replay, sample, train
+from unnoise.config import nodes as config
+from unnoise.config.compose import check_command_line
+from unnoise.config.hydra_guard import hydra_problems
+from unnoise.config.identity import resume_problems
 from unnoise.report.runs import read_run
-from unnoise.safe import Refused, load_yaml
+from unnoise.untrusted import Refused, load_yaml
 
 
 def nested(line, times=40):
@@ -261,7 +262,7 @@ def test_yaml_in_a_shared_folder_makes_no_objects(mark, tmp_path):
 
 def test_the_users_list_is_for_packages_of_his_own():
     code = (
-        "from unnoise.cli.config import USERS_PACKAGES, ConfigError, resolve_target\n"
+        "from unnoise.config.nodes import USERS_PACKAGES, ConfigError, resolve_target\n"
         "assert USERS_PACKAGES == ('mine',), USERS_PACKAGES\n"
         "for target in ('os.popen', 'subprocess.Popen', 'torch.load', 'torch.hub.load'):\n"
         "    try: resolve_target(target)\n"

@@ -17,10 +17,10 @@ from unnoise.cli import report
 from unnoise.data.cifar import CIFAR10
 from unnoise.data.classics import MNIST
 from unnoise.data.folders import ImageFolder
-from unnoise.data.sprite_files import SpritesFile
-from unnoise.drawing import Gallery, Setting
-from unnoise.safe import Refused, load_arrays
-from unnoise.scoring import given_pictures
+from unnoise.data.sprites import SpritesFile
+from unnoise.evaluation.evaluator import given_pictures
+from unnoise.evaluation.gallery import Gallery, Setting
+from unnoise.untrusted import Refused, load_arrays
 
 
 @pytest.fixture

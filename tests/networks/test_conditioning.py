@@ -9,9 +9,10 @@ from unnoise.networks.conditioning import (
     ClassConditioner,
     Condition,
     Conditioner,
+    Edges,
     JointConditioner,
+    PictureConditioner,
 )
-from unnoise.networks.views import Edges, PictureConditioner
 
 
 def test_joined_conditions_are_padded_with_masked_tokens() -> None:

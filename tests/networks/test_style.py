@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor
 
-from unnoise.networks.style import StyleConditioner
+from unnoise.networks.conditioning import StyleConditioner
 
 KEEP = torch.ones(1, dtype=torch.bool)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from unnoise.networks.text import HuggingFaceEncoder, TextConditioner, TextEncoder, minilm
+from unnoise.networks.conditioning import HuggingFaceEncoder, TextConditioner, TextEncoder, minilm
 
 
 class Letters(TextEncoder):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unnoise.networks.views import Edges, Grey, LowResolution, PictureConditioner, View
+from unnoise.networks.conditioning import Edges, Grey, LowResolution, PictureConditioner, View
 
 
 def pictures(channels: int = 3, size: int = 16) -> Tensor:

@@ -2,7 +2,7 @@
 
 import torch
 
-from unnoise.evaluation.features import Extractor, Features
+from unnoise.evaluation.extractors.base import Extractor, Features
 
 
 class Tiny(Extractor):

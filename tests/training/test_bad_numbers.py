@@ -14,14 +14,14 @@ from lightning import Callback, Trainer
 from tiny import experiment
 from two_processes import in_two_processes
 
-from unnoise.data.loading import training_loader
+from unnoise.data.stream import training_loader
 from unnoise.diffusion.objectives import SimpleLoss
 from unnoise.diffusion.times import LossSecondMomentTimes
-from unnoise.training.bad_numbers import BadNumbers, leap
-from unnoise.training.checkpoints import Checkpoints, DurableCheckpointIO, NotFinite
-from unnoise.training.launch import fit
-from unnoise.training.metrics import TrainingMetrics
-from unnoise.training.saved import checkpoints
+from unnoise.runs.checkpoints import checkpoints
+from unnoise.training.callbacks.checkpoints import Checkpoints, DurableCheckpointIO, NotFinite
+from unnoise.training.callbacks.metrics import TrainingMetrics
+from unnoise.training.callbacks.nan_guard import BadNumbers, leap
+from unnoise.training.loop import fit
 
 BATCH = 8  # of tiny.experiment: step k sees the positions from 8·(k − 1) on
 NAN, INF = math.nan, math.inf

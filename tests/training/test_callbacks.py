@@ -13,22 +13,24 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from PIL import Image
 from tiny import experiment
 
+from unnoise.data.pixels import to_pixels, to_signal
 from unnoise.data.sprites import CLASSES
-from unnoise.diffusion.continuous_schedules import EDMSchedule, RectifiedFlow
 from unnoise.diffusion.denoiser import VPrediction
 from unnoise.diffusion.guidance import Guidance
-from unnoise.diffusion.random import Noise
+from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.samplers import DDIM, Sampler
-from unnoise.diffusion.schedules import linear
-from unnoise.figures.forward import strip
-from unnoise.model import DiffusionModel
+from unnoise.diffusion.schedules import EDMSchedule, RectifiedFlow, linear
+from unnoise.models.diffusion import DiffusionModel
+from unnoise.networks.conditioning import Edges, PictureConditioner
 from unnoise.networks.unet import UNet
-from unnoise.networks.views import Edges, PictureConditioner
-from unnoise.pictures import beside, grid, table, to_pixels, to_signal
-from unnoise.training.callbacks import ForwardProcess, Progress, SampleGrid
-from unnoise.training.launch import fit
-from unnoise.training.loggers import JsonLines
-from unnoise.training.saved import checkpoints
+from unnoise.report.figures.forward import strip
+from unnoise.report.sheets import beside, grid, table
+from unnoise.runs.checkpoints import checkpoints
+from unnoise.training.callbacks.forward_process import ForwardProcess
+from unnoise.training.callbacks.progress import Progress
+from unnoise.training.callbacks.samples import SampleGrid
+from unnoise.training.logging.jsonl import JsonLines
+from unnoise.training.loop import fit
 
 SDE = Sampler(DDIM(eta=1.0), steps=2)
 
@@ -142,7 +144,7 @@ def test_pictures_and_validation_leave_the_training_stream_alone(tmp_path):
 def captions(folder, monkeypatch, conditional, **changes):
     told = {}
     monkeypatch.setattr(
-        "unnoise.training.callbacks.log_picture",
+        "unnoise.training.callbacks.samples.log_picture",
         lambda trainer, name, path, caption=None: told.update({name: caption}),
     )
     sampler = Sampler(DDIM(), steps=3, **changes)
@@ -156,7 +158,7 @@ def test_a_caption_says_how_pictures_were_drawn_and_what_was_asked_for(tmp_path,
     assert told == dict.fromkeys(("denoising", "samples"), "DDIM, 3 steps")
     told = captions(tmp_path / "b", monkeypatch, True, guidance=Guidance(2.0))
     assert told["samples"] == f"DDIM, 3 steps, guidance 2: {', '.join(CLASSES[:5])}"
-    monkeypatch.setattr("unnoise.training.callbacks.SHORT", 20)
+    monkeypatch.setattr("unnoise.training.callbacks.samples.SHORT", 20)
     assert captions(tmp_path / "c", monkeypatch, True)["samples"] == "DDIM, 3 steps"
 
 

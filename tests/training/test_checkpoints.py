@@ -14,10 +14,15 @@ from lightning import Callback
 from tiny import experiment
 
 from unnoise.files import SUMS, whole, write_with_digest
-from unnoise.training import checkpoints as saving
-from unnoise.training.checkpoints import Checkpoints, DurableCheckpointIO, NotFinite, NotSaved
-from unnoise.training.launch import fit
-from unnoise.training.saved import Damaged, checkpoints, newest_whole, step_of
+from unnoise.runs.checkpoints import Damaged, checkpoints, newest_whole, step_of
+from unnoise.training.callbacks import checkpoints as saving
+from unnoise.training.callbacks.checkpoints import (
+    Checkpoints,
+    DurableCheckpointIO,
+    NotFinite,
+    NotSaved,
+)
+from unnoise.training.loop import fit
 
 
 def steps(run_dir):

@@ -19,11 +19,12 @@ from wandb_file import parts, plain
 from unnoise.cli import train
 from unnoise.diffusion.samplers import DDIM, Sampler
 from unnoise.files import file_digest
-from unnoise.training import loggers
-from unnoise.training.callbacks import SampleGrid
-from unnoise.training.launch import fit
-from unnoise.training.saved import checkpoints
-from unnoise.training.weights_and_biases import AXIS
+from unnoise.runs.checkpoints import checkpoints
+from unnoise.training.callbacks.samples import SampleGrid
+from unnoise.training.logging import choices
+from unnoise.training.logging import record as loggers
+from unnoise.training.logging.wandb import AXIS
+from unnoise.training.loop import fit
 
 QUICK = Sampler(DDIM(), steps=2)
 ODD = "quality/fd_garments[-inf,-6]%"
@@ -57,7 +58,7 @@ def fail(trainer):
 
 
 def offline(**options):
-    return partial(loggers.wandb, mode="offline", **options)
+    return partial(choices.wandb, mode="offline", **options)
 
 
 def run(run_dir, logger, steps, *talks):
@@ -221,7 +222,7 @@ def test_what_the_server_has_of_a_killed_run_is_not_sent_again(tmp_path):
         def log(self, row, step):
             self.rows.append(step)
 
-    (board,) = loggers.wandb(tmp_path, "x", mode="offline")
+    (board,) = choices.wandb(tmp_path, "x", mode="offline")
     board._run = Run()
     for step in (4, 5, 6):
         board.log_metrics({"train/loss": 1.0}, step)
@@ -230,8 +231,8 @@ def test_what_the_server_has_of_a_killed_run_is_not_sent_again(tmp_path):
 
 def test_tensorboard_has_texts_numbers_and_pictures_and_drops_what_a_resume_repeats(tmp_path):
     with pytest.raises(RuntimeError):
-        run(tmp_path, loggers.tensorboard, 8, 5, fail)
-    run(tmp_path, loggers.tensorboard, 8)
+        run(tmp_path, choices.tensorboard, 8, 5, fail)
+    run(tmp_path, choices.tensorboard, 8)
     events = EventAccumulator(str(tmp_path / "tensorboard"), {"tensors": 0, "scalars": 0})
     events.Reload()
     (odd,) = [tag for tag in events.Tags()["scalars"] if tag.startswith("quality")]

@@ -5,7 +5,7 @@ from tiny import experiment
 
 from unnoise.diffusion.times import LossSecondMomentTimes, TimeSampler
 from unnoise.training.data_module import ImageDataModule
-from unnoise.training.launch import fit
+from unnoise.training.loop import fit
 
 
 class Doubled(TimeSampler):
@@ -18,7 +18,7 @@ class Doubled(TimeSampler):
 
 def losses_of(times, tmp_path, monkeypatch):
     """Each step's outputs, and the loss that was minimised."""
-    from unnoise.training.diffusion_module import DiffusionModule
+    from unnoise.training.diffusion import DiffusionModule
 
     seen, step = [], DiffusionModule.training_step
 
@@ -59,7 +59,7 @@ def test_conditions_are_dropped_with_the_asked_probability():
         return look_up(batch, keep)
 
     model.conditioner.forward = spy
-    from unnoise.diffusion.random import Noise
+    from unnoise.diffusion.noise import Noise
     from unnoise.diffusion.times import UniformTimes
 
     shares = {}

@@ -13,10 +13,11 @@ from lightning import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import experiment
 
-from unnoise.training import loggers
-from unnoise.training.dashboards import Dashboard, within
-from unnoise.training.launch import fit
-from unnoise.training.loggers import JsonLines
+from unnoise.training.logging import choices
+from unnoise.training.logging import record as loggers
+from unnoise.training.logging.board import Dashboard, within
+from unnoise.training.logging.jsonl import JsonLines
+from unnoise.training.loop import fit
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +54,7 @@ def test_rewind_drops_later_lines_and_a_torn_one(tmp_path):
 
 def test_auto_takes_wandb_only_with_credentials(tmp_path, monkeypatch):
     def chosen():
-        return type(loggers.auto(tmp_path, "x")[0]).__name__
+        return type(choices.auto(tmp_path, "x")[0]).__name__
 
     assert chosen() == "TensorBoard"
     (tmp_path / "netrc").write_text("machine api.wandb.ai login user password " + "0" * 40)
@@ -66,7 +67,7 @@ def test_auto_takes_wandb_only_with_credentials(tmp_path, monkeypatch):
 
 def test_wandb_without_credentials_is_an_error_not_a_prompt(tmp_path):
     with pytest.raises(ValueError, match="no credentials here: run `wandb login`"):
-        loggers.wandb(tmp_path, "x")
+        choices.wandb(tmp_path, "x")
 
 
 def told(capsys, about):
@@ -78,7 +79,7 @@ def test_a_server_that_refuses_is_told_once_and_the_run_goes_on(tmp_path, monkey
         raise OSError("connection\nrefused")
 
     monkeypatch.setattr("wandb.init", refuse)
-    offline = partial(loggers.wandb, mode="offline")
+    offline = partial(choices.wandb, mode="offline")
     fit(experiment(logger=offline, max_steps=4), {}, tmp_path, None)
     assert told(capsys, "warning") == [
         "warning: WeightsAndBiases failed (connection refused) and is left out from step 0 on; "
@@ -164,7 +165,7 @@ def test_an_alert_is_said_and_shown(tmp_path, capsys):
             if trainer.global_step == 2:
                 loggers.alert(trainer, "disk full", "step 2 is not saved")
 
-    logger = loggers.tensorboard
+    logger = choices.tensorboard
     fit(experiment({"alerts": Alerts()}, logger=logger, max_steps=2), {}, tmp_path, None)
     assert told(capsys, "disk full") == ["warning: disk full: step 2 is not saved"]
     events = EventAccumulator(str(tmp_path / "tensorboard"), {"tensors": 0})

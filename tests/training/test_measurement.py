@@ -11,21 +11,21 @@ from lightning import Callback
 from seeing import Tiny, find_tiny
 from tiny import experiment
 
-import unnoise.training.quality as module_of_quality
+import unnoise.training.callbacks.quality as module_of_quality
+from unnoise.data.pixels import to_pixels
 from unnoise.data.sprites import Sprites
-from unnoise.diffusion.random import Noise
+from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.samplers import DDIM, Ancestral, Sampler
 from unnoise.diffusion.schedules import linear
 from unnoise.diffusion.times import LossSecondMomentTimes
 from unnoise.evaluation.quality import KINDS, quality
-from unnoise.extraction import reference
-from unnoise.pictures import to_pixels
-from unnoise.training.launch import fit
-from unnoise.training.likelihood import BitsPerDim
-from unnoise.training.loggers import JsonLines
-from unnoise.training.measurement import told
-from unnoise.training.quality import Quality
-from unnoise.training.saved import checkpoints
+from unnoise.evaluation.reference import reference
+from unnoise.runs.checkpoints import checkpoints
+from unnoise.training.callbacks.likelihood import BitsPerDim
+from unnoise.training.callbacks.measurement import told
+from unnoise.training.callbacks.quality import Quality
+from unnoise.training.logging.jsonl import JsonLines
+from unnoise.training.loop import fit
 
 SAMPLER = Sampler(DDIM(), steps=3)
 STOCHASTIC = Sampler(Ancestral(), steps=2)
@@ -212,7 +212,7 @@ def test_bits_per_dim_are_those_of_the_averaged_model(tmp_path, learned):
     keep = Keep()
     changes = {}
     if learned:
-        from unnoise.diffusion.variational import HybridLoss
+        from unnoise.diffusion.objectives import HybridLoss
         from unnoise.networks.unet import UNet
 
         network = UNet(

@@ -10,11 +10,12 @@ from wandb_file import parts
 
 from unnoise.cli import replay as command
 from unnoise.diffusion.samplers import DDIM, Sampler
-from unnoise.training import loggers
-from unnoise.training.callbacks import ForwardProcess, SampleGrid
-from unnoise.training.launch import fit
-from unnoise.training.replay import replay
-from unnoise.training.weights_and_biases import AXIS
+from unnoise.training.callbacks.forward_process import ForwardProcess
+from unnoise.training.callbacks.samples import SampleGrid
+from unnoise.training.logging import choices
+from unnoise.training.logging.replay import replay
+from unnoise.training.logging.wandb import AXIS
+from unnoise.training.loop import fit
 
 QUICK = Sampler(DDIM(), steps=2)
 
@@ -35,7 +36,11 @@ def trained(tmp_path_factory):
     """A run without a dashboard, with a number that was not finite and a line cut by a kill."""
     run_dir = tmp_path_factory.mktemp("runs") / "trained"
     drawn = {"samples": SampleGrid(QUICK, QUICK, every=2, count=2), "forward": ForwardProcess(2, 3)}
-    config = {"name": "tiny", "seed": 0, "logger": {"_target_": "unnoise.training.loggers.none"}}
+    config = {
+        "name": "tiny",
+        "seed": 0,
+        "logger": {"_target_": "unnoise.training.logging.choices.none"},
+    }
     fit(experiment(drawn, max_steps=4), config, run_dir, None)
     with (run_dir / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "time": 1.0, "odd": null}\n{"step": 4, "ti')
@@ -99,7 +104,7 @@ def test_a_killed_run_is_sent_as_one_to_a_new_page(trained, tmp_path, monkeypatc
 def test_what_the_page_has_is_not_sent_again(trained, tmp_path, monkeypatch):
     run_dir = tmp_path / "run"
     shutil.copytree(trained, run_dir, ignore=shutil.ignore_patterns("wandb"))
-    (board,) = loggers.wandb(run_dir, "x", mode="offline")
+    (board,) = choices.wandb(run_dir, "x", mode="offline")
     opened = board.begin
 
     def begin(*arguments):

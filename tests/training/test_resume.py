@@ -13,10 +13,10 @@ import torch
 from lightning import Callback
 from tiny import experiment
 
-from unnoise.data import loading
+from unnoise.data import stream as loading
 from unnoise.diffusion.times import LossSecondMomentTimes, UniformTimes
-from unnoise.training.launch import fit
-from unnoise.training.saved import checkpoints, newest_whole
+from unnoise.runs.checkpoints import checkpoints, newest_whole
+from unnoise.training.loop import fit
 
 IMPORTANCE = partial(LossSecondMomentTimes, 2, 2)
 

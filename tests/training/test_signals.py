@@ -13,10 +13,11 @@ import torch
 from lightning import Callback, Trainer
 from tiny import experiment
 
-from unnoise.training import manifest, signals
-from unnoise.training.checkpoints import Checkpoints
-from unnoise.training.launch import fit
-from unnoise.training.saved import checkpoints, step_of
+from unnoise.runs import manifest
+from unnoise.runs.checkpoints import checkpoints, step_of
+from unnoise.training.callbacks import stop as signals
+from unnoise.training.callbacks.checkpoints import Checkpoints
+from unnoise.training.loop import fit
 
 LONG = 60  # seconds; what waits for as long is not waited for
 

@@ -11,13 +11,13 @@ from seeing import find_tiny
 from tiny import experiment
 from two_processes import in_two_processes, meet_anew
 
-import unnoise.training.quality as module_of_quality
+import unnoise.training.callbacks.quality as module_of_quality
 from unnoise.diffusion.samplers import DDIM, Sampler
 from unnoise.diffusion.times import LossSecondMomentTimes
 from unnoise.evaluation.quality import KINDS
-from unnoise.training.launch import fit
-from unnoise.training.likelihood import BitsPerDim
-from unnoise.training.quality import Quality
+from unnoise.training.callbacks.likelihood import BitsPerDim
+from unnoise.training.callbacks.quality import Quality
+from unnoise.training.loop import fit
 
 STEPS = 6
 pytestmark = pytest.mark.slow

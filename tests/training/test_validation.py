@@ -8,14 +8,13 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from tiny import experiment
 
 from unnoise.diffusion import schedules
-from unnoise.diffusion.continuous_schedules import EDMSchedule, RectifiedFlow
 from unnoise.diffusion.denoiser import Denoiser, VPrediction
-from unnoise.diffusion.noise_level import NoiseLevel
-from unnoise.diffusion.objectives import SimpleLoss, WeightedLoss
-from unnoise.diffusion.random import Noise
-from unnoise.diffusion.variational import HybridLoss, VariationalBound
+from unnoise.diffusion.levels import NoiseLevel
+from unnoise.diffusion.noise import Noise
+from unnoise.diffusion.objectives import HybridLoss, SimpleLoss, VariationalBound, WeightedLoss
+from unnoise.diffusion.schedules import EDMSchedule, RectifiedFlow
 from unnoise.diffusion.weights import VWeight
-from unnoise.training.launch import fit
+from unnoise.training.loop import fit
 from unnoise.training.validation import EDGES, NAMES, LossBySNR
 
 ALONE = SingleDeviceStrategy(torch.device("cpu"))
@@ -94,7 +93,7 @@ def test_bins_of_a_run_hold_each_picture_once(tmp_path):
     run = experiment(max_steps=1, validation_images=7, batch_size=3)
     fit(run, {}, tmp_path, None)
     (row,) = validation_rows(tmp_path)
-    from unnoise.training.diffusion_module import _hash
+    from unnoise.training.diffusion import _hash
 
     noise = Noise(_hash(0, "validation"), torch.arange(7))
     level = run.objective.level(run.schedule, noise.uniform("time"))

@@ -9,8 +9,8 @@ from tiny import experiment
 from two_processes import in_two_processes, meet_anew
 
 from unnoise.diffusion.times import LossSecondMomentTimes
-from unnoise.training.checkpoints import Checkpoints
-from unnoise.training.launch import fit
+from unnoise.training.callbacks.checkpoints import Checkpoints
+from unnoise.training.loop import fit
 
 STEPS, HALF = 20, 10
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9)

@@ -13,11 +13,11 @@ from unnoise.diffusion.samplers import DDIM, Sampler
 from unnoise.diffusion.times import UniformTimes
 from unnoise.networks.conditioning import ClassConditioner
 from unnoise.networks.unet import UNet
-from unnoise.training.bad_numbers import BadNumbers
-from unnoise.training.checkpoints import Checkpoints
-from unnoise.training.experiment import Experiment
-from unnoise.training.loggers import none
-from unnoise.training.metrics import TrainingMetrics
+from unnoise.training.callbacks.checkpoints import Checkpoints
+from unnoise.training.callbacks.metrics import TrainingMetrics
+from unnoise.training.callbacks.nan_guard import BadNumbers
+from unnoise.training.logging.choices import none
+from unnoise.training.recipe import Experiment
 
 
 def experiment(callbacks=None, dropout=0.0, conditional=False, **changes):

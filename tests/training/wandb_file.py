@@ -6,7 +6,7 @@ import time
 
 from wandb.proto.wandb_internal_pb2 import Record
 
-from unnoise.training.weights_and_biases import AXIS
+from unnoise.training.logging.wandb import AXIS
 
 
 def records(data):

@@ -7,16 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from unnoise.cli.checks import classifier_file, right_keys
-from unnoise.cli.config import ConfigError, Problem, instantiate
-from unnoise.cli.devices import named_device
-from unnoise.cli.judging import (
-    drawn_rows,
-    find_judges,
-    load_judge,
-    questions,
-    real_rows,
-    targets,
-)
+from unnoise.cli.judging import drawn_rows, find_judges, load_judge, questions, real_rows, targets
 from unnoise.cli.measuring import (
     Count,
     RunRequest,
@@ -26,8 +17,11 @@ from unnoise.cli.measuring import (
     told,
     write_rows,
 )
-from unnoise.cli.preflight import construction_problems, problems
+from unnoise.config.nodes import instantiate
+from unnoise.config.problems import ConfigError, Problem
+from unnoise.config.schema import construction_problems, problems
 from unnoise.diffusion.samplers import Sampler
+from unnoise.distributed.devices import named_device
 from unnoise.evaluation.adherence import Row, table
 from unnoise.files import file_digest
 

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import OmegaConf
 
-from unnoise.cli.config import UNKNOWN, Problem
+from unnoise.config.problems import UNKNOWN, Problem
 
 
 def right_keys(config: Mapping[str, Any], found: Sequence[Problem]) -> set[str]:
@@ -27,7 +28,7 @@ def _unresolved(value: Any) -> bool:
 
 def run_problems(key: str, run: str) -> list[Problem]:
     """Whether the run or checkpoint that a key names is there."""
-    from unnoise.api import find_checkpoint
+    from unnoise.runs.checkpoints import find_checkpoint
 
     try:
         find_checkpoint(Path(run))
@@ -64,3 +65,17 @@ def scratch() -> str:
 
 
 OmegaConf.register_new_resolver("scratch", scratch, replace=True)
+
+
+def device_problems(name: object) -> list[Problem]:
+    """What keeps torch from computing on the device; "auto" is always right."""
+    try:
+        torch.zeros((), device="cpu" if name == "auto" else str(name)).item()
+    except (RuntimeError, AssertionError) as error:
+        return [Problem("device", f"{name} cannot be used here: {_first(error)}")]
+    return []
+
+
+def _first(error: Exception) -> str:
+    """The first sentence; torch can say a whole paragraph."""
+    return str(error).splitlines()[0].partition(". ")[0]

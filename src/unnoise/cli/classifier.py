@@ -15,17 +15,18 @@ from pydantic import Field
 from torch import nn
 from tqdm import tqdm
 
-from unnoise.classifier import NoisyClassifier, accuracy, train
-from unnoise.cli.checks import folder_problems, right_keys
+from unnoise.cli.checks import device_problems, folder_problems, right_keys
 from unnoise.cli.command import run as run_command
-from unnoise.cli.config import ConfigError, Problem, instantiate
-from unnoise.cli.devices import device_problems, named_device
-from unnoise.cli.preflight import construction_problems, problems
 from unnoise.cli.targets import Target, splits
-from unnoise.data.loading import Images, ImageSource
+from unnoise.config.nodes import instantiate
+from unnoise.config.problems import ConfigError, Problem
+from unnoise.config.schema import construction_problems, problems
+from unnoise.data.source import Images, ImageSource
 from unnoise.data.sprites import Sprites
-from unnoise.diffusion.noise_level import CLEAN, NoiseLevel
+from unnoise.diffusion.levels import CLEAN, NoiseLevel
 from unnoise.diffusion.schedules import NoiseSchedule
+from unnoise.distributed.devices import named_device
+from unnoise.models.classifier import NoisyClassifier, accuracy, train
 
 FOLDER = Path("outputs") / "classifiers"
 LOG_SNRS = (6.0, 4.0, 2.0, 0.0, -2.0, -4.0)  # of the printed table, besides clean
@@ -96,7 +97,7 @@ def _data_problems(data: ImageSource, config: dict[str, Any]) -> list[Problem]:
 
 def fit(config: dict[str, Any]) -> None:
     """Train, measure, write, and say where."""
-    from unnoise.training.launch import lightning_precision
+    from unnoise.distributed.precision import lightning_precision
 
     request = Request(**{key: instantiate(value) for key, value in config.items()})
     try:

@@ -12,8 +12,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from unnoise.cli import failures
-from unnoise.cli.compose import CONF, check_command_line
-from unnoise.cli.config import ConfigError, Problem, report
+from unnoise.config.compose import CONF, check_command_line
+from unnoise.config.problems import ConfigError, Problem, report
 
 Check = Callable[[dict[str, Any]], Iterable[list[Problem]]]
 Job = Callable[[dict[str, Any]], Any]

@@ -6,7 +6,7 @@ from typing import Any
 
 from unnoise.cli import adherence, likelihood, quality, quality_request
 from unnoise.cli.command import run as run_command
-from unnoise.cli.config import Problem
+from unnoise.config.problems import Problem
 
 CHECKS = {
     "quality": quality_request.check,

@@ -12,10 +12,11 @@ from pydantic import Field
 
 from unnoise.cli.checks import folder_problems, right_keys
 from unnoise.cli.command import run as run_command
-from unnoise.cli.config import ConfigError, Problem, instantiate
-from unnoise.cli.preflight import construction_problems, problems
-from unnoise.data.loading import ImageSource
-from unnoise.extraction import OWN, train_extractor
+from unnoise.config.nodes import instantiate
+from unnoise.config.problems import ConfigError, Problem
+from unnoise.config.schema import construction_problems, problems
+from unnoise.data.source import ImageSource
+from unnoise.evaluation.extractors.find import OWN, train_extractor
 
 FOLDER = Path("outputs") / "extractors"
 TAKEN = ("auto", "inception")

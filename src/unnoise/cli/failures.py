@@ -5,10 +5,10 @@ from typing import Any
 
 def told(error: BaseException, config: dict[str, Any]) -> str | None:
     """What happened and what to try, for a job of this config; None where nobody foresaw it."""
-    from unnoise.data.images import Unreadable
-    from unnoise.training.checkpoints import NotSaved
-    from unnoise.training.lock import Held
-    from unnoise.training.ranks import Disagreement
+    from unnoise.data.memory import Unreadable
+    from unnoise.distributed.group import Disagreement
+    from unnoise.runs.lock import Held
+    from unnoise.training.callbacks.checkpoints import NotSaved
 
     if _is_out_of_memory(error):
         return _out_of_memory(error, config)

@@ -9,15 +9,15 @@ from typing import Any
 
 from PIL import Image
 
-from unnoise.cli.checks import folder_problems, home, right_keys, run_problems
+from unnoise.cli.checks import device_problems, folder_problems, home, right_keys, run_problems
 from unnoise.cli.command import run as run_command
-from unnoise.cli.config import DATA, ConfigError, Problem, instantiate, resolve_target
-from unnoise.cli.devices import device_problems
-from unnoise.cli.preflight import construction_problems, problems
-from unnoise.data.loading import ImageSource
+from unnoise.config.nodes import DATA, instantiate, resolve_target
+from unnoise.config.problems import ConfigError, Problem
+from unnoise.config.schema import construction_problems, problems
+from unnoise.data.source import ImageSource
 from unnoise.diffusion.samplers import Sampler
-from unnoise.figures.forward import DataFigure
-from unnoise.figures.sampling import ModelFigure, Samplers
+from unnoise.report.figures.forward import DataFigure
+from unnoise.report.figures.sampling import ModelFigure, Samplers
 
 FIGURES = Path("outputs") / "figures"
 
@@ -86,7 +86,7 @@ def _out_problems(out: str | None, run: str | None) -> Iterator[Problem]:
 
 def _folder(run: str | None) -> Path:
     """Where pictures go of which it is not said where."""
-    from unnoise.api import find_checkpoint
+    from unnoise.runs.checkpoints import find_checkpoint
 
     return FIGURES if run is None else home(find_checkpoint(Path(run))) / "figures"
 

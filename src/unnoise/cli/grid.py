@@ -8,12 +8,11 @@ from typing import Any, Literal
 
 import yaml  # type: ignore[import-untyped]
 
-from unnoise.api import find_checkpoint
-from unnoise.cli.compose import CONF
-from unnoise.cli.config import instantiate
-from unnoise.diffusion.samplers import Sampler
-from unnoise.drawing import Setting
-from unnoise.figures.sampling import steps_for
+from unnoise.config.compose import CONF
+from unnoise.config.nodes import instantiate
+from unnoise.diffusion.samplers import Sampler, steps_for
+from unnoise.evaluation.gallery import Setting
+from unnoise.runs.checkpoints import find_checkpoint
 
 Node = dict[str, Any]
 

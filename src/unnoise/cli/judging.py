@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from unnoise.api import TrainedModel
-from unnoise.classifier import NoisyClassifier
 from unnoise.cli.checks import classifier_file
 from unnoise.cli.classifier import FOLDER
-from unnoise.cli.config import Problem
 from unnoise.cli.targets import UNSEEN, shown
-from unnoise.data.loading import Images, ImageSource, split_loader
+from unnoise.config.problems import Problem
+from unnoise.data.source import Images, ImageSource
 from unnoise.data.sprites import SpriteImages, Sprites
+from unnoise.data.stream import split_loader
 from unnoise.diffusion.samplers import Sampler
 from unnoise.evaluation.adherence import Row, agreements
+from unnoise.models.classifier import NoisyClassifier
 
 SAME_DATA = ("_target_", "image_size", "channels", "classes", "seed")
 """Keys of a data node that a judge must share with the run."""

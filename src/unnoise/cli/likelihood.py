@@ -11,14 +11,14 @@ from pydantic import Field
 from tqdm import tqdm
 
 from unnoise.cli.checks import right_keys
-from unnoise.cli.config import ConfigError, Problem
 from unnoise.cli.measuring import RunRequest, data_problems, place_problems, told, write_rows
-from unnoise.cli.preflight import problems
-from unnoise.data.loading import split_loader
+from unnoise.config.problems import ConfigError, Problem
+from unnoise.config.schema import problems
+from unnoise.data.pixels import to_signal
+from unnoise.data.stream import split_loader
 from unnoise.diffusion.likelihood import ode_bits_per_dim
-from unnoise.diffusion.random import Noise
+from unnoise.diffusion.noise import Noise
 from unnoise.evaluation.likelihood import Estimate, estimates, table
-from unnoise.pictures import to_signal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -12,12 +12,13 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from unnoise.api import TrainedModel, find_checkpoint, load
-from unnoise.cli.checks import folder_problems, home, run_problems
-from unnoise.cli.config import DATA, ConfigError, Problem, instantiate
-from unnoise.cli.devices import device_problems
-from unnoise.data.loading import ImageSource
+from unnoise.api import TrainedModel, load
+from unnoise.cli.checks import device_problems, folder_problems, home, run_problems
+from unnoise.config.nodes import DATA, instantiate
+from unnoise.config.problems import ConfigError, Problem
+from unnoise.data.source import ImageSource
 from unnoise.files import write_durably
+from unnoise.runs.checkpoints import find_checkpoint
 
 Count = Annotated[int, Field(ge=1)]
 Number = Annotated[int, Field(ge=0)]

@@ -10,18 +10,22 @@ from typing import Any, Literal
 import torch
 from tqdm import tqdm
 
-from unnoise.api import TrainedModel, find_checkpoint
-from unnoise.cli.config import ConfigError, instantiate
-from unnoise.cli.devices import named_device, processes
+from unnoise.api import TrainedModel
 from unnoise.cli.grid import checkpoints, named_settings, step_of
 from unnoise.cli.measuring import digest, evaluation_folder, read_once, run_data, told, write_csv
 from unnoise.cli.quality_request import GIVEN
-from unnoise.data.loading import ImageSource, Split
-from unnoise.drawing import Gallery, Setting, draw
+from unnoise.config.nodes import instantiate
+from unnoise.config.problems import ConfigError
+from unnoise.data.source import ImageSource, Split
+from unnoise.distributed.devices import named_device
+from unnoise.distributed.group import processes
+from unnoise.evaluation.evaluator import Scorer, given_pictures, mixed
+from unnoise.evaluation.extractors.find import find_extractor
 from unnoise.evaluation.frontier import plot
+from unnoise.evaluation.gallery import Gallery, Setting, draw
+from unnoise.evaluation.reference import reference
 from unnoise.evaluation.results import Score, flat, save, table
-from unnoise.extraction import find_extractor, reference
-from unnoise.scoring import Scorer, given_pictures, mixed
+from unnoise.runs.checkpoints import find_checkpoint
 
 
 def evaluate(config: dict[str, Any]) -> None:
@@ -75,7 +79,7 @@ def _read(config: dict[str, Any], checkpoint: Path, averaged: bool) -> TrainedMo
 
 def _settings(config: dict[str, Any], device: torch.device) -> list[tuple[str, Setting]]:
     """The grid's settings by name; none for pictures from elsewhere."""
-    from unnoise.training.launch import lightning_precision
+    from unnoise.distributed.precision import lightning_precision
 
     if config["run"] is None:
         return []

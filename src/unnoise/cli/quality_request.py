@@ -7,16 +7,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from unnoise.api import TrainedModel, find_checkpoint
+from unnoise.api import TrainedModel
 from unnoise.cli.checks import folder_problems, right_keys
-from unnoise.cli.config import MODEL, ConfigError, Problem, did_you_mean, instantiate
 from unnoise.cli.grid import checkpoints, named_settings
 from unnoise.cli.measuring import Count, Number, Scale, data_problems, place_problems, read_once
-from unnoise.cli.preflight import construction_problems, problems
-from unnoise.data.loading import ImageSource
+from unnoise.config.nodes import MODEL, instantiate
+from unnoise.config.problems import ConfigError, Problem, did_you_mean
+from unnoise.config.schema import construction_problems, problems
+from unnoise.data.source import ImageSource
 from unnoise.diffusion.samplers import Sampler
 from unnoise.evaluation.neighbours import K_DENSITY
 from unnoise.evaluation.quality import KINDS
+from unnoise.runs.checkpoints import find_checkpoint
 
 GIVEN = Path("outputs") / "evaluation"
 """Where the scores of pictures from elsewhere go."""

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from unnoise.cli.report import runs_below, typed
 from unnoise.files import write_durably
-from unnoise.safe import load_yaml
+from unnoise.untrusted import load_yaml
 
 if TYPE_CHECKING:
-    from unnoise.training.weights_and_biases import WeightsAndBiases
+    from unnoise.training.logging.wandb import WeightsAndBiases
 
 DESCRIPTION = """Send to Weights & Biases what run directories hold: config, manifest, every line
 of metrics.jsonl at its step, the pictures, and how the run ended.
@@ -56,8 +56,8 @@ def main() -> None:
 
 def _send(folder: Path, arguments: argparse.Namespace) -> bool:
     """Whether a run could be sent; says so either way."""
-    from unnoise.training.lock import held
-    from unnoise.training.replay import replay
+    from unnoise.runs.lock import held
+    from unnoise.training.logging.replay import replay
 
     shown = os.path.relpath(folder)
     try:
@@ -80,7 +80,7 @@ def _board(folder: Path, arguments: argparse.Namespace) -> "WeightsAndBiases":
     Raises:
         ValueError: it is online and there are no credentials.
     """
-    from unnoise.training import loggers
+    from unnoise.training.logging import choices
 
     path = folder / "config.yaml"
     config = load_yaml(path) if path.exists() else {}
@@ -90,5 +90,5 @@ def _board(folder: Path, arguments: argparse.Namespace) -> "WeightsAndBiases":
     if arguments.project:
         options["project"] = arguments.project
     mode: Literal["online", "offline"] = "offline" if arguments.offline else "online"
-    (board,) = loggers.wandb(folder, config.get("name", folder.name), mode=mode, **options)
+    (board,) = choices.wandb(folder, config.get("name", folder.name), mode=mode, **options)
     return board  # type: ignore[return-value]

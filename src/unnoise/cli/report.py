@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unnoise.cli.checks import folder_problems
-from unnoise.cli.config import Problem
+from unnoise.config.problems import Problem
 from unnoise.report.page import write
 from unnoise.report.runs import find_runs
 

@@ -11,11 +11,10 @@ from pydantic import Field
 from torch import Tensor
 
 from unnoise.cli.checks import classifier_file, folder_problems, home, run_problems
-from unnoise.cli.config import ConfigError, Problem
-from unnoise.data.images import square
+from unnoise.config.problems import ConfigError, Problem
+from unnoise.data.pixels import square, to_pixels, to_signal
 from unnoise.diffusion.editing import Edit, ImageToImage, Inpaint, Interpolate
 from unnoise.diffusion.samplers import Sampler
-from unnoise.pictures import to_pixels, to_signal
 
 Count = Annotated[int, Field(ge=1)]
 Number = Annotated[int, Field(ge=0)]
@@ -65,7 +64,7 @@ class Request:
 
 def request_problems(request: Request) -> Iterator[Problem]:
     """What is wrong between the keys of a request, or with the files that it names."""
-    from unnoise.api import find_checkpoint
+    from unnoise.runs.checkpoints import find_checkpoint
 
     if request.weak is not None:
         yield from run_problems("weak", request.weak)

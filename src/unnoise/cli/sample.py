@@ -14,21 +14,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unnoise.classifier import NoisyClassifier
-from unnoise.cli.checks import classifier_file, right_keys, run_problems
+from unnoise.cli.checks import classifier_file, device_problems, right_keys, run_problems
 from unnoise.cli.command import run as run_command
-from unnoise.cli.config import ConfigError, Problem, instantiate
-from unnoise.cli.devices import device_problems, gathered, processes
-from unnoise.cli.preflight import construction_problems, problems
-from unnoise.cli.request import (
-    Request,
-    drawn_folder,
-    edit_of,
-    read_pictures,
-    request_problems,
-)
+from unnoise.cli.request import Request, drawn_folder, edit_of, read_pictures, request_problems
+from unnoise.config.nodes import instantiate
+from unnoise.config.problems import ConfigError, Problem
+from unnoise.config.schema import construction_problems, problems
 from unnoise.diffusion.editing import Edit
-from unnoise.pictures import grid
+from unnoise.distributed.group import gathered, processes
+from unnoise.models.classifier import NoisyClassifier
+from unnoise.report.sheets import grid
 
 if TYPE_CHECKING:
     from unnoise.api import Pictures, TrainedModel

@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from unnoise.data.images import TensorImages
-from unnoise.data.loading import Images, ImageSource
+from unnoise.data.memory import TensorImages
+from unnoise.data.source import Images, ImageSource
 from unnoise.data.sprites import SpriteImages, Sprites
 
 Target = Literal["label", "kind", "colour", "item", "material", "facing"]

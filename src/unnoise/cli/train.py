@@ -14,25 +14,19 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from unnoise.cli.command import is_sweep, parse, run
-from unnoise.cli.config import UNKNOWN, ConfigError, Problem, instantiate
-from unnoise.cli.identity import SWEEP, resume_problems, run_directory
-from unnoise.cli.preflight import construction_problems, problems
-from unnoise.cli.ranks import (
-    RankFailed,
-    number,
-    rank,
-    requeued,
-    started,
-    started_as_rank,
-    train_on_ranks,
-)
-from unnoise.training.interrupts import end_on_signals, leave
-from unnoise.training.lock import Held
-from unnoise.training.lock import check as check_lock
+from unnoise.config.identity import SWEEP, resume_problems, run_directory
+from unnoise.config.nodes import instantiate
+from unnoise.config.problems import UNKNOWN, ConfigError, Problem
+from unnoise.config.schema import construction_problems, problems
+from unnoise.distributed.environment import number, rank, requeued, started, started_as_rank
+from unnoise.distributed.launcher import RankFailed, train_on_ranks
+from unnoise.distributed.signals import end_on_signals, leave
+from unnoise.runs.lock import Held
+from unnoise.runs.lock import check as check_lock
 
 if TYPE_CHECKING:
     from unnoise.networks.conditioning import Conditioner
-    from unnoise.training.experiment import Experiment
+    from unnoise.training.recipe import Experiment
 
 LAST_ERROR = 2
 """The greatest status of a run that ended by itself; above are signals and ranks that failed."""
@@ -48,7 +42,7 @@ def main() -> None:
     end_on_signals()
     try:
         if is_sweep():
-            from unnoise.cli import sweep
+            from unnoise.cli.sweep import run as sweep
 
             sweep.run(check, train)
         elif started() > 1 and _RANK > 0:
@@ -83,8 +77,8 @@ def check(config: dict[str, Any]) -> Iterator[list[Problem]]:
         except Held as error:
             yield [Problem("resume", str(error))]
             return
-    from unnoise.cli.rules import logger_rules, rules
-    from unnoise.training.experiment import Experiment
+    from unnoise.training.recipe import Experiment
+    from unnoise.training.rules import logger_rules, rules
 
     keys = [field.name for field in dataclasses.fields(Experiment)]
     quick = {key: UNKNOWN if key in LIGHTNING else value for key, value in config.items()}
@@ -117,9 +111,9 @@ def train(config: dict[str, Any]) -> None:
 
 
 def _train(config: dict[str, Any], run_dir: Path, hydra: Any) -> None:
-    from unnoise.training.launch import results
-    from unnoise.training.manifest import pruned
-    from unnoise.training.saved import Damaged, newest_whole, step_of
+    from unnoise.runs.checkpoints import Damaged, newest_whole, step_of
+    from unnoise.runs.manifest import pruned
+    from unnoise.training.loop import results
 
     is_job = hydra.mode == RunMode.MULTIRUN
     if config["sweep"] == "status" and not is_job:
@@ -158,9 +152,9 @@ def _share(
     origin: dict[str, Any] | None,
 ) -> None:
     """Train as the rank that this process is, or on the ranks of this machine that it starts."""
-    from unnoise.training.checkpoints import NotFinite, NotSaved
-    from unnoise.training.launch import devices_of, fit
-    from unnoise.training.ranks import Disagreement, Gone, Silent
+    from unnoise.distributed.group import Disagreement, Gone, Silent
+    from unnoise.training.callbacks.checkpoints import NotFinite, NotSaved
+    from unnoise.training.loop import devices_of, fit
 
     devices, nodes = devices_of(experiment), config["trainer"].get("num_nodes", 1)
     if devices == 1 or started_as_rank(nodes):
@@ -188,8 +182,8 @@ def experiment_of(config: dict[str, Any]) -> "Experiment":
     """What a checked config stands for, with all that it needs made ready on this machine."""
     import torch
 
-    from unnoise.cli.rules import require_devices
-    from unnoise.training.experiment import Experiment
+    from unnoise.training.recipe import Experiment
+    from unnoise.training.rules import require_devices
 
     require_devices(config["trainer"])
     torch.manual_seed(config["seed"])
@@ -234,7 +228,7 @@ def _find_extractors(experiment: "Experiment") -> None:
     """Before anything is run: one that only fails when it is read would be missed only by then."""
     import torch
 
-    from unnoise.training.quality import Quality
+    from unnoise.training.callbacks.quality import Quality
 
     for name, callback in experiment.callbacks.items():
         if isinstance(callback, Quality):
@@ -246,7 +240,7 @@ def _find_extractors(experiment: "Experiment") -> None:
 
 def _load_text_encoder(conditioner: "Conditioner | None") -> None:
     """Before anything is run: a text encoder that is not there would be missed only by then."""
-    from unnoise.networks.text import TextConditioner
+    from unnoise.networks.conditioning import TextConditioner
 
     for part in conditioner.modules() if conditioner is not None else ():
         if isinstance(part, TextConditioner):

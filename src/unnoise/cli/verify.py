@@ -22,13 +22,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS is not deterministic
 
-    from unnoise.cli.checks import folder_problems
-    from unnoise.cli.devices import device_problems, named_device
+    from unnoise.cli.checks import device_problems, folder_problems
+    from unnoise.distributed.devices import named_device
+    from unnoise.evaluation.selftest import machine, table
+    from unnoise.evaluation.selftest.check import Outcome, outcomes
+    from unnoise.evaluation.selftest.checks import checks
     from unnoise.files import write_durably
-    from unnoise.training.ema import EMA
-    from unnoise.verification import machine, table
-    from unnoise.verification.check import Outcome, outcomes
-    from unnoise.verification.checks import checks
+    from unnoise.models.ema import EMA
 
     problems = [f"--device: {p.message}" for p in device_problems(asked.device)]
     if asked.json is not None:

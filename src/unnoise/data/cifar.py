@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from unnoise.data.classics import MOST_BYTES, ClassicImages, ImageSize, listed
-from unnoise.data.images import resize
-from unnoise.data.loading import Split
+from unnoise.data.pixels import resize
+from unnoise.data.source import Split
 
 
 class _Cifar(ClassicImages):

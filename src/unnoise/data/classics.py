@@ -19,8 +19,9 @@ from pydantic import Field
 from torch import Tensor
 
 from unnoise.data.downloads import fetch
-from unnoise.data.images import TensorImages, pad, resize, to_channels
-from unnoise.data.loading import Split
+from unnoise.data.memory import TensorImages
+from unnoise.data.pixels import pad, resize, to_channels
+from unnoise.data.source import Split
 
 ImageSize = Annotated[int, Field(ge=4)]
 MOST_BYTES = 2**28

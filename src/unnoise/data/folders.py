@@ -17,8 +17,9 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from unnoise.data.images import TensorImages, Unreadable, square
-from unnoise.data.loading import Images, Split
+from unnoise.data.memory import TensorImages, Unreadable
+from unnoise.data.pixels import square
+from unnoise.data.source import Images, Split
 
 ImageSize = Annotated[int, Field(ge=4)]
 Share = Annotated[float, Field(gt=0, lt=1)]

@@ -10,8 +10,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from unnoise.data.images import Unreadable, square
-from unnoise.data.loading import Images, Split
+from unnoise.data.memory import Unreadable
+from unnoise.data.pixels import square
+from unnoise.data.source import Images, Split
 
 if TYPE_CHECKING:
     from datasets import Dataset

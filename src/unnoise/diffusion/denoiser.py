@@ -13,7 +13,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from unnoise.diffusion.noise_level import NoiseLevel, match
+from unnoise.diffusion.levels import NoiseLevel, match
 
 
 class Denoised(NamedTuple):

@@ -14,10 +14,19 @@ from pydantic import Field
 from torch import Tensor
 
 from unnoise.diffusion.denoiser import Denoise, thresholded
-from unnoise.diffusion.noise_level import NoiseLevel, diffuse, forward_step, match
-from unnoise.diffusion.ode_solvers import AdaptiveODE, Euler, towards
-from unnoise.diffusion.random import Noise
-from unnoise.diffusion.samplers import DDIM, Sampler, Stepper, Walk, Watch, sample
+from unnoise.diffusion.levels import NoiseLevel, diffuse, forward_step, match
+from unnoise.diffusion.noise import Noise
+from unnoise.diffusion.samplers import (
+    DDIM,
+    AdaptiveODE,
+    Euler,
+    Sampler,
+    Stepper,
+    Walk,
+    Watch,
+    sample,
+    towards,
+)
 from unnoise.diffusion.schedules import NoiseSchedule, precise
 
 Count = Annotated[int, Field(ge=1)]

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from unnoise.diffusion.denoiser import Denoise, Denoised
-from unnoise.diffusion.noise_level import NoiseLevel, match
+from unnoise.diffusion.levels import NoiseLevel, match
 
 Pair = Callable[[Tensor, NoiseLevel], tuple[Denoised, Denoised]]
 """(x_t, level) to the guesses of the stronger and of the weaker branch."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchdiffeq import odeint
 
 from unnoise.diffusion.denoiser import Denoise, Denoised
-from unnoise.diffusion.noise_level import (
+from unnoise.diffusion.levels import (
     CLEAN,
     Gaussian,
     NoiseLevel,
@@ -28,7 +28,7 @@ from unnoise.diffusion.noise_level import (
     reverse_variance,
     transition,
 )
-from unnoise.diffusion.random import Noise
+from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.schedules import LEAST_LOG_SNR, NoiseSchedule, precise
 
 HALF_A_LEVEL = 1 / 255

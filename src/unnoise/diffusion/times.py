@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from unnoise.diffusion.random import Noise
+from unnoise.diffusion.noise import Noise
 
 BELOW_ONE = 1 - 2.0**-24  # the greatest float32 below 1
 

@@ -9,7 +9,7 @@ from torchmetrics.utilities.data import dim_zero_cat
 
 from unnoise.evaluation import neighbours
 from unnoise.evaluation.distances import frechet_distance, kernel_distance, moments_of_sums
-from unnoise.evaluation.features import Features
+from unnoise.evaluation.extractors.base import Features
 from unnoise.evaluation.neighbours import K_DENSITY, Surroundings
 from unnoise.evaluation.reference import Reference
 

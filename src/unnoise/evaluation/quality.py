@@ -7,7 +7,7 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from unnoise.evaluation import neighbours
-from unnoise.evaluation.features import Features
+from unnoise.evaluation.extractors.base import Features
 from unnoise.evaluation.metrics import Frechet, Kernel, Neighbourhood, Quality, Recall, Score
 from unnoise.evaluation.reference import Reference
 from unnoise.evaluation.results import Estimate

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,11 +13,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from unnoise.data.source import Images, Split
 from unnoise.evaluation.distances import Moments, kernel_mean, moments
-from unnoise.evaluation.features import Features
+from unnoise.evaluation.extractors.base import Extractor, Features, extract
 from unnoise.evaluation.neighbours import Surroundings, surroundings
 from unnoise.files import write_durably
-from unnoise.safe import Refused, load_safetensors
+from unnoise.untrusted import Refused, load_safetensors
 
 
 @dataclass(frozen=True)
@@ -101,3 +102,34 @@ def _digest(features: Features) -> str:
         digest.update(repr(tuple(part.shape)).encode())
         digest.update(part.to(torch.float32).contiguous().numpy().data)
     return digest.hexdigest()
+
+
+def reference(
+    images: Images, split: Split, count: int, extractor: Extractor, device: torch.device
+) -> Reference:
+    """The features of ``count`` pictures of a split, chosen as in ``spread``, or of all if fewer.
+
+    Computed once for these pictures and this extractor, and kept.
+    """
+    count = min(count, len(images))
+    about = {
+        "extractor": extractor.name,
+        "extractor_digest": extractor.digest,
+        "resize": extractor.resize,
+        "data": images.fingerprint,
+        "split": split,
+        "count": count,
+        "choice": "random",
+    }
+    return cached(about, lambda: extract(extractor, spread(images, count), device))
+
+
+def spread(images: Images, count: int, batch_size: int = 256) -> Iterator[Tensor]:
+    """``count`` pictures of a split, in batches (B, C, H, W) uint8: always the same, at random.
+
+    Every k-th would miss classes that take turns, as those of the sprites do.
+    """
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    chosen = order[:count].sort().values
+    for start in range(0, count, batch_size):
+        yield images.read(chosen[start : start + batch_size])

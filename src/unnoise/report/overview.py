@@ -6,16 +6,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from unnoise.report.comparison import at, leaves, shown
-from unnoise.report.html import (
-    Html,
-    details,
-    duration,
-    element,
-    facts,
-    joined,
-    number,
-    section,
-)
+from unnoise.report.html import Html, details, duration, element, facts, joined, number, section
 from unnoise.report.runs import Run, started
 
 STATES = {

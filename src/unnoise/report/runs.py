@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from unnoise.evaluation.results import Score, read
-from unnoise.safe import load_yaml
+from unnoise.untrusted import load_yaml
 
 MARKS = ("manifest.json", "metrics.jsonl")
 """Files that make a folder a run."""

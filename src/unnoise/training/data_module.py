@@ -3,7 +3,8 @@
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from unnoise.data.loading import Batch, Images, ImageSource, split_loader, training_loader
+from unnoise.data.source import Batch, Images, ImageSource
+from unnoise.data.stream import split_loader, training_loader
 
 
 class ImageDataModule(LightningDataModule):

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.strategies import Strategy
 from torch import Tensor
 
-from unnoise.diffusion.noise_level import NoiseLevel
+from unnoise.diffusion.levels import NoiseLevel
 from unnoise.diffusion.schedules import precise
 
 EDGES = (-6.0, -3.0, 0.0, 3.0, 6.0)  # of ln SNR; at 0 signal and noise are equally strong

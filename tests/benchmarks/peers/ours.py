@@ -12,12 +12,12 @@ from torch import Tensor
 from worker import BF16, DDIM_STEPS, SIZE, arguments, finish
 
 import unnoise
-from unnoise.cli.compose import check_command_line
-from unnoise.cli.config import instantiate
 from unnoise.cli.train import check
-from unnoise.training.experiment import Experiment
-from unnoise.training.launch import fit
+from unnoise.config.compose import check_command_line
+from unnoise.config.nodes import instantiate
+from unnoise.training.loop import fit
 from unnoise.training.optimization import factor
+from unnoise.training.recipe import Experiment
 
 EXPERIMENT = ["experiment=fashion_mnist", f"data.image_size={SIZE}",
               "network.attention_resolutions=[8]", "batch_size=16"]  # fmt: skip

@@ -1,0 +1,1 @@
+"""Sweeps: unnoise-train -m."""

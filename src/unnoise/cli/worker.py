@@ -1,0 +1,70 @@
+"""One rank of a run whose others the same command starts: python -m unnoise.cli.worker."""
+
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from unnoise.cli import failures
+from unnoise.config.problems import ConfigError
+from unnoise.distributed.environment import rank
+from unnoise.distributed.launcher import GONE, SILENT
+from unnoise.distributed.signals import end_on_signals, leave
+
+
+def train(
+    config: dict[str, Any],
+    run_dir: str | None,
+    checkpoint: str | None,
+    origin: dict[str, Any] | None,
+) -> None:
+    """Train the run as this process's share of it."""
+    from unnoise.cli.train import experiment_of
+    from unnoise.training.loop import fit
+
+    fit(
+        experiment_of(config),
+        config,
+        None if run_dir is None else Path(run_dir),
+        None if checkpoint is None else Path(checkpoint),
+        origin,
+    )
+
+
+def main() -> int:
+    """Train as the orders say that the file named on the command line holds; gives the status."""
+    end_on_signals()
+    from unnoise.distributed.group import Gone, Silent
+    from unnoise.training.callbacks.checkpoints import NotFinite, NotSaved
+
+    orders = json.loads(Path(sys.argv[1]).read_text())
+    try:
+        train(**orders)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except Gone:
+        return GONE  # why it is gone, the supervisor knows
+    except Silent as error:
+        print(error, file=sys.stderr)
+        return SILENT
+    except (NotFinite, NotSaved) as error:  # every rank has it
+        if rank() == 0:
+            print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 1
+    except BaseException as error:
+        reason = failures.told(error, orders["config"])
+        print(reason or traceback.format_exc(), file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    status = main()
+    if status:
+        leave(status)

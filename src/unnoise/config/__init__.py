@@ -1,0 +1,1 @@
+"""From what was typed to objects: composing, checking and building a configuration."""

@@ -1,0 +1,203 @@
+"""Type hints as the schema of plain values: what fits, and what to say where a value does not."""
+
+import dataclasses
+import functools
+import json
+import types
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from unnoise.config.problems import Problem, did_you_mean
+
+Location = tuple[int | str, ...]
+
+
+def _bare(hint: Any) -> Any:
+    return _bare(get_args(hint)[0]) if get_origin(hint) is Annotated else hint
+
+
+def _members(hint: Any) -> list[Any]:
+    """A union's members, and theirs; any other hint alone. Annotations are taken off."""
+    hint = _bare(hint)
+    if get_origin(hint) in (Union, types.UnionType):
+        return [member for part in get_args(hint) for member in _members(part)]
+    return [hint]
+
+
+def fits(kind: type, hint: Any) -> bool:
+    """False only where an instance of ``kind`` is plainly not what the hint asks for."""
+    for member in _members(hint):
+        if get_origin(member) is Literal:
+            continue
+        wanted = get_origin(member) or member
+        if wanted is Any or not isinstance(wanted, type) or getattr(wanted, "_is_protocol", False):
+            return True
+        try:
+            if issubclass(kind, wanted):
+                return True
+        except TypeError:
+            return True
+    return False
+
+
+def item_hint(hint: Any, name: int | str) -> Any:
+    """The hint of an item of a list or dict, or Any."""
+    containers = [member for member in _members(hint) if get_args(member)]
+    if len(containers) != 1:
+        return Any
+    origin, args = get_origin(containers[0]), get_args(containers[0])
+    if origin is tuple and args[-1] is not ...:
+        return args[name] if isinstance(name, int) and name < len(args) else Any
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return args[-1]
+    return args[0] if isinstance(origin, type) and issubclass(origin, Iterable) else Any
+
+
+def _adapter(hint: Any) -> Any:
+    """A pydantic validator of the hint, or None where pydantic cannot make one."""
+    from pydantic import ConfigDict, TypeAdapter
+
+    try:
+        return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+    except Exception:
+        try:  # a configuration that pydantic forbids where the hint brings its own
+            return TypeAdapter(hint)
+        except Exception:
+            return None
+
+
+def _is_object(member: Any) -> bool:
+    """Whether only a node can give such a value: a protocol, a dataclass, an ordinary class."""
+    if not isinstance(member, type) or member is type(None):
+        return False
+    if getattr(member, "_is_protocol", False) or dataclasses.is_dataclass(member):
+        return True
+    adapter = _adapter(member)
+    return adapter is not None and adapter.core_schema["type"] in ("is-instance", "named-tuple")
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[:1] in 'AEIOUaeiou' else 'a'} {noun}"
+
+
+def describe(hint: Any) -> str:
+    """A hint in plain words: ``a whole number or 'auto'``."""
+    plain = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
+    names = []
+    for member in _members(hint):
+        if get_origin(member) is Literal:
+            names += [repr(choice) for choice in get_args(member)]
+        elif member is not type(None):
+            wanted = get_origin(member) or member
+            names.append(plain.get(wanted) or _a(getattr(wanted, "__name__", str(wanted))))
+    return _either(names)
+
+
+def _either(names: Sequence[str]) -> str:
+    names = list(dict.fromkeys(names))
+    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def show(value: Any) -> str:
+    """A value as YAML has it, cut short."""
+    if isinstance(value, dict):
+        return "a mapping"
+    words = {None: "null", True: "true", False: "false"}
+    text = words[value] if value is None or isinstance(value, bool) else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def value_problems(value: Any, hint: Any, key: str) -> Iterator[Problem]:
+    """A value without nodes, held against its hint by pydantic, told in plain words."""
+    from pydantic import ValidationError
+
+    members = _members(hint)
+    if value is None and type(None) in members:
+        return
+    objects = [_is_object(member) for member in members if member is not type(None)]
+    if objects and all(objects):
+        yield Problem(key, f"{show(value)} is not {describe(hint)}: give one by its _target_")
+        return
+    adapter = _adapter(hint)
+    if adapter is None:
+        return
+    try:
+        adapter.validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        by_path: dict[Location, list[Any]] = {}
+        for detail in error.errors(include_url=False):
+            by_path.setdefault(_path(value, detail["loc"]), []).append(detail)
+        for path, details in by_path.items():
+            deeper = any(other != path and other[: len(path)] == path for other in by_path)
+            if not deeper:  # a union complains of the whole too where one member read on
+                yield Problem(".".join([key, *map(str, path)]), _words(_at(value, path), details))
+    except (TypeError, ValueError):
+        return  # not a value that YAML can hold
+
+
+def _path(value: Any, location: Sequence[int | str]) -> Location:
+    """The part of a pydantic location that leads into the value (the rest names union members)."""
+    path: Location = ()
+    for step in location:
+        lists = range(len(value)) if isinstance(value, list) else ()
+        if step in (value if isinstance(value, dict) else lists):
+            path, value = (*path, step), value[step]
+    return path
+
+
+def _at(value: Any, path: Location) -> Any:
+    return functools.reduce(lambda inner, step: inner[step], path, value)
+
+
+_BOUNDS = {
+    "greater_than_equal": ("ge", ">="),
+    "greater_than": ("gt", ">"),
+    "less_than_equal": ("le", "<="),
+    "less_than": ("lt", "<"),
+    "multiple_of": ("multiple_of", "a multiple of"),
+}
+_KINDS = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "string_type": "a string",
+    "bool_type": "true or false",
+    "none_required": "null",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "set_type": "a list",
+    "iterable_type": "a list",
+    "dict_type": "a mapping",
+    "mapping_type": "a mapping",
+    "callable_type": "a function",
+    "path_type": "a path",
+    "needs_python_object": "an object with a _target_",
+}
+
+
+def _words(value: Any, details: list[Any]) -> str:
+    """What pydantic found wrong with one value; several details are a union's alternatives."""
+    bounds, kinds, choices = [], [], []
+    for detail in details:
+        context = detail.get("ctx", {})
+        if detail["type"] in _BOUNDS:
+            name, sign = _BOUNDS[detail["type"]]
+            bounds.append(f"must be {sign} {context[name]:.12g}, not {show(value)}")
+        elif detail["type"] in ("too_short", "too_long"):
+            short = detail["type"] == "too_short"
+            limit = f"at least {context['min_length']}" if short else ""
+            limit = limit or f"at most {context['max_length']}"
+            bounds.append(f"must have {limit} items, not {len(value)}")
+        elif detail["type"] == "missing":
+            name = detail["loc"][-1]
+            lack = f"item {name + 1}" if isinstance(name, int) else f"the key '{name}'"
+            bounds.append(f"lacks {lack}")
+        elif detail["type"] == "literal_error":
+            choices += detail["ctx"]["expected"].replace(" or ", ", ").split(", ")
+        elif detail["type"] in _KINDS:
+            kinds.append(_KINDS[detail["type"]])
+        else:
+            bounds.append(detail["msg"][:1].lower() + detail["msg"][1:])
+    if bounds:
+        return " and ".join(dict.fromkeys(bounds))
+    near = did_you_mean(str(value), [choice.strip("'") for choice in choices])
+    return f"{show(value)} is not {_either([*choices, *kinds])}{near}"

@@ -1,0 +1,59 @@
+"""Images held in memory, and the pixel conversions the image sources share.
+
+Shapes: N images, C channels (1 grey, 3 colour), H × W pixels. Pixels are uint8 throughout.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unnoise.data.source import Images
+
+
+class Unreadable(ValueError):
+    """A picture's file cannot be decoded; the message names its number and its file."""
+
+    def __str__(self) -> str:
+        """The message alone, also where a worker process has put its traceback before it."""
+        return super().__str__().rpartition(f"{type(self).__name__}: ")[2].strip()
+
+
+class TensorImages(Images):
+    """Images (N, C, H, W) uint8 with labels (N,) int64 and, if any, N captions.
+
+    Raises:
+        ValueError: a dtype, a shape or a length is not as above.
+    """
+
+    def __init__(
+        self, images: Tensor, labels: Tensor, captions: Sequence[str] | None = None
+    ) -> None:
+        if images.dtype != torch.uint8 or images.ndim != 4:
+            raise ValueError(
+                f"images must be uint8 (N, C, H, W), not {images.dtype} {tuple(images.shape)}"
+            )
+        if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+            raise ValueError(
+                f"labels must be int64 ({len(images)},), not {labels.dtype} {tuple(labels.shape)}"
+            )
+        if captions is not None and len(captions) != len(images):
+            raise ValueError(f"{len(captions)} captions for {len(images)} images")
+        self.images, self.labels, self.captions = images, labels, captions
+
+    def read(self, indices: Tensor) -> Tensor:
+        """Images ``indices`` (B,) as uint8 (B, C, H, W)."""
+        return self.images.index_select(0, indices)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the shape, the pixels, the labels and the captions."""
+        digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
+        digest.update(np.ascontiguousarray(self.images).data)
+        digest.update(np.ascontiguousarray(self.labels).data)
+        for caption in self.captions or ():
+            digest.update(caption.encode() + b"\0")
+        return digest.hexdigest()

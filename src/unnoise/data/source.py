@@ -1,0 +1,80 @@
+"""Pictures by number, and the order in which training reads them.
+
+Training reads one endless stream. Position p = 0, 1, 2, … of the stream is picture
+``order(epoch)[p mod N]`` of epoch ``p div N``, so a position says everything: which picture,
+whether it is mirrored, and (as the sample's id) which noise it meets. Nothing else is state:
+a run that has taken k steps of B samples resumes at position k·B.
+
+Shapes: B batch, C channels, H × W pixels, N pictures in the split.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Literal, Protocol, TypedDict
+
+from torch import Tensor
+
+Split = Literal["train", "validation"]
+
+
+class Batch(TypedDict, total=False):
+    """What a loader yields; every tensor has B rows."""
+
+    image: Tensor  # (B, C, H, W) uint8
+    label: Tensor  # (B,) int64, index into the source's class names
+    position: Tensor  # (B,) int64, place in the training stream, or in the split
+    index: Tensor  # (B,) int64, which picture of the split
+    caption: list[str]  # only where the source has captions
+
+
+class Images(ABC):
+    """The pictures of one split, addressed by number.
+
+    ``labels`` is (N,) int64. ``captions`` holds N strings, or is None. ``quarantined`` says of each
+    picture that could not be read what stands in for it.
+    """
+
+    labels: Tensor
+    captions: Sequence[str] | None = None
+    quarantined: Sequence[str] = ()
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A hex digest that changes whenever a pixel or a label does."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def read(self, indices: Tensor) -> Tensor:
+        """Pictures ``indices`` (B,) as uint8 (B, C, H, W)."""
+
+
+class ImageSource(Protocol):
+    """A data set: what a ``conf/data`` file names. ``captioned``: its pictures have captions.
+
+    ``check`` looks without reading pictures; ``prepare`` fetches what is missing (one process calls
+    it); ``images`` opens a split. All raise FileNotFoundError saying which file belongs where, or
+    ValueError for a file that is not what its name says.
+    """
+
+    image_size: int
+    channels: int
+    captioned: bool
+
+    def class_names(self) -> tuple[str, ...]:
+        """One name a label; empty where pictures have no classes."""
+        ...
+
+    def check(self) -> int | None:
+        """The number of training pictures, where it is known before they are read."""
+        ...
+
+    def prepare(self) -> None:
+        """Make the files ready on this machine, downloading at most once."""
+        ...
+
+    def images(self, split: Split) -> Images:
+        """Open a split."""
+        ...

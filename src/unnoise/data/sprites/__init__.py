@@ -1,0 +1,51 @@
+"""Pixel-art sprites: drawn by code, or read from a sheet or the course file."""
+
+from unnoise.data.sprites.files import (
+    SpritesFile,
+    SpriteSheet,
+)
+from unnoise.data.sprites.source import (
+    CARRIERS,
+    CLASSES,
+    COLOURS,
+    DRAWINGS,
+    FACINGS,
+    ITEMS,
+    KINDS,
+    PALETTE,
+    SHIFTS,
+    STAMPS,
+    TINTS,
+    VARYING,
+    Attributes,
+    Choices,
+    Kind,
+    Pair,
+    Ramp,
+    SpriteImages,
+    Sprites,
+)
+
+__all__ = [
+    "CARRIERS",
+    "CLASSES",
+    "COLOURS",
+    "DRAWINGS",
+    "FACINGS",
+    "ITEMS",
+    "KINDS",
+    "PALETTE",
+    "SHIFTS",
+    "STAMPS",
+    "TINTS",
+    "VARYING",
+    "Attributes",
+    "Choices",
+    "Kind",
+    "Pair",
+    "Ramp",
+    "SpriteImages",
+    "SpriteSheet",
+    "Sprites",
+    "SpritesFile",
+]

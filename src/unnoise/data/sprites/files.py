@@ -1,0 +1,192 @@
+"""A user's own sprites: a sheet, or the course's arrays. Repeats are left out before the split."""
+
+from pathlib import Path
+from typing import Literal, final
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from unnoise.data.folders import ImageSize, Share, held_out
+from unnoise.data.memory import TensorImages
+from unnoise.data.pixels import enlarge, from_pil, to_channels
+from unnoise.data.source import Split
+from unnoise.untrusted import load_arrays
+
+
+def _open_distinct(
+    pixels: Tensor, labels: Tensor, image_size: int, channels: int, split: Split, share: float
+) -> TensorImages:
+    """The split of sprites (N, C, h, h): the first of identical ones, held out by their pixels."""
+    first: dict[bytes, int] = {}
+    for index, sprite in enumerate(pixels.numpy()):
+        first.setdefault(sprite.tobytes(), index)
+    chosen = [i for key, i in first.items() if held_out(key, share) == (split == "validation")]
+    if not chosen:
+        raise ValueError(
+            f"no {split} images among the {len(first)} distinct sprites: "
+            "add some, or change data.validation_share"
+        )
+    sprites = to_channels(enlarge(pixels[chosen], image_size), channels)
+    return TensorImages(sprites, labels[chosen])
+
+
+@final
+class SpriteSheet:
+    """The ``cell`` × ``cell`` pictures of one image file, without classes.
+
+    Cells of a single colour are dropped, and so are repeats. ``image_size`` must be a multiple of
+    ``cell``: each pixel becomes a square of pixels. Transparency becomes white.
+    ``validation_share`` of the pictures is held out by a hash of their pixels.
+
+    Raises:
+        ValueError: image_size is not a multiple of cell.
+    """
+
+    captioned = False
+
+    def __init__(
+        self,
+        root: str,
+        image_size: ImageSize,
+        cell: ImageSize,
+        channels: Literal[1, 3] = 3,
+        classes: Literal[0] = 0,
+        validation_share: Share = 0.1,
+    ) -> None:
+        if image_size % cell:
+            raise ValueError(f"image_size {image_size} is not a multiple of cell {cell}")
+        self.root, self.cell, self.validation_share = root, cell, validation_share
+        self.image_size: int = image_size
+        self.channels: int = channels
+
+    def class_names(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    def check(self) -> None:
+        """Raise FileNotFoundError if ``root`` is no file."""
+        if not Path(self.root).expanduser().is_file():
+            raise FileNotFoundError(f"data.root {self.root} is not a file: name the sheet itself")
+
+    def prepare(self) -> None:
+        """Check that the sheet can be cut."""
+        self._cut()
+
+    def images(self, split: Split) -> TensorImages:
+        """The split's sprites, row by row."""
+        cells = self._cut()
+        drawn = cells[(cells != cells[:, :, :1, :1]).flatten(1).any(1)]
+        labels = torch.zeros(len(drawn), dtype=torch.int64)
+        return _open_distinct(
+            drawn, labels, self.image_size, self.channels, split, self.validation_share
+        )
+
+    def _cut(self) -> Tensor:
+        """All cells, row by row: (N, 3, cell, cell)."""
+        self.check()
+        try:
+            with Image.open(Path(self.root).expanduser()) as picture:
+                sheet = torch.from_numpy(np.array(from_pil(picture, channels=3)))
+        except Exception as error:  # a damaged file makes Pillow raise nearly anything
+            raise ValueError(f"data.root {self.root} is unreadable: {error}") from error
+        height, width, cell = sheet.shape[0], sheet.shape[1], self.cell
+        if height % cell or width % cell:
+            raise ValueError(
+                f"data.root {self.root} of {height}×{width} pixels does not divide into cells of "
+                f"{cell}×{cell}"
+            )
+        grid = sheet.reshape(height // cell, cell, width // cell, cell, 3).permute(0, 2, 4, 1, 3)
+        return grid.reshape(-1, 3, cell, cell)
+
+
+@final
+class SpritesFile:
+    """The 16×16 sprites of the course "How Diffusion Models Work" (DeepLearning.AI, 2023).
+
+    ``root`` is the folder of sprites_1788_16x16.npy, uint8 (N, 16, 16, 3), and
+    sprite_labels_nc_1788_16x16.npy, one-hot (N, 5); the published files have N = 89,400 and many
+    repeats. The first of identical sprites is kept, before ``validation_share`` of them is held
+    out by a hash of their pixels. ``image_size`` must be a multiple of 16.
+
+    Raises:
+        ValueError: image_size is not a multiple of 16, or classes is not 5.
+    """
+
+    captioned = False
+
+    pixels_name = "sprites_1788_16x16.npy"
+    labels_name = "sprite_labels_nc_1788_16x16.npy"
+    names = ("hero", "non-hero", "food", "spell", "side-facing")
+
+    def __init__(
+        self,
+        root: str,
+        image_size: ImageSize = 16,
+        channels: Literal[1, 3] = 3,
+        classes: int = 5,
+        validation_share: Share = 0.1,
+    ) -> None:
+        if image_size % 16:
+            raise ValueError(f"image_size {image_size} is not a multiple of the sprites' 16")
+        if classes != len(self.names):
+            raise ValueError(f"classes is {classes}, but the sprites have {len(self.names)}")
+        self.root, self.validation_share = root, validation_share
+        self.image_size: int = image_size
+        self.channels: int = channels
+
+    def class_names(self) -> tuple[str, ...]:
+        """The course's names for the five one-hot columns."""
+        return self.names
+
+    def check(self) -> None:
+        """Raise FileNotFoundError if one of the two files is not in ``root``."""
+        for name in (self.pixels_name, self.labels_name):
+            if not (Path(self.root).expanduser() / name).is_file():
+                raise FileNotFoundError(f"data.root {self.root} has no {name}: put it there")
+
+    def prepare(self) -> None:
+        """Check both files."""
+        self._load()
+
+    def images(self, split: Split) -> TensorImages:
+        """The split's distinct sprites in the order of the file."""
+        pixels, labels = self._load()
+        return _open_distinct(
+            torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(),
+            torch.from_numpy(labels.argmax(1).astype(np.int64)),
+            self.image_size,
+            self.channels,
+            split,
+            self.validation_share,
+        )
+
+    def _load(self) -> tuple[np.ndarray, np.ndarray]:
+        self.check()
+        folder = Path(self.root).expanduser()
+        pixels = _load_npy(folder / self.pixels_name)
+        labels = _load_npy(folder / self.labels_name)
+        if pixels.shape[1:] != (16, 16, 3) or pixels.dtype != np.uint8:
+            raise ValueError(
+                f"{folder / self.pixels_name} holds {pixels.dtype} {pixels.shape}, "
+                "not uint8 (N, 16, 16, 3)"
+            )
+        one_hot = labels.shape == (len(pixels), 5) and bool(
+            (((labels == 0) | (labels == 1)).all(1) & (labels.sum(1) == 1)).all()
+        )
+        if not one_hot:
+            raise ValueError(
+                f"{folder / self.labels_name} holds {labels.dtype} {labels.shape}, "
+                f"not one-hot rows ({len(pixels)}, 5)"
+            )
+        return pixels, labels
+
+
+def _load_npy(path: Path) -> np.ndarray:
+    with path.open("rb") as file:
+        start = file.read(64).lstrip()
+    if not start.startswith(b"\x93NUMPY"):
+        what = "a web page saved under that name" if start.startswith(b"<") else "something else"
+        raise ValueError(f"{path} is not a NumPy array but {what}: fetch the raw file")
+    return load_arrays(path)[""]

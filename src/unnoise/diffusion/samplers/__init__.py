@@ -1,0 +1,59 @@
+"""Samplers: one step a method, and the loop over noise levels."""
+
+from unnoise.diffusion.samplers.ancestral import (
+    DDIM,
+    Ancestral,
+)
+from unnoise.diffusion.samplers.base import (
+    Sampler,
+    Stepper,
+    Walk,
+    Watch,
+    sample,
+    steps_for,
+    steps_taken,
+)
+from unnoise.diffusion.samplers.multistep import (
+    DPMSolver,
+    UniPC,
+    Visit,
+)
+from unnoise.diffusion.samplers.ode import (
+    AdaptiveODE,
+    Euler,
+    Heun,
+    Tolerance,
+    towards,
+)
+from unnoise.diffusion.samplers.sde import (
+    AnnealedLangevin,
+    EulerMaruyama,
+    PredictorCorrector,
+    StepSize,
+    langevin,
+)
+
+__all__ = [
+    "DDIM",
+    "AdaptiveODE",
+    "Ancestral",
+    "AnnealedLangevin",
+    "DPMSolver",
+    "Euler",
+    "EulerMaruyama",
+    "Heun",
+    "PredictorCorrector",
+    "Sampler",
+    "StepSize",
+    "Stepper",
+    "Tolerance",
+    "UniPC",
+    "Visit",
+    "Walk",
+    "Watch",
+    "langevin",
+    "sample",
+    "steps_for",
+    "steps_taken",
+    "towards",
+]

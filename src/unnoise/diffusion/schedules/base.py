@@ -1,0 +1,79 @@
+"""Noise schedules: which levels there are, which ones training draws, which ones sampling visits.
+
+A new schedule is a function that returns a DiscreteSchedule, or a class with the methods of
+NoiseSchedule. Tables are float64: in float32 the posterior mean is wrong by 1e-4.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from unnoise.diffusion.levels import CLEAN, NoiseLevel
+
+Spacing = Literal["uniform", "quadratic", "log_snr", "karras"]
+RHO = 7  # of Karras et al. 2022
+LEAST_LOG_SNR = -14.0  # alpha is 0.001 there: spacings by SNR, which may begin at 0, start here
+Steps = Annotated[int, Field(ge=1)]
+
+
+def precise(x: Tensor) -> Tensor:
+    """x in float64, where the device has it."""
+    return x.to(torch.float32 if x.device.type == "mps" else torch.float64)
+
+
+class NoiseSchedule(ABC):
+    """The levels of a diffusion process, at real times.
+
+    ``T`` is how many of them ``grid(None)`` takes.
+    """
+
+    T: int
+
+    @property
+    @abstractmethod
+    def ends(self) -> tuple[float, float]:
+        """Times of the noisiest and of the cleanest level that sampling visits."""
+
+    @abstractmethod
+    def level(self, t: Tensor) -> NoiseLevel:
+        """The level at times t, of any shape."""
+
+    @abstractmethod
+    def time_at(self, log_snr: Tensor) -> Tensor:
+        """The inverse of ``level(t).log_snr``: float64 times, of any shape, within the ends."""
+
+    @abstractmethod
+    def sample_times(self, u: Tensor) -> Tensor:
+        """Training times from u ~ U[0, 1), (B,) to (B,)."""
+
+    def times(self, steps: int, spacing: Spacing) -> Tensor:
+        """Times (steps,) of falling noise, both ends included.
+
+        "uniform" and "quadratic": at equal distances of t, or of √t from the clean end (DDIM,
+        appendix D.2). "log_snr": of ln SNR (Lu et al. 2022, DPM-Solver). "karras": of
+        (sigma/alpha)^(1/7) (Karras et al. 2022, eq. 5). A single step starts at the noisy end.
+        """
+        x = torch.linspace(1, 0, steps, dtype=torch.float64)
+        first, last = torch.tensor(self.ends, dtype=torch.float64)
+        if spacing in ("uniform", "quadratic"):
+            power = 1 if spacing == "uniform" else 2
+            times: Tensor = last + (first - last) * x**power
+            return times
+        ends = [self.level(t).log_snr for t in (first, last)]
+        noisy, clean = ends[0].clamp(min=LEAST_LOG_SNR), ends[1]
+        if spacing == "log_snr":
+            return self.time_at(clean + (noisy - clean) * x)
+        low, high = ((-each / 2 / RHO).exp() for each in (clean, noisy))  # (sigma/alpha)^(1/ρ)
+        return self.time_at(-2 * RHO * (low + (high - low) * x).log())
+
+    def grid(self, steps: int | None = None, spacing: Spacing = "uniform") -> list[NoiseLevel]:
+        """steps + 1 levels from pure noise down to CLEAN; None takes ``T``.
+
+        Raises:
+            ValueError: more steps than the process has.
+        """
+        times = self.times(self.T if steps is None else steps, spacing)
+        return [self.level(t) for t in times] + [CLEAN]

@@ -1,0 +1,177 @@
+"""Which extractor is for which data, and the features of real pictures by it."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+
+from unnoise.data.classics import MNIST, FashionMNIST
+from unnoise.data.downloads import fetch
+from unnoise.data.memory import TensorImages
+from unnoise.data.source import Images, ImageSource
+from unnoise.data.sprites import KINDS, Attributes, SpriteImages, Sprites
+from unnoise.data.stream import split_loader, training_loader
+from unnoise.evaluation.extractors import inception
+from unnoise.evaluation.extractors.base import Extractor
+from unnoise.evaluation.extractors.domain import SHIPPED, DomainExtractor, Learned, fit, shipped
+from unnoise.evaluation.extractors.inception import InceptionExtractor, Resize
+from unnoise.evaluation.reference import cache_folder
+
+OWN = {MNIST: "digits", FashionMNIST: "garments", Sprites: "sprites"}
+"""The extractor of a data set, of those that have one."""
+
+STEPS = 2500  # of training an extractor
+BATCH_SIZE = 128
+LARGEST = 32  # size that an extractor of a user's own data reads
+
+
+def find_extractor(
+    name: str,
+    source: ImageSource,
+    device: torch.device,
+    weights: str | None = None,
+    resize: Resize = "original",
+) -> Extractor:
+    """The extractor that a name stands for, on a device.
+
+    "auto" is the data set's own where it has one, else "inception". "garments" and "sprites" come
+    along; "digits" is trained when first asked for, and kept. Anything else is the path of a file
+    that unnoise-extractor wrote. ``weights`` and ``resize`` are Inception's: where its weights lie
+    (else they are downloaded once), and how pictures come to its size.
+
+    Raises:
+        ValueError: there is no such extractor, or what it needs is not there.
+    """
+    own = OWN.get(type(source))
+    name = (own or "inception") if name == "auto" else name
+    if name == "inception":
+        return InceptionExtractor(inception_weights(weights), resize).to(device)
+    if weights is not None or resize != "original":
+        raise ValueError(f"weights and resize are those of inception; {name} has its own")
+    if name in SHIPPED:
+        return shipped(name).to(device)
+    if name == "digits":
+        return _kept(source if isinstance(source, MNIST) else MNIST(), name).to(device)
+    try:
+        return DomainExtractor.load(Path(name)).to(device)
+    except FileNotFoundError as error:
+        known = ", ".join(["auto", "inception", *OWN.values()])
+        raise ValueError(
+            f"there is no extractor {name}: name one of {known}, or a file that unnoise-extractor "
+            "wrote"
+        ) from error
+
+
+def inception_weights(path: str | None = None) -> Path:
+    """The file of Inception's weights: the one named, else the one downloaded once and verified.
+
+    Raises:
+        ValueError: there is no such file, or it cannot be downloaded.
+    """
+    by_hand = f"Download {inception.URL} (SHA-256 {inception.SHA256})"
+    if path is not None:
+        if not Path(path).expanduser().is_file():
+            raise ValueError(f"weights: there is no file {path}; {by_hand}")
+        return Path(path).expanduser()
+    kept = cache_folder() / "extractors" / inception.FILE
+    if not kept.is_file():
+        try:
+            fetch([inception.URL], kept, inception.SHA256)
+        except (FileNotFoundError, OSError) as error:
+            reason = str(error).partition("\nPut ")[0]
+            raise ValueError(
+                f"Inception's weights are not here.\n{reason}\n{by_hand} and put it into "
+                f"{kept.parent}, or set weights to where it is. Digits, garments and sprites have "
+                "extractors of their own; unnoise-extractor trains one for any data with classes."
+            ) from error
+    return kept
+
+
+def train_extractor(
+    source: ImageSource, name: str, seed: int = 0, steps: int = STEPS
+) -> DomainExtractor:
+    """Train the extractor of a data set to tell its classes apart, and measure it on real pictures.
+
+    It is a function of data, name, seed and steps (and of the machine's arithmetic). Pictures of
+    more than 32 pixels are read at 32.
+
+    Raises:
+        ValueError: the pictures have no classes.
+        FileNotFoundError: files of the data set are missing.
+    """
+    return _trained(_own_size(source), _plan(_own_size(source), name, seed, steps))
+
+
+def _plan(source: ImageSource, name: str, seed: int, steps: int) -> Learned:
+    source.prepare()
+    classes = SPRITES if isinstance(source, Sprites) else source.class_names()
+    if len(classes) < 2:
+        raise ValueError("the pictures have no classes that an extractor could learn to tell apart")
+    size = min(source.image_size, LARGEST)
+    data = source.images("train").fingerprint
+    return Learned(name, tuple(classes), source.channels, size, data, seed, steps)
+
+
+def _trained(source: ImageSource, plan: Learned) -> DomainExtractor:
+    training, held_out = _lessons(source.images("train")), _lessons(source.images("validation"))
+    batch_size = min(BATCH_SIZE, len(training))
+    batches = training_loader(training, batch_size=batch_size, seed=plan.seed)
+    extractor = fit(plan, ((batch["image"], batch["label"]) for batch in batches))
+    right = sum(
+        int((extractor(batch["image"]).logits.argmax(1) == batch["label"]).sum())
+        for batch in split_loader(held_out, batch_size=256)
+    )
+    extractor.learned = plan._replace(accuracy=right / len(held_out))
+    return extractor
+
+
+def _kept(source: ImageSource, name: str) -> DomainExtractor:
+    """The extractor of a data set, trained unless it was on this machine before."""
+    try:
+        plan = _plan(_own_size(source), name, seed=0, steps=STEPS)
+    except FileNotFoundError as error:
+        raise ValueError(f"the extractor of {name} is trained from its data: {error}") from error
+    key = hashlib.sha256(json.dumps(plan).encode()).hexdigest()[:8]
+    path = cache_folder() / "extractors" / f"{name}_{key}.safetensors"
+    try:
+        found = DomainExtractor.load(path)
+        if found.learned._replace(accuracy=None) == plan:
+            return found
+    except (FileNotFoundError, ValueError):
+        pass
+    extractor = _trained(_own_size(source), plan)
+    extractor.save(path)
+    return extractor
+
+
+def _own_size(source: ImageSource) -> ImageSource:
+    """The data set as it was published, without a border or a change of size."""
+    if isinstance(source, MNIST | FashionMNIST):
+        return type(source)(source.root, image_size=28, channels=1)
+    return source
+
+
+def _sprite(class_name: str, kind: str, colour: str, item: str | None) -> str:
+    return f"{class_name}: {colour} {kind}" + (f" with {item}" if item else "")
+
+
+SPRITES = tuple(_sprite(k.class_name, k.name, *pair) for k in KINDS for pair in k.shown)
+"""The classes that the extractor of sprites tells apart: what, in which colour, with which item.
+
+The five labels could be told from the outline alone, by features that are blind to the colours and
+items that captions ask for.
+"""
+
+
+def _lessons(images: Images) -> Images:
+    """The pictures with the labels that an extractor learns."""
+    if not isinstance(images, SpriteImages):
+        return images
+    number = {name: k for k, name in enumerate(SPRITES)}
+
+    def shown(each: Attributes) -> str:
+        return _sprite(each.class_name, each.kind, each.colour, each.item)
+
+    labels = torch.tensor([number[shown(each)] for each in images.attributes])
+    return TensorImages(images.images, labels)

@@ -1,0 +1,1 @@
+"""Known answers that unnoise-verify and the tests hold."""

@@ -1,0 +1,114 @@
+"""Metrics on features whose distances are known."""
+
+import math
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from unnoise.diffusion.noise import Noise
+from unnoise.evaluation.extractors.base import Features
+from unnoise.evaluation.quality import estimates, quality
+from unnoise.evaluation.reference import Reference
+from unnoise.evaluation.selftest.check import Check, Result, with_float64
+
+
+def features(pooled: Tensor, logits: Tensor | None = None) -> Features:
+    """Of pictures of which only that is looked at."""
+    return Features(pooled, pooled, pooled if logits is None else logits)
+
+
+def cross(D: int) -> Tensor:
+    """2D vectors (2D, D) with mean 0 and unbiased covariance I: ±√(D − ½) along each axis."""
+    axes = math.sqrt(D - 0.5) * torch.eye(D)
+    return torch.cat((axes, -axes))
+
+
+def normals(name: str, n: int, D: int) -> Tensor:
+    """n draws of N(0, I): (n, D)."""
+    return Noise(0, torch.arange(n)).normal(name, (D,))
+
+
+def value(kind: str, real: Features, drawn: Features, device: torch.device) -> float:
+    """A metric of drawn features, which come in batches of seven, against real ones."""
+    there = with_float64(device)
+    metric = quality(Reference({"extractor": "known"}, real), [kind]).to(there)
+    for start in range(0, len(drawn.pooled), 7):
+        metric.update(Features(*(part[start : start + 7].to(there) for part in drawn)))
+    return float(metric.compute()[f"{kind}_known"])
+
+
+def frechet(device: torch.device) -> Result:
+    """Of N(0, I) and N(0.1·1, 1.21·I) in 4 dimensions: 4·0.1² + 4·(1.1 − 1)² = 0.08."""
+    real = cross(4)
+    return Result(value("fd", features(real), features(0.1 + 1.1 * real), device), 0.08, 1e-6)
+
+
+def frechet_with_itself(device: torch.device) -> Result:
+    """Of 500 normals in 64 dimensions."""
+    x = features(normals("real", 500, 64))
+    return Result(value("fd", x, x, device), 0, 1e-6)
+
+
+def in_parts(device: torch.device) -> Result:
+    """Of 300 pictures, by three metrics of 100 that are merged as processes do, less by one."""
+    real, drawn = normals("real", 300, 16), 1.5 * normals("drawn", 300, 16)
+    there = with_float64(device)
+    reference = Reference({"extractor": "known"}, features(real))
+    parts = [quality(reference, ["fd"]).to(there)["fd_known"] for _ in range(3)]
+    for metric, part in zip(parts, drawn.view(3, 100, 16), strict=True):
+        metric.update(features(part.to(there)))
+    for other in parts[1:]:
+        parts[0].merge_state(other)
+    whole = value("fd", features(real), features(drawn), device)
+    return Result(float(parts[0].compute()["fd_known"]) - whole, 0, 1e-9)
+
+
+def kernel_known(device: torch.device) -> Result:
+    """Of 8 times the vector of ones from 8 times 0: k(x, x) + k(y, y) − 2·k(x, y) = 8 + 1 − 2."""
+    ones = torch.ones(8, 16)
+    return Result(value("kd", features(0 * ones), features(ones), device), 7, 1e-6)
+
+
+def kernel_of_halves(device: torch.device) -> Result:
+    """Of two halves of one distribution, in standard errors; √2 for that both are drawn."""
+    real, drawn = features(normals("real", 500, 16)), features(normals("drawn", 500, 16))
+    found = estimates(Reference({"extractor": "known"}, real), drawn, ["kd"])["kd_known"]
+    assert found.error is not None
+    return Result(found.value / (math.sqrt(2) * found.error), 0, 4)
+
+
+def of_half_a_copy(kind: str, expected: float, device: torch.device) -> Result:
+    """Of 100 drawn pictures of which 50 are real ones of 100, the others being far away."""
+    real = normals("real", 100, 8)
+    drawn = torch.cat((real[:50], 1000 + real[50:]))
+    return Result(value(kind, features(real), features(drawn), device), expected, 1e-6)
+
+
+def of_itself(kind: str, device: torch.device) -> Result:
+    """Of a set with itself."""
+    x = features(normals("real", 100, 8))
+    return Result(value(kind, x, x, device), 1, 1e-6)
+
+
+def score(device: torch.device) -> Result:
+    """exp KL of pictures that are surely of one of 5 classes, each class as often: 5."""
+    x = features(torch.zeros(10, 2), 1000 * torch.eye(5).repeat(2, 1))
+    return Result(value("score", x, x, device), 5, 1e-6)
+
+
+GROUP = "metrics"
+CHECKS = [
+    Check(GROUP, "Fréchet distance of two known Gaussians", "0.04 + 0.04", frechet),
+    Check(GROUP, "Fréchet distance of a set from itself", "0", frechet_with_itself),
+    Check(GROUP, "Fréchet distance in 3 parts and whole", "the same sums", in_parts),
+    Check(GROUP, "kernel distance of two points", "Bińkowski et al. 2018", kernel_known),
+    Check(GROUP, "kernel distance of two halves, z", "0 within 4 errors", kernel_of_halves),
+    Check(GROUP, "precision of a set by itself", "1", partial(of_itself, "precision")),
+    Check(GROUP, "recall of a set by itself", "1", partial(of_itself, "recall")),
+    Check(
+        GROUP, "precision, half of a set far away", "½", partial(of_half_a_copy, "precision", 0.5)
+    ),
+    Check(GROUP, "memorised, half of a set copied", "½", partial(of_half_a_copy, "memorised", 0.5)),
+    Check(GROUP, "score of 5 sure and even classes", "Salimans et al. 2016", score),
+]

@@ -1,0 +1,118 @@
+"""Schedules: how much of the picture is left at the end, and what holds of every level."""
+
+from itertools import pairwise
+
+import torch
+
+from unnoise.diffusion import schedules
+from unnoise.diffusion.levels import posterior, transition
+from unnoise.diffusion.noise import Noise
+from unnoise.diffusion.schedules import DiscreteSchedule, RectifiedFlow, precise
+from unnoise.evaluation.selftest.check import Check, Result, with_float64
+
+RELATIVE = 1e-5  # the published values have six digits
+T = 1000
+
+
+def last_alpha_bar(schedule: DiscreteSchedule, published: float) -> Result:
+    """ᾱ_T, the share of the picture's variance that is left where sampling starts."""
+    return Result(float(schedule.alphas_cumprod[-1]), published, RELATIVE * published)
+
+
+def power(device: torch.device) -> Result:
+    """max |alpha² + sigma² − 1| over the linear schedule's T levels, at whole and at real times."""
+    schedule = schedules.linear()
+    t = torch.arange(T, device=device)
+    levels = schedule.level(t), schedule.level(precise(t[:-1]) + 0.5)
+    off = max(float((level.alpha**2 + level.sigma**2 - 1).abs().max()) for level in levels)
+    return Result(off, 0, 1e-6 if device.type == "mps" else 1e-12)
+
+
+def composition(device: torch.device) -> Result:
+    """Of q(x_t | x_{t−1}) one after the other, against q(x_t | x0): max error of alpha and sigma².
+
+    alpha ← scale·alpha and sigma² ← scale²·sigma² + variance from (alpha_1, sigma_1²).
+    """
+    level = schedules.linear().level(torch.arange(T, device=with_float64(device)))
+    each = [type(level)(*values) for values in zip(*level, strict=True)]
+    alpha, variance, off = each[0].alpha, each[0].sigma ** 2, 0.0
+    for s, t in pairwise(each):
+        scale, added = transition(s, t)
+        alpha, variance = scale * alpha, scale**2 * variance + added
+        off = max(off, float((alpha - t.alpha).abs()), float((variance - t.sigma**2).abs()))
+    return Result(off, 0, 1e-12)
+
+
+def posterior_mean(device: torch.device) -> Result:
+    """Of q(x_{t−1} | x_t, x0) in x0, against (x_t − β_t/√(1−ᾱ_t)·ε)/√(1−β_t): max difference."""
+    schedule = schedules.linear()
+    x0, eps = Noise(0, torch.arange(2)).normal("verify", (64,)).to(with_float64(device)).double()
+    off = 0.0
+    for k in (1, 10, 100, 500, 999):
+        t, s = (schedule.level(torch.tensor(index)) for index in (k, k - 1))
+        x_t = t.alpha.to(x0) * x0 + t.sigma.to(x0) * eps
+        beta, alpha_bar = (float(table[k]) for table in (schedule.betas, schedule.alphas_cumprod))
+        in_eps = (x_t - beta / (1 - alpha_bar) ** 0.5 * eps) / (1 - beta) ** 0.5
+        off = max(off, float((posterior(x0, x_t, t, s).mean - in_eps).abs().max()))
+    return Result(off, 0, 1e-10)
+
+
+def zero_snr(device: torch.device) -> Result:
+    """√ᾱ_T of the linear schedule stretched to zero terminal SNR."""
+    schedule = schedules.zero_terminal_snr(schedules.linear())
+    return Result(float(schedule.level(torch.tensor(T - 1, device=device)).alpha), 0, 0)
+
+
+def inverse(device: torch.device) -> Result:
+    """max |time_at(log SNR of t) − t| of the cosine schedule and, in units of 1/T, of a flow."""
+    t = torch.linspace(1, T - 2, 777, dtype=torch.float64, device=with_float64(device))
+    cosine, flow = schedules.cosine(), RectifiedFlow()
+    off = cosine.time_at(cosine.level(t).log_snr) - t
+    off_flow = T * flow.time_at(flow.level(t / T).log_snr) - t
+    return Result(float(torch.maximum(off.abs(), off_flow.abs()).max()), 0, 1e-8)
+
+
+GROUP = "schedules"
+CHECKS = [
+    Check(
+        GROUP,
+        "ᾱ_T, linear",
+        "β 1e-4 … 0.02 (Ho et al. 2020)",
+        lambda _: last_alpha_bar(schedules.linear(), 4.03583e-5),
+    ),
+    Check(
+        GROUP,
+        "ᾱ_T, quadratic",
+        "√β linear, 1e-4 … 0.02 (the code of DDIM, Song et al. 2021)",
+        lambda _: last_alpha_bar(schedules.quadratic(), 7.33412e-4),
+    ),
+    Check(
+        GROUP,
+        "ᾱ_T, latent diffusion's",
+        "√β linear, 0.00085 … 0.012 (Rombach et al. 2022)",
+        lambda _: last_alpha_bar(schedules.quadratic(T, 0.00085, 0.012), 4.66010e-3),
+    ),
+    Check(
+        GROUP,
+        "ᾱ_T, cosine",
+        "s = 0.008, β ≤ 0.999 (Nichol & Dhariwal 2021, eq. 17)",
+        lambda _: last_alpha_bar(schedules.cosine(), 2.42877e-9),
+    ),
+    Check(
+        GROUP,
+        "ᾱ_T, linear scaled to 200 levels",
+        "β times 1000/T (Nichol & Dhariwal 2021)",
+        lambda _: last_alpha_bar(schedules.linear(200, 5e-4, 0.1), 3.03184e-5),
+    ),
+    Check(
+        GROUP,
+        "ᾱ_T, linear scaled to 512 levels",
+        "β times 1000/T (Nichol & Dhariwal 2021)",
+        lambda _: last_alpha_bar(schedules.linear(512, 1e-4 * T / 512, 0.02 * T / 512), 3.77845e-5),
+    ),
+    Check(GROUP, "zero terminal SNR: √ᾱ_T", "Lin et al. 2023, algorithm 1", zero_snr),
+    Check(GROUP, "alpha² + sigma² = 1", "Ho et al. 2020, eq. 4", power),
+    Check(GROUP, "q(x_t | x_t−1) composed is q(x_t | x0)", "Ho et al. 2020, eq. 2, 4", composition),
+    Check(GROUP, "posterior mean in x0 is that in ε", "Ho et al. 2020, eq. 7, 11", posterior_mean),
+    Check(GROUP, "time of a log-SNR inverts the level", "definition", inverse),
+]

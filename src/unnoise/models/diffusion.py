@@ -1,0 +1,246 @@
+"""The diffusion model: what is trained, averaged, saved and drawn from."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from unnoise.data.pixels import to_signal
+from unnoise.diffusion.denoiser import Denoise, Denoised, Denoiser, Prediction
+from unnoise.diffusion.editing import Edit
+from unnoise.diffusion.guidance import Guidance, classifier_guided, extrapolated
+from unnoise.diffusion.levels import NoiseLevel, Variance
+from unnoise.diffusion.likelihood import Bound, bound
+from unnoise.diffusion.noise import Noise
+from unnoise.diffusion.objectives import Loss, Objective
+from unnoise.diffusion.samplers import Sampler, Watch
+from unnoise.diffusion.schedules import LEAST_LOG_SNR, NoiseSchedule
+from unnoise.diffusion.times import TimeSampler
+from unnoise.networks.conditioning import Condition, Conditioner, read
+
+
+class Classifier(Protocol):
+    """A classifier of noisy pictures, to guide by; ``names`` are those of its classes."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """One for each class."""
+        ...
+
+    def log_probability(self, x_t: Tensor, level: NoiseLevel, labels: Tensor) -> Tensor:
+        """ln p(y | x_t) of each picture's own label (B,): (B,), differentiable in x_t."""
+        ...
+
+
+class DiffusionModel(nn.Module):
+    """A denoiser with its schedule and, where pictures are asked for by something, a conditioner.
+
+    Pictures are uint8 (B, C, H, W) outside and float32 in [−1, 1] inside.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        schedule: NoiseSchedule,
+        image_shape: Sequence[int],
+        conditioner: Conditioner | None = None,
+    ) -> None:
+        super().__init__()
+        check_prediction(denoiser.prediction, schedule)
+        self.denoiser, self.conditioner = denoiser, conditioner
+        self.schedule, self.image_shape = schedule, tuple(image_shape)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def loss(
+        self,
+        objective: Objective,
+        batch: Mapping[str, Any],
+        noise: Noise,
+        times: TimeSampler,
+        drop: float = 0.0,
+    ) -> Loss:
+        """The objective on a batch with "image", each condition dropped with probability drop."""
+        x0 = to_signal(batch["image"])
+        condition = None
+        if self.conditioner is not None:
+            condition = self.conditioner(batch, keep=noise.uniform("drop") >= drop)
+        u, weight = times.draw(noise)
+        return Loss(objective(self.denoiser, self.schedule, x0, u, condition, noise), u, weight)
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        sampler: Sampler,
+        noise: Noise,
+        batch: Mapping[str, Any] | None = None,
+        watch: Watch | None = None,
+        *,
+        edit: Edit | None = None,
+        weak: "DiffusionModel | None" = None,
+        classifier: Classifier | None = None,
+    ) -> Tensor:
+        """One picture for each id of ``noise``: (B, C, H, W) in about [−1, 1].
+
+        ``batch`` holds what the conditioner reads; without it, its examples are drawn. ``edit``
+        draws in place of the sampler. For the others see ``guided``.
+
+        Raises:
+            ValueError: the edit's pictures have another shape than the model's; see ``guided``.
+        """
+        if batch is None and self.conditioner is not None:
+            batch = self.conditioner.examples(noise.ids)
+        denoise = self.guided(batch, len(noise.ids), sampler.guidance, weak, classifier)
+        if edit is None:
+            return sampler(denoise, self.schedule, self.image_shape, noise, watch)
+        if edit.image_shape != self.image_shape:
+            raise ValueError(
+                f"the pictures to edit have the shape {edit.image_shape}, but the model draws "
+                f"{self.image_shape}"
+            )
+        return edit(sampler, denoise, self.schedule, noise, watch)
+
+    @property
+    def variance(self) -> Variance:
+        """Of the reverse steps in the variational bound: learned where it is, else β."""
+        return "learned" if self.denoiser.learned_variance else "beta"
+
+    @torch.no_grad()
+    def variational_bound(
+        self, batch: Mapping[str, Any], noise: Noise, steps: int | None = None
+    ) -> Bound:
+        """The bound on −ln p of the pictures of a batch with "image", over all levels or some.
+
+        Raises:
+            ValueError: fewer than two steps, or more than the process has.
+        """
+        condition = self.condition(batch, torch.ones_like(noise.ids, dtype=torch.bool))
+        levels, x0 = self.schedule.grid(steps), to_signal(batch["image"])
+        return bound(self.bound(condition), levels, x0, noise, self.variance)
+
+    def bound(self, condition: Condition | None) -> Denoise:
+        """The denoiser under one condition, as samplers want it."""
+
+        def denoise(x_t: Tensor, level: NoiseLevel) -> Denoised:
+            guess: Denoised = self.denoiser(x_t, level, condition)
+            return guess
+
+        return denoise
+
+    def condition(self, batch: Mapping[str, Any] | None, keep: Tensor) -> Condition | None:
+        """What the conditioner makes of a batch; null where ``keep`` (B,) bool is False.
+
+        Raises:
+            ValueError: the batch lacks something, or is not of B samples.
+        """
+        if self.conditioner is None:
+            return None
+        keys = self.conditioner.reads
+        if batch is None:
+            raise ValueError(f"the model is conditional: give it a batch with {' and '.join(keys)}")
+        for key in keys:
+            if len(read(batch, key)) != len(keep):
+                raise ValueError(f"{len(batch[key])} of {key!r} are given for {len(keep)} pictures")
+        condition: Condition = self.conditioner(batch, keep)
+        return condition
+
+    def guided(
+        self,
+        batch: Mapping[str, Any] | None,
+        n: int,
+        guidance: Guidance,
+        weak: "DiffusionModel | None" = None,
+        classifier: Classifier | None = None,
+    ) -> Denoise:
+        """The denoiser of n pictures under their conditions, guided.
+
+        Classifier-free where neither of the last two is given: away from the null condition, both
+        branches in one call of the network.
+
+        Args:
+            batch: what the conditioner reads, n samples.
+            n: number of pictures.
+            guidance: how much.
+            weak: a worse model to be guided away from, of the same schedule (autoguidance).
+            classifier: to be guided by towards ``batch["label"]``; here scale 0 is off.
+
+        Raises:
+            ValueError: there is nothing to guide by, or too much; the weak model has another shape
+                or schedule; the batch lacks something.
+        """
+        kept = torch.ones(n, dtype=torch.bool, device=self.device)
+        condition = self.condition(batch, kept)
+        strong = self.bound(condition)
+        if weak is not None and classifier is not None:
+            raise ValueError("guidance is by a weak model or by a classifier, not by both")
+        if classifier is not None:
+            if batch is None or "label" not in batch:
+                raise ValueError("a classifier guides towards labels: give a batch with 'label'")
+            if guidance.rescale:
+                raise ValueError("rescale is not for guidance by a classifier: leave it at 0")
+            labels = batch["label"]
+            return classifier_guided(
+                strong, lambda x, level: classifier.log_probability(x, level, labels), guidance
+            )
+        if weak is not None:
+            check_weak(weak, self)
+            worse = weak.bound(weak.condition(batch, kept))
+            return extrapolated(strong, lambda x, t: (strong(x, t), worse(x, t)), guidance)
+        if condition is None:
+            if guidance.scale != 1:
+                raise ValueError(
+                    f"guidance {guidance.scale:g} needs something to guide by: the model is "
+                    "unconditional, so give a classifier or a weak model, or leave guidance at 1"
+                )
+            return strong
+        null = self.condition(batch, ~kept)
+        assert null is not None
+        both = self.bound(condition.joined(null))
+
+        def pair(x_t: Tensor, level: NoiseLevel) -> tuple[Denoised, Denoised]:
+            together = both(torch.cat((x_t, x_t)), level)
+            return together.rows(slice(None, n)), together.rows(slice(n, None))
+
+        return extrapolated(strong, pair, guidance)
+
+
+def check_weak(weak: DiffusionModel, model: DiffusionModel) -> None:
+    """Whether one model can guide another: both must see the same pictures on the same path.
+
+    Which levels of it a schedule visits does not matter: at equal SNR, alpha, sigma and what the
+    network is told must be equal.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if weak.image_shape != model.image_shape:
+        raise ValueError(
+            f"the weak model draws pictures {weak.image_shape}, but the model {model.image_shape}"
+        )
+    schedules = model.schedule, weak.schedule
+    ends = [each.level(torch.tensor(each.ends, dtype=torch.float64)).log_snr for each in schedules]
+    noisiest, cleanest = torch.stack(ends).clamp(min=LEAST_LOG_SNR).unbind(1)
+    low, high = noisiest.max(), cleanest.min()
+    log_snr = torch.lerp(low, high, torch.linspace(0, 1, 9, dtype=torch.float64))
+    ours, theirs = (each.level(each.time_at(log_snr)) for each in schedules)
+    if low > high or not all(torch.allclose(a, b) for a, b in zip(ours, theirs, strict=True)):
+        raise ValueError("the weak model was trained with another schedule than the model")
+
+
+def check_prediction(prediction: Prediction, schedule: NoiseSchedule) -> None:
+    """Whether the prediction makes sense at the noisiest level, where sampling starts.
+
+    Raises:
+        ValueError: it divides by alpha = 0 there.
+    """
+    noisiest = schedule.grid(1)[0]
+    if not all(bool(c.isfinite()) for c in prediction.coefficients(noisiest.alpha, noisiest.sigma)):
+        raise ValueError(
+            f"{type(prediction).__name__} cannot be used with this schedule: at its last level "
+            "nothing is left of the picture (alpha = 0), so that the noise there says nothing "
+            "about it; use v, x0 or flow"
+        )

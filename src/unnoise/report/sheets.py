@@ -1,0 +1,195 @@
+"""Pictures: the two scales of their pixels, and grids, tables and animations to look at.
+
+Small pictures are always enlarged by whole factors, pixels kept square.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from unnoise.data.pixels import to_pixels
+from unnoise.models.diffusion import DiffusionModel
+from unnoise.models.prompts import Batch, words
+
+_GAP, _PAPER, _INK = 2, "white", "black"
+_SIZE, _LINE = 13, 16  # of the letters and from line to line, in pixels
+_LINES = 6  # of a text, at most
+_READABLE = 112  # width of a cell with text below it, at least
+_INDENT = 4  # of text from the cell's sides
+_MARGIN = 10
+
+
+def grid(
+    images: Tensor,
+    columns: int | None = None,
+    width: int = 640,
+    captions: Sequence[str] | None = None,
+) -> Image.Image:
+    """Images (N, C, H, W) uint8 in rows, near-square where ``columns`` is None.
+
+    Small images are enlarged to about ``width`` pixels in all. ``captions``, one an image, stand
+    below the images, which are then large enough for words.
+    """
+    n, _, height, w = images.shape
+    columns = columns or math.ceil(math.sqrt(n * height / w))
+    factor = max(1, width // (columns * (w + _GAP)))
+    if captions is not None:
+        factor = max(factor, -(-_READABLE // w))
+    pictures = [_enlarged(image, factor) for image in images]
+    w, height = w * factor, height * factor
+    texts = [] if captions is None else [_wrapped(caption, w - 2 * _INDENT) for caption in captions]
+    rows = range(0, n, columns)
+    below = [_height(texts[start : start + columns]) for start in rows]
+    size = (columns * (w + _GAP) + _GAP, sum(height + _GAP + each for each in below) + _GAP)
+    sheet = Image.new(pictures[0].mode, size, _PAPER)
+    draw, top = ImageDraw.Draw(sheet), _GAP
+    for start, room in zip(rows, below, strict=True):
+        for i in range(start, min(start + columns, n)):
+            left = (i - start) * (w + _GAP) + _GAP
+            sheet.paste(pictures[i], (left, top))
+            if texts:
+                _write(draw, texts[i], left + w // 2, top + height)
+        top += height + _GAP + room
+    return sheet
+
+
+def table(
+    cells: Sequence[Sequence[Image.Image]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    title: str,
+    note: str,
+) -> Image.Image:
+    """Cells with a name before each row and above each column, under a title and a note.
+
+    A column is as wide as its first cell, a row as high as its highest. Where nothing stands above
+    the columns, ``columns`` is empty.
+    """
+    widths = [cell.width for cell in cells[0]]
+    names = [_wrapped(name, 150) for name in rows]
+    heads = [_wrapped(name, width) for name, width in zip(columns, widths, strict=False)]
+    first = 2 * _MARGIN + max((_width(line) for lines in names for line in lines), default=0)
+    lefts = [first, *(first + right for right in accumulate(width + _MARGIN for width in widths))]
+    notes = _wrapped(note, lefts[-1] - 2 * _MARGIN)
+    above = 3 * _MARGIN + _LINE + _height([notes])
+    heights = [
+        max(_height([lines]), *(cell.height for cell in row)) + _MARGIN
+        for lines, row in zip(names, cells, strict=True)
+    ]
+    tops = list(accumulate(heights, initial=above + _height(heads)))
+    sheet = Image.new("RGB", (lefts[-1], tops[-1]), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((_MARGIN, _MARGIN), title, fill=_INK, font=_font(_SIZE + 3))
+    for number, line in enumerate(notes):
+        where = _MARGIN, 2 * _MARGIN + (number + 1) * _LINE
+        draw.text(where, line, fill="dimgrey", font=_font(_SIZE))
+    for lines, left, width in zip(heads, lefts, widths, strict=False):
+        _write(draw, lines, left + width // 2, above)
+    for lines, row, top, height in zip(names, cells, tops, heights, strict=False):
+        middle = top + (height - _MARGIN - len(lines) * _LINE) // 2
+        for number, line in enumerate(lines):
+            where = _MARGIN, middle + number * _LINE
+            draw.text(where, line, fill=_INK, font=_font(_SIZE))
+        for cell, left in zip(row, lefts, strict=False):
+            sheet.paste(cell, (left, top))
+    return sheet
+
+
+def stacked(sheets: Sequence[Image.Image]) -> Image.Image:
+    """One below the other, at the left, on white."""
+    size = max(sheet.width for sheet in sheets), sum(sheet.height for sheet in sheets)
+    whole, top = Image.new("RGB", size, _PAPER), 0
+    for sheet in sheets:
+        whole.paste(sheet, (0, top))
+        top += sheet.height
+    return whole
+
+
+def beside(first: Tensor, second: Tensor) -> Tensor:
+    """Pairs of pictures (N, 1 or C, H, W), with white to their right: (N, C, H, 2·W + 1)."""
+    n, height = len(first), first.shape[2]
+    channels = max(first.shape[1], second.shape[1])
+    white = second.new_full((n, channels, height, 1), 255)
+    pair = [picture.expand(-1, channels, -1, -1) for picture in (first, second)]
+    return torch.cat((*pair, white), dim=3)
+
+
+def save_gif(frames: Sequence[Image.Image], path: Path, seconds: float = 4.0) -> None:
+    """Frames as an endless animation; the last stays for another quarter of the time."""
+    each = max(20, int(1000 * seconds / len(frames)))
+    durations = [each] * (len(frames) - 1) + [each + int(250 * seconds)]
+    first, *rest = [frame.convert("P", palette=Image.Palette.ADAPTIVE) for frame in frames]
+    first.save(path, save_all=True, append_images=rest, duration=durations, loop=0)
+
+
+def _enlarged(image: Tensor, factor: int) -> Image.Image:
+    pixels = image.permute(1, 2, 0).cpu().numpy().repeat(factor, 0).repeat(factor, 1)
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
+# Text
+
+
+@functools.cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which has Greek and accents, as it comes with matplotlib."""
+    import matplotlib
+
+    return ImageFont.truetype(
+        Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size
+    )
+
+
+def _width(text: str) -> int:
+    return math.ceil(_font(_SIZE).getlength(text))
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Lines of at most ``width`` pixels, broken between words where words are not too long."""
+    lines = [""]
+    for word in text.split():
+        line = f"{lines[-1]} {word}".strip()
+        if _width(line) <= width:
+            lines[-1] = line
+            continue
+        lines += [""] if lines[-1] else []
+        for letter in word:
+            lines += [""] if _width(lines[-1] + letter) > width else []
+            lines[-1] += letter
+    if len(lines) > _LINES:
+        last = lines[_LINES - 1]
+        while last and _width(f"{last} …") > width:
+            last = last[:-1]
+        lines = [*lines[: _LINES - 1], f"{last} …"]
+    return lines if lines[0] else []
+
+
+def _height(texts: Sequence[list[str]]) -> int:
+    """Of texts side by side, with room below."""
+    lines = max((len(lines) for lines in texts), default=0)
+    return lines * _LINE + 6 if lines else 0
+
+
+def _write(draw: ImageDraw.ImageDraw, lines: list[str], middle: int, top: int) -> None:
+    """Lines below ``top``, centred on ``middle``."""
+    for number, line in enumerate(lines):
+        where = middle - _width(line) // 2, top + 2 + number * _LINE
+        draw.text(where, line, fill=_INK, font=_font(_SIZE))
+
+
+def sheet(
+    model: DiffusionModel, x: Tensor, batch: Batch | None, class_names: Sequence[str]
+) -> Image.Image:
+    """Drawn pictures x (N, C, H, W) with what was asked for: words below, pictures to the left."""
+    pixels, shown = to_pixels(x).cpu(), None
+    if model.conditioner is not None and batch is not None:
+        shown = model.conditioner.picture(batch)
+    if shown is not None:
+        pixels = beside(shown.cpu(), pixels)
+    return grid(pixels, captions=words(model, batch, class_names))

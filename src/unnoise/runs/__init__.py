@@ -1,0 +1,1 @@
+"""The run directory: its layout, checkpoints, manifest and lock."""

@@ -1,0 +1,177 @@
+"""Checkpoints: written so that a file under its final name is always whole."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.plugins import TorchCheckpointIO
+from pydantic import Field
+from torch import Tensor
+
+from unnoise.distributed import group as ranks
+from unnoise.files import remove_with_digest, write_with_digest
+from unnoise.runs.checkpoints import checkpoints, step_of
+from unnoise.training.logging.record import alert
+from unnoise.untrusted import load_tensors
+
+Steps = Annotated[int, Field(ge=1)]
+
+
+class NotFinite(FloatingPointError):
+    """A weight is not finite, so that nothing was saved."""
+
+
+class NotSaved(RuntimeError):
+    """A checkpoint could not be written; those before it are as they were."""
+
+
+class DurableCheckpointIO(TorchCheckpointIO):
+    """Writes to a temporary file in the same directory, syncs and digests it, then renames it.
+
+    An OSError, such as of a full disk, is kept in ``failure`` and not raised: the other ranks wait
+    for this one at the end of ``Trainer.save_checkpoint``, and ``save`` tells them.
+    """
+
+    failure: OSError | None = None
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
+        """Save; what stood at ``path`` before stays whole until the new file is."""
+        self.failure = None
+        try:
+            write_with_digest(Path(path), lambda temporary: _write(checkpoint, temporary))
+        except OSError as error:
+            self.failure = error
+
+    def load_checkpoint(
+        self, path: str | os.PathLike[str], map_location: Any = None, weights_only: Any = None
+    ) -> dict[str, Any]:
+        """Plain containers and tensors, on the CPU, whatever else is asked for.
+
+        Raises:
+            Refused: the file is damaged, or brings something else.
+        """
+        content: dict[str, Any] = load_tensors(Path(path))
+        return content
+
+
+class Checkpoints(Callback):
+    """Saves to ``<run>/checkpoints`` every ``every`` optimizer steps, at the start and at the end.
+
+    Args:
+        every: optimizer steps from one checkpoint to the next.
+        keep: how many of the newest stay.
+        keep_every: the checkpoints of its multiples are saved and stay, too; None keeps none.
+        on_full_disk: what follows an alert if a checkpoint cannot be written: "continue" tries
+            again when the next is due, "stop" ends the run. Without its last checkpoint a run
+            never ends well.
+
+    Raises:
+        NotSaved: as ``on_full_disk`` says.
+        NotFinite: a weight is not finite.
+    """
+
+    def __init__(
+        self,
+        every: Steps = 1000,
+        keep: Steps = 2,
+        keep_every: Steps | None = None,
+        on_full_disk: Literal["continue", "stop"] = "continue",
+    ) -> None:
+        self.every, self.keep, self.keep_every = every, keep, keep_every
+        self.on_full_disk = on_full_disk
+        self._saved = -1
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Save a run that starts; what a resumed one starts from is saved already."""
+        self._saved = trainer.global_step
+        if trainer.is_global_zero:  # what a killed process was writing
+            for left in _folder(trainer).glob(".*.tmp"):
+                left.unlink()
+        if trainer.ckpt_path is None:
+            self._save(trainer)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save when a step that is due, or the last, has just been taken."""
+        step = trainer.global_step
+        if step != self._saved and step == self._due(step - 1, trainer.max_steps):
+            self._saved = step
+            self._save(trainer)
+
+    def _due(self, step: int, last: int) -> int:
+        """The step of the first checkpoint after ``step``."""
+        periods = (self.every, self.keep_every or self.every)
+        return min(last, *((step // n + 1) * n for n in periods))
+
+    def _save(self, trainer: Trainer) -> None:
+        step, last = trainer.global_step, trainer.max_steps
+        try:
+            save(trainer)
+        except NotSaved as error:
+            ends = step == last or self.on_full_disk == "stop"
+            then = "the run ends" if ends else f"next try at step {self._due(step, last)}"
+            alert(trainer, "checkpoint not written", f"{error}; {then}")
+            if ends:
+                raise
+            return
+        if trainer.is_global_zero:
+            old = checkpoints(Path(trainer.default_root_dir))[: -self.keep]
+            try:
+                remove_with_digest([path for path in old if not self._stays(step_of(path))])
+            except OSError as error:
+                alert(trainer, "old checkpoints not removed", str(error))
+
+    def _stays(self, step: int) -> bool:
+        return self.keep_every is not None and step > 0 and step % self.keep_every == 0
+
+
+def save(trainer: Trainer, together: bool = True) -> Path:
+    """Write a checkpoint of the step at which the trainer stands.
+
+    Every rank calls it, or with ``together=False`` rank 0 alone, whatever became of the others.
+
+    Raises:
+        NotFinite: on every rank; a weight or an averaged weight is not finite.
+        NotSaved: on every rank; the disk is full, say.
+    """
+    step, writer = trainer.global_step, trainer.strategy.checkpoint_io
+    assert isinstance(writer, DurableCheckpointIO)
+    path = _folder(trainer) / f"step_{step:08d}.ckpt"
+    broken = not _finite(trainer.lightning_module.state_dict())
+    if any(ranks.total([broken])) if together else broken:
+        raise NotFinite(f"a weight is not finite after step {step}, which is not saved")
+    if together:
+        trainer.save_checkpoint(path, weights_only=False)  # the optimizer too
+    elif trainer.is_global_zero:
+        content = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+        writer.save_checkpoint(content, path)
+    failure = ranks.from_first(writer.failure) if together else writer.failure
+    if failure is not None:
+        raise NotSaved(f"the checkpoint of step {step} could not be written: {failure}")
+    return path
+
+
+def _folder(trainer: Trainer) -> Path:
+    return Path(trainer.default_root_dir) / "checkpoints"
+
+
+def _finite(state: dict[str, Tensor]) -> bool:
+    """Whether all of a state is finite, by its norms; they may overflow, so then by each number."""
+    tensors = [tensor for tensor in state.values() if tensor.is_floating_point()]
+    norms = torch.stack([norm.double() for norm in torch._foreach_norm(tensors)])
+    return bool(norms.isfinite().all()) or all(bool(t.isfinite().all()) for t in tensors)
+
+
+def _write(content: dict[str, Any], path: Path) -> None:
+    with path.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # torch's own, for what the file raised
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise

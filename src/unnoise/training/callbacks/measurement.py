@@ -1,0 +1,76 @@
+"""Measuring the averaged model now and then, apart from training."""
+
+import time
+from abc import ABC, abstractmethod
+from typing import Annotated, Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.seed import isolate_rng
+from pydantic import Field
+
+from unnoise.training.diffusion import DiffusionModule
+from unnoise.training.logging.jsonl import JsonLines
+from unnoise.training.logging.record import log_metrics
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class Measurement(Callback, ABC):
+    """Measures the averaged model every ``every`` optimizer steps, and at the end.
+
+    Training does not notice: random generators are left as they were found, and if the callback
+    comes after TrainingMetrics, its time does not count there. What it costs is written as
+    ``seconds``, the name of a metric. A measurement that a kill cut off is made up for when the run
+    is resumed.
+    """
+
+    seconds: str
+
+    def __init__(self, every: Count) -> None:
+        self.every = every
+
+    @abstractmethod
+    def measure(self, trainer: Trainer, module: DiffusionModule) -> dict[str, float]:
+        """The metrics by name, over all processes; every process calls this."""
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """What was due at the checkpoint that the run goes on from, if it is not there."""
+        if trainer.global_step > 0 and trainer.global_step % self.every == 0:
+            self._measure(trainer, module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Measure when due."""
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if stepped and trainer.global_step % self.every == 0:
+            self._measure(trainer, module)
+
+    def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Measure what came out."""
+        self._measure(trainer, module)
+
+    def _measure(self, trainer: Trainer, module: LightningModule) -> None:
+        if told(trainer, self.seconds):
+            return
+        assert isinstance(module, DiffusionModule)
+        started = time.perf_counter()
+        model = module.ema.model
+        training = model.training
+        with isolate_rng(include_cuda=module.device.type == "cuda"), torch.inference_mode():
+            model.eval()
+            found = self.measure(trainer, module)
+            model.train(training)
+        log_metrics(trainer, {**found, self.seconds: time.perf_counter() - started})
+
+
+def told(trainer: Trainer, metric: str) -> bool:
+    """Whether the run has logged a metric at the trainer's step; the same on all ranks."""
+    found = trainer.is_global_zero and any(
+        row["step"] == trainer.global_step and metric in row
+        for logger in trainer.loggers
+        if isinstance(logger, JsonLines)
+        for row in logger.rows()
+    )
+    return trainer.strategy.broadcast(found)

@@ -1,0 +1,230 @@
+"""Losses, gradients and weights that are not finite, and losses that leap."""
+
+import json
+import math
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any, NamedTuple
+
+from lightning import Callback, LightningModule, Trainer
+from pydantic import Field
+from torch import Tensor
+
+from unnoise.distributed import group as ranks
+from unnoise.files import remove_with_digest, whole, write_durably
+from unnoise.runs.checkpoints import checkpoints, step_of
+from unnoise.training.callbacks.checkpoints import NotFinite
+from unnoise.training.diffusion import DiffusionModule
+from unnoise.training.logging.messages import say
+from unnoise.training.logging.record import alert, log_metrics
+
+Count = Annotated[int, Field(ge=0)]
+WINDOW = 100  # steps whose losses a spike is measured by
+SEEN = 50  # so many must have been before
+
+
+class RollBack(BaseException):
+    """Training is to go on from ``checkpoint`` with other noise; like an exit, it is no failure."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        super().__init__(f"going on from {checkpoint}")
+        self.checkpoint = checkpoint
+
+
+class Step(NamedTuple):
+    """A step as it is reported: its number, means over all ranks, and this rank's samples.
+
+    ``samples`` has for each micro-batch place in the stream, picture of the split, u and loss (B,).
+    """
+
+    number: int
+    loss: float
+    gradient_norm: float
+    samples: list[tuple[Tensor, Tensor, Tensor, Tensor]]
+
+    @property
+    def not_finite(self) -> str:
+        """What of it was not, if it was the first to be so."""
+        if not math.isfinite(self.loss):
+            return "loss"
+        return "weight" if math.isfinite(self.gradient_norm) else "gradient"
+
+    def rows(self) -> list[dict[str, int | float | str]]:
+        """This rank's samples, in plain numbers."""
+        return [
+            {"position": position, "index": index, "u": u, "loss": _plain(loss)}
+            for part in self.samples
+            for position, index, u, loss in zip(*(each.tolist() for each in part), strict=True)
+        ]
+
+
+class BadNumbers(Callback):
+    """Counts the steps that DiffusionModule skipped, and ends what cannot go well.
+
+    If more than ``tolerated`` of the last ``within`` steps were bad, or a weight that was to be
+    saved is not finite, the run goes back to its last checkpoint from before the bad steps, and on
+    from there with other noise. It does so at most ``rollbacks`` times; then it ends, and
+    ``<run>/bad_batch.json`` names the pictures of the last bad step. Under fp16 a gradient may
+    overflow while its scale is found: until that is down at 1, only a loss makes a step bad.
+
+    The count of bad steps is written as ``train/skipped_steps``. A loss that lies ``spike``
+    deviations or more above the last 100, as ``leap`` measures it, is written as
+    ``train/loss_spike``, in deviations. Comes before Checkpoints, which save what it has seen.
+
+    Raises:
+        NotFinite: there were too many; ``way_on`` says what follows.
+    """
+
+    def __init__(
+        self,
+        tolerated: Count = 10,
+        within: Annotated[int, Field(ge=1)] = 100,
+        rollbacks: Count = 2,
+        spike: Annotated[float, Field(gt=0)] = 6.0,
+    ) -> None:
+        self.tolerated, self.within = tolerated, within
+        self.rollbacks, self.spike = rollbacks, spike
+
+    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        """Start from nothing; a checkpoint brings what it knew."""
+        self._losses: deque[float] = deque(maxlen=WINDOW)  # those with a finite logarithm
+        self._bad: list[int] = []  # steps, of the last ``within``
+        self._skipped = self._told = 0
+        self._samples: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []  # of the step under way
+        self._last = Step(trainer.global_step, 0.0, 0.0, [])
+        self._last_bad: Step | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs, to log and count as if it had never stopped."""
+        return {
+            "losses": list(self._losses),
+            "bad": self._bad,
+            "skipped": self._skipped,
+            "rollbacks": self._told,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        self._losses.extend(state_dict["losses"])
+        self._bad, self._skipped = list(state_dict["bad"]), state_dict["skipped"]
+        self._told = state_dict["rollbacks"]
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Tell that the run went back to this step."""
+        assert isinstance(module, DiffusionModule)
+        if module.rollbacks > self._told:
+            log_metrics(trainer, {"train/rollbacks": module.rollbacks})
+        self._told = module.rollbacks
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Look at the step that was taken or skipped."""
+        assert isinstance(module, DiffusionModule)
+        self._samples.append(
+            (batch["position"], batch["index"], outputs["u"], outputs["per_sample"])
+        )
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        loss = ranks.total([module.loss])[0] / trainer.world_size
+        step = Step(trainer.global_step, loss, module.gradient_norm, self._samples)
+        self._last, self._samples = step, []
+        self._bad = [number for number in self._bad if number > step.number - self.within]
+        if 0 < loss < math.inf:
+            self._compare(trainer, loss)
+        if module.skipped and not (math.isfinite(loss) and _scaled(trainer)):
+            self._count(trainer, step)
+
+    def way_on(self, trainer: Trainer, rollbacks: int, error: NotFinite) -> RollBack | NotFinite:
+        """What is to end an attempt to train instead of ``error``; every rank calls it.
+
+        Rank 0 removes the checkpoints that the run turns its back on.
+        """
+        run_dir = Path(trainer.default_root_dir)
+        before = min(self._bad, default=trainer.global_step + 1)
+        first = ranks.number() == 0
+        checkpoint = ranks.from_first(_last_good(run_dir, before) if first else None)
+        if checkpoint is not None and rollbacks < self.rollbacks:
+            then = f"going on from step {step_of(checkpoint)} with other noise"
+            count = f"rollback {rollbacks + 1} of {self.rollbacks}"
+            alert(trainer, "bad numbers", f"{error}; {then} ({count})")
+            if first:
+                later = [p for p in checkpoints(run_dir) if step_of(p) > step_of(checkpoint)]
+                remove_with_digest(later)
+            return RollBack(checkpoint)
+        path = run_dir / "bad_batch.json"
+        self._write_report(path, str(error), rollbacks)
+        times = f"{rollbacks} rollback{'' if rollbacks == 1 else 's'}"
+        done = f"after {times}" if checkpoint else "there is no checkpoint to go to"
+        shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+        return NotFinite(f"{error}; {done}, the run ends: {shown} names the pictures of the step")
+
+    def _compare(self, trainer: Trainer, loss: float) -> None:
+        if len(self._losses) >= SEEN:
+            above = leap(loss, self._losses)
+            if above >= self.spike:
+                log_metrics(trainer, {"train/loss_spike": above})
+        self._losses.append(loss)
+
+    def _count(self, trainer: Trainer, step: Step) -> None:
+        if not self._bad and trainer.is_global_zero:
+            say(f"the {step.not_finite} of step {step.number} is not finite: it is skipped")
+        self._last_bad = step
+        self._bad.append(step.number)
+        self._skipped += 1
+        log_metrics(trainer, {"train/skipped_steps": self._skipped})
+        if len(self._bad) > self.tolerated:
+            raise NotFinite(
+                f"{len(self._bad)} of the last {self.within} steps to step {step.number} had a "
+                "loss or a gradient that is not finite"
+            )
+
+    def _write_report(self, path: Path, error: str, rollbacks: int) -> None:
+        step = self._last_bad or self._last
+        samples = [row for rows in ranks.from_all(step.rows()) for row in rows]
+        if ranks.number() > 0:
+            return
+        report = {
+            "error": error,
+            "step": step.number,
+            "not_finite": step.not_finite,
+            "loss": _plain(step.loss),
+            "gradient_norm": _plain(step.gradient_norm),
+            "rollbacks": rollbacks,
+            "samples": sorted(samples, key=lambda row: row["position"]),
+        }
+        text = json.dumps(report, indent=2) + "\n"
+        write_durably(path, lambda temporary: temporary.write_text(text))
+
+
+def _scaled(trainer: Trainer) -> bool:
+    """Whether gradients are scaled up, as under fp16, by a scale that overflows still lower."""
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    return scaler is not None and scaler.get_scale() > 1
+
+
+def leap(loss: float, before: Iterable[float]) -> float:
+    """How far ln(loss) lies above the median of those before, in their robust deviations.
+
+    One is 1.4826 times the median distance from the median: the standard deviation of a normal
+    distribution, which a spike among them does not move. It tells the same of losses of any scale,
+    and of large batches as of small ones, whose losses vary more. 0 if all before were equal.
+    """
+    logs = [math.log(each) for each in before]
+    usual = median(logs)
+    deviation = 1.4826 * median(abs(each - usual) for each in logs)
+    return (math.log(loss) - usual) / deviation if deviation else 0.0
+
+
+def _last_good(run_dir: Path, before: int) -> Path | None:
+    """The newest whole checkpoint from before a step, else the oldest whole one; None without."""
+    found = [path for path in checkpoints(run_dir) if whole(path)]
+    earlier = [path for path in found if step_of(path) < before]
+    return next(iter(earlier[-1:] + found[:1]), None)
+
+
+def _plain(number: float) -> float | str:
+    """As JSON can hold it: a number, "nan" or "inf"."""
+    return number if math.isfinite(number) else str(number)

@@ -1,0 +1,69 @@
+"""What a run shows while it trains: pictures, progress.
+
+None of these touches the training stream: they draw with their own noise. A picture that cannot be
+drawn (no memory, no space) is said and left out; training goes on.
+"""
+
+import sys
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from tqdm import tqdm
+
+from unnoise.training.logging.jsonl import JsonLines
+
+
+class Progress(ProgressBar):
+    """One line that says how far training is, and the loss and speed that were logged last."""
+
+    def __init__(self, name: str, metrics: JsonLines) -> None:
+        super().__init__()
+        self.name, self.metrics = name, metrics
+        self._bar: Any = None
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Open the bar where the run stands."""
+        self._bar = tqdm(
+            total=trainer.max_steps,
+            initial=trainer.global_step,
+            desc=self.name,
+            unit="step",
+            dynamic_ncols=True,
+            mininterval=0.2 if sys.stderr.isatty() else 30,  # seconds; a log file wants few lines
+            disable=not trainer.is_global_zero,
+            bar_format="{desc} {percentage:3.0f}% {bar} {n}/{total} steps "
+            "[{elapsed}<{remaining}{postfix}]",
+        )
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move on."""
+        if "train/loss" in self.metrics.latest:
+            self._bar.set_postfix_str(
+                f"loss {self.metrics.latest['train/loss']:.4f}, "
+                f"{self.metrics.latest['train/images_per_second']:.0f} images/s",
+                refresh=False,
+            )
+        self._bar.update(trainer.global_step - self._bar.n)
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Close the bar."""
+        self._bar.close()
+
+    def on_exception(
+        self, trainer: Trainer, module: LightningModule, exception: BaseException
+    ) -> None:
+        """Close the bar, if there is one yet."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        """Print above the bar."""
+        tqdm.write(" ".join(map(str, args)))
+
+    def disable(self) -> None:
+        """Show nothing; Lightning asks for it on all ranks but the first, before there is a bar."""
+        if self._bar is not None:
+            self._bar.disable = True

@@ -1,0 +1,89 @@
+"""Where metrics and pictures go: always ``metrics.jsonl``, and a dashboard if one is asked for.
+
+A ``conf/logger`` file names one of the functions below; each gives the dashboard's loggers for a
+run directory.
+"""
+
+import netrc
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlparse
+
+from lightning.pytorch.loggers import Logger
+from pydantic import Field
+
+from unnoise.training.logging.tensorboard import TensorBoard
+from unnoise.training.logging.wandb import WeightsAndBiases
+
+Seconds = Annotated[float, Field(gt=0)]
+
+
+def none(run_dir: Path, name: str) -> list[Logger]:
+    """No dashboard."""
+    return []
+
+
+def tensorboard(run_dir: Path, name: str) -> list[Logger]:
+    """TensorBoard files in ``<run>/tensorboard``: tensorboard --logdir outputs."""
+    return [TensorBoard(run_dir)]
+
+
+def wandb(
+    run_dir: Path,
+    name: str,
+    project: str = "unnoise",
+    entity: str | None = None,
+    mode: Literal["online", "offline"] = "online",
+    group: str | None = None,
+    tags: list[str] | None = None,
+    notes: str | None = None,
+    artifact: Literal["checkpoint", "run"] | None = None,
+    system_metrics: bool = True,
+    init_timeout: Seconds = 20,
+    finish_timeout: Seconds = 600,
+) -> list[Logger]:
+    """Weights & Biases; ``WeightsAndBiases`` says what the arguments are.
+
+    Raises:
+        ValueError: mode is online and there are no credentials (nothing ever prompts).
+    """
+    if mode == "online" and not wandb_credentials():
+        raise ValueError(
+            "Weights & Biases has no credentials here: run `wandb login`, or set WANDB_API_KEY, "
+            "or use logger.mode=offline"
+        )
+    dashboard = WeightsAndBiases(
+        run_dir,
+        name,
+        project=project,
+        entity=entity,
+        mode=mode,
+        group=group,
+        tags=tags,
+        notes=notes,
+        artifact=artifact,
+        system_metrics=system_metrics,
+        init_timeout=init_timeout,
+        finish_timeout=finish_timeout,
+    )
+    return [dashboard]
+
+
+def auto(run_dir: Path, name: str) -> list[Logger]:
+    """Weights & Biases where its credentials are present, else TensorBoard."""
+    if os.environ.get("WANDB_MODE") == "offline":
+        return wandb(run_dir, name, mode="offline")
+    return wandb(run_dir, name) if wandb_credentials() else tensorboard(run_dir, name)
+
+
+def wandb_credentials() -> bool:
+    """Whether there is a key in WANDB_API_KEY or in the netrc file."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    base = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+    try:
+        logins = netrc.netrc(os.environ.get("NETRC"))
+    except (FileNotFoundError, netrc.NetrcParseError):
+        return False
+    return logins.authenticators(urlparse(base).hostname or "") is not None

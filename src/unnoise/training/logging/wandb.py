@@ -1,0 +1,198 @@
+"""A run as a page of Weights & Biases."""
+
+import logging
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from unnoise.files import file_digest, write_durably
+from unnoise.runs.checkpoints import checkpoints
+from unnoise.training.logging.board import PATIENCE, Dashboard, within
+
+AXIS = "trainer/global_step"
+"""The optimizer step, on which Weights & Biases draws every chart."""
+KILLED = 255
+"""The exit code by which Weights & Biases tells an interrupted run from a failed one."""
+ROOM = 2**20
+"""Bytes that must be free for Weights & Biases, which does not say when it cannot write."""
+
+
+class WeightsAndBiases(Dashboard):
+    """A run of Weights & Biases, whose id is kept in ``<run>/wandb_id``: a resumed run goes on.
+
+    Steps of the history are optimizer steps. What a server has already of a killed run's steps is
+    not sent again. Offline each start leaves a folder of its own in ``<run>/wandb``, which
+    ``wandb sync`` puts together under the id, in their order; what a killed run wrote after its
+    last checkpoint then stands there twice, with the same step.
+
+    Args:
+        run_dir: the run directory.
+        name: what the run's title begins with.
+        project: where the run is filed.
+        entity: user or team; None is the account's default.
+        mode: offline needs no network.
+        group: of runs; None is the sweep, for a job of one.
+        tags: to filter by.
+        notes: shown with the run.
+        artifact: what of a finished run is handed in: "checkpoint" is the last checkpoint with
+            config and manifest; "run" is the run directory without ``wandb`` and
+            ``evaluation/drawn``.
+        system_metrics: record the use of processor, memory and GPU.
+        init_timeout: seconds to wait for the server at the start.
+        finish_timeout: seconds to wait for uploads at the end; what is left stays on disk.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        name: str,
+        *,
+        project: str,
+        entity: str | None,
+        mode: Literal["online", "offline"],
+        group: str | None,
+        tags: list[str] | None,
+        notes: str | None,
+        artifact: Literal["checkpoint", "run"] | None,
+        system_metrics: bool,
+        init_timeout: float,
+        finish_timeout: float,
+    ) -> None:
+        super().__init__()
+        self.run_dir, self.title, self.project, self.entity = run_dir, name, project, entity
+        self.mode, self.group, self.tags, self.notes = mode, group, tags, notes
+        self.artifact, self.system_metrics = artifact, system_metrics
+        self.init_timeout, self.finish_timeout = init_timeout, finish_timeout
+        self.remedy = f"; unnoise-replay {run_dir} sends it later"
+
+    def begin(self, config: dict[str, Any], manifest: dict[str, Any], step: int) -> None:
+        """Open the run, with the config and, under ``manifest``, the manifest."""
+        import wandb
+
+        id_file = self.run_dir / "wandb_id"
+        if not id_file.exists():
+            write_durably(id_file, lambda temporary: temporary.write_text(uuid.uuid4().hex[:8]))
+        facts = {**manifest, "directory": str(self.run_dir.resolve())}
+        typed = " ".join(manifest["overrides"]) or self.run_dir.name
+        settings = wandb.Settings(
+            init_timeout=self.init_timeout,
+            finish_timeout=self.finish_timeout,
+            finish_timeout_raises=True,
+            x_disable_stats=not self.system_metrics,
+            silent=True,
+        )
+
+        logging.raiseExceptions = False  # wandb's log file on a full disk would fill stderr
+
+        def open_run() -> Any:
+            wandb.setup(wandb.Settings(silent=True))  # else it tells of credentials
+            return wandb.init(
+                project=self.project,
+                entity=self.entity,
+                mode="offline" if self.mode == "offline" else None,  # None lets WANDB_MODE speak
+                id=id_file.read_text(),
+                resume="allow",
+                reinit="create_new",
+                dir=self.run_dir,
+                name=f"{self.title} {typed}"[:100],
+                group=self.group or manifest["sweep"],
+                job_type="train",
+                config={**config, "manifest": facts},
+                allow_val_change=True,
+                tags=self.tags or None,
+                notes=self.notes,
+                settings=settings,
+            )
+
+        self._run = within(self.init_timeout, open_run)
+        self._run.define_metric(AXIS, hidden=True)
+        self._run.define_metric("*", step_metric=AXIS, step_sync=True)
+        if not self._run.offline:
+            print(f"Weights & Biases: {self._run.url}", file=sys.stderr)
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Add a row to the history."""
+        self._log(metrics, step)
+
+    def show(self, name: str, picture: Path, caption: str, step: int) -> None:
+        """Show a picture, or a GIF as a video."""
+        import wandb
+
+        kind = wandb.Video if picture.suffix == ".gif" else wandb.Image
+        self._log({name: kind(str(picture), caption=caption)}, step)
+
+    def _log(self, row: dict[str, Any], step: int | None) -> None:
+        if step is None or step >= self._run.starting_step:
+            _require_room(Path(self._run.dir))
+            within(PATIENCE, lambda: self._run.log({**row, AXIS: step}, step=step))
+
+    def alert(self, title: str, text: str, step: int) -> None:
+        """Send an alert, which the server mails to who wants it."""
+        within(PATIENCE, lambda: self._run.alert(title, text, level="WARN"))
+
+    def end(self, manifest: dict[str, Any]) -> None:
+        """Hand in what the run took, and the artifact if it finished."""
+        status = 0 if "finished" in manifest else 1 if "failed" in manifest else KILLED
+        _require_room(Path(self._run.dir))
+
+        def hand_in() -> None:
+            try:
+                for key in {"seconds", "steps", "peak_memory_mb"} & manifest.keys():
+                    self._run.summary[f"run/{key}"] = manifest[key]
+                if self.artifact is not None and status == 0:
+                    self._hand_in(self.artifact, manifest["steps"])
+            finally:
+                self._run.finish(exit_code=status)
+
+        within(self.finish_timeout + PATIENCE, hand_in)
+        if self._run.offline:
+            folder = Path(self._run.dir).parent
+            print(f"Weights & Biases: wandb sync {folder} sends the run", file=sys.stderr)
+
+    def abandon(self) -> None:
+        """End wandb's own process, for which this one would wait at its end, come what may."""
+        import wandb
+
+        def kill() -> None:
+            connection = wandb.setup()._connection
+            if connection is not None and connection._proc is not None:
+                connection._proc._process.kill()
+                connection._proc._process.wait()
+            wandb.teardown()
+
+        with suppress(Exception):  # nobody is there to take leave of
+            within(PATIENCE, kill)
+
+    def _hand_in(self, what: Literal["checkpoint", "run"], step: int) -> None:
+        import wandb
+
+        last = checkpoints(self.run_dir)[-1:]
+        artifact = wandb.Artifact(
+            f"{what}-{self._run.id}",
+            type={"checkpoint": "model", "run": "run"}[what],
+            metadata={"step": step, "digest": {path.name: file_digest(path) for path in last}},
+        )
+        described = (self.run_dir / "config.yaml", self.run_dir / "manifest.json")
+        small = [*last, *filter(Path.exists, described)]
+        for path in small if what == "checkpoint" else _files(self.run_dir):
+            artifact.add_file(str(path), name=str(path.relative_to(self.run_dir)))
+        self._run.log_artifact(artifact, aliases=["latest", f"step-{step}"])
+
+
+def _files(run_dir: Path) -> Iterator[Path]:
+    """What a run directory holds, but for what Weights & Biases has and what can be drawn again."""
+    left_out = (run_dir / "wandb", run_dir / "evaluation" / "drawn")
+    for path in sorted(run_dir.rglob("*")):
+        hidden = path.name.startswith(".")  # the lock, and what a kill left half-written
+        if path.is_file() and not hidden and not any(map(path.is_relative_to, left_out)):
+            yield path
+
+
+def _require_room(folder: Path) -> None:
+    """Raise what a write into a folder raises where there is no space; that is all it leaves."""
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        probe.write(bytes(ROOM))

@@ -1,0 +1,299 @@
+"""Files from anyone, read so that they execute nothing and take no more memory than they are due.
+
+Every file of tensors, arrays or YAML that may come from somewhere else is opened here.
+"""
+
+import json
+import pickletools
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import yaml  # type: ignore[import-untyped]
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+LARGE, RATIO = 2**28, 100
+"""Bytes that any archive may hold, and how many times its own size one that holds more may."""
+MOST_PARTS, DEEPEST = 1_000_000, 100
+"""Of nested containers, each counted as often as it is referred to."""
+LONGEST = 2**22
+"""Bytes of a YAML file."""
+
+_NAMED = {"collections OrderedDict", "torch._utils _rebuild_tensor_v2"} | {
+    f"torch {kind}Storage"
+    for kind in (
+        *("Double", "Float", "Half", "BFloat16", "ComplexDouble", "ComplexFloat"),
+        *("Long", "Int", "Short", "Char", "Byte", "Bool", "Untyped"),
+    )
+}
+"""What the pickle of a checkpoint may name: tensors need no more."""
+_OPCODES = {
+    *("PROTO", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE", "GLOBAL", "REDUCE", "BUILD"),
+    *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "BINPERSID"),
+    *("EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
+    *("APPEND", "APPENDS", "SETITEM", "SETITEMS"),
+    *("BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"),
+}
+"""The instructions that torch.save writes plain containers and tensors with."""
+
+
+class Refused(ValueError):
+    """A file is not what it should be, or brings what is not to be executed; says which and why."""
+
+    def __init__(self, path: str | Path, reason: object) -> None:
+        super().__init__(f"{path} {' '.join(str(reason).split())}")
+        self.path = Path(path)
+
+
+def load_tensors(path: str | Path) -> Any:
+    """The plain containers and tensors of a checkpoint, which stay in the file until they are used.
+
+    Only the zip format of torch.save is read, and of its pickle only what makes containers and
+    tensors, whatever torch itself would allow or an environment variable asks it for.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        Refused: the file is another one, or damaged, or says that it holds more than it does.
+    """
+    import torch
+
+    path = Path(path)
+    size = path.stat().st_size
+    _check_pickle(path)
+    try:
+        # Sizes first, on a device without memory.
+        outline = torch.load(path, map_location="meta", weights_only=True)
+        _check_sizes(path, outline, size)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (Refused, MemoryError):
+        raise
+    except Exception as error:  # a damaged file makes torch raise nearly anything
+        raise Refused(path, f"is no whole file of tensors: {error}") from error
+
+
+def _check_pickle(path: Path) -> None:
+    """Whether a file is a zip of torch.save whose pickle makes nothing but containers and tensors.
+
+    Raises:
+        Refused: it is not.
+    """
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            raise Refused(
+                path,
+                "is no zip archive of torch.save. An older torch wrote plain pickles, which "
+                "can run anything: whoever made the file can load and save it with a new one",
+            )
+    with _archive(path) as archive:
+        names = archive.namelist()
+        folders = {name.partition("/")[0] for name in names}
+        inside = {name.partition("/")[2] for name in names}
+        if "constants.pkl" in inside or any(name.startswith("code/") for name in inside):
+            raise Refused(path, "is a TorchScript program, not a file of tensors")
+        if len(folders) != 1 or "data.pkl" not in inside:
+            raise Refused(path, "is an archive of something else than torch.save writes")
+        if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+            raise Refused(path, "has compressed parts, which torch.save does not write")
+        pickle = archive.read(f"{folders.pop()}/data.pkl")
+    try:
+        for instruction, argument, _ in pickletools.genops(pickle):
+            if instruction.name == "GLOBAL" and argument not in _NAMED:
+                raise Refused(path, f"names {argument!r}, which tensors have no use for")
+            if instruction.name not in _OPCODES:
+                raise Refused(
+                    path, f"has {instruction.name} in its pickle, which tensors have no use for"
+                )
+    except Refused:
+        raise
+    except Exception as error:  # of bytes that are no pickle
+        raise Refused(path, f"is damaged: its pickle: {error}") from error
+
+
+def _check_sizes(path: Path, outline: Any, size: int) -> None:
+    """Whether tensors, on the meta device, can be in a file of ``size`` bytes.
+
+    Raises:
+        Refused: they cannot, or containers are nested without measure.
+    """
+    import torch
+
+    storages: dict[int, int] = {}
+
+    def parts(tree: Any) -> Iterable[Any]:
+        if isinstance(tree, torch.Tensor):
+            storage = tree.untyped_storage()
+            storages[storage._cdata] = storage.nbytes()
+            if (needed := max(tree.nbytes, storage.nbytes())) > size:
+                raise Refused(path, f"has {size:,} bytes, but a tensor of {needed:,}")
+        if isinstance(tree, Mapping):
+            return tree.values()
+        return tree if isinstance(tree, list | tuple) else ()
+
+    _check_nesting(path, outline, parts)
+    if sum(storages.values()) > size:
+        raise Refused(path, f"has {size:,} bytes, but tensors of {sum(storages.values()):,}")
+
+
+def _check_nesting(path: Path, tree: Any, parts: Callable[[Any], Iterable[Any]]) -> None:
+    """Whether a tree can be walked: a few lines can nest references to 10⁹ parts, or to itself.
+
+    Raises:
+        Refused: it is deeper than ``DEEPEST``, or has more than ``MOST_PARTS``.
+    """
+    known: dict[int, tuple[int, int]] = {}  # how many parts, and how deep
+
+    def measured(node: Any, depth: int) -> tuple[int, int]:
+        if id(node) in known:
+            return known[id(node)]
+        number = height = 0
+        for part in parts(node) if depth < DEEPEST else ():
+            inner, below = measured(part, depth + 1)
+            number, height = number + inner, max(height, below)
+        found = number + 1, height + 1
+        if depth + height >= DEEPEST:
+            raise Refused(path, f"is nested more than {DEEPEST} deep")
+        if found[0] > MOST_PARTS:
+            raise Refused(path, f"refers to parts of itself more than {MOST_PARTS:,} times")
+        known[id(node)] = found
+        return found
+
+    measured(tree, 0)
+
+
+def check_fit(path: Path, build: Callable[[], "nn.Module"], state: Mapping[str, "Tensor"]) -> None:
+    """Whether weights are those of a network, before a network of any size takes its memory.
+
+    Raises:
+        Refused: a weight is missing, or has another shape.
+    """
+    import torch
+
+    with torch.device("meta"):
+        network = build()
+    for name, wanted in network.state_dict().items():
+        found = tuple(state[name].shape) if name in state else "missing"
+        if found != tuple(wanted.shape):
+            raise Refused(
+                path, f"has weights {name} {found}, but its own config wants {tuple(wanted.shape)}"
+            )
+
+
+def load_safetensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, str]]:
+    """The tensors of a safetensors file, and what it says of itself.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        Refused: the file is damaged, or none.
+    """
+    from safetensors import safe_open
+
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            header = int.from_bytes(file.read(8), "little")
+            if header > size - 8:
+                raise ValueError(f"it has {size:,} bytes, but a header of {header:,}")
+            json.loads(file.read(header), object_pairs_hook=_distinct)
+        with safe_open(path, "pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            return tensors, file.metadata() or {}
+    except Exception as error:  # SafetensorError, and what JSON and torch raise
+        raise Refused(path, f"is no whole safetensors file: {error}") from error
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a name is there twice")
+    return found
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file by name, or that of an .npy file under the name "".
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        Refused: the file is damaged, none, holds objects, or is made to swell.
+    """
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            packed = file.read(4) == b"PK\x03\x04"
+        if packed:
+            _archive(path).close()
+            with np.load(path, allow_pickle=False) as arrays:
+                found = {name: arrays[name] for name in arrays.files}
+            if odd := [name for name, part in found.items() if not isinstance(part, np.ndarray)]:
+                raise ValueError(f"its part {odd[0]!r} is no array")
+            return found
+        whole = np.load(path, allow_pickle=False, mmap_mode="r")
+        if whole.nbytes > size:
+            raise ValueError(f"it has {size:,} bytes, but an array of {whole.nbytes:,}")
+        return {"": np.array(whole)}
+    except (Refused, MemoryError):
+        raise
+    except Exception as error:  # a damaged file makes NumPy raise nearly anything
+        raise Refused(path, f"is no whole .npz or .npy file: {error}") from error
+
+
+def _archive(path: Path) -> zipfile.ZipFile:
+    """A zip archive, opened, that holds what it says and is not made to swell.
+
+    Raises:
+        Refused: it does not, or a name in it leads out of it.
+    """
+    try:
+        archive = zipfile.ZipFile(path)
+    except Exception as error:  # zipfile has no end of errors for what is no archive
+        raise Refused(path, f"is no whole archive: {error}") from error
+    parts, size = archive.infolist(), path.stat().st_size
+    held = sum(part.file_size for part in parts)
+    wrong = ""
+    for part in parts:
+        # zipfile cuts a name at a zero byte; other readers may not
+        name = part.orig_filename.replace("\\", "/")
+        if name.startswith("/") or ".." in name.split("/") or "\0" in name:
+            wrong = f"has a part {part.orig_filename!r}, which leads out of it"
+    if len({part.filename for part in parts}) < len(parts):
+        wrong = "has two parts of one name"
+    elif sum(part.compress_size for part in parts) > size:
+        wrong = f"has {size:,} bytes, but its parts, which overlap, have more"
+    elif held > LARGE and held > RATIO * size:
+        wrong = f"has {size:,} bytes, but would swell to {held:,}"
+    if wrong:
+        archive.close()
+        raise Refused(path, wrong)
+    return archive
+
+
+def load_yaml(path: Path) -> Any:
+    """The plain containers and values of a YAML file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        Refused: it is no YAML, too long, asks for objects, or has references without measure.
+    """
+    if path.stat().st_size > LONGEST:
+        raise Refused(path, f"has more than {LONGEST:,} bytes")
+    # libyaml, where it is there, is ten times as fast
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        text = path.read_text()
+        _check_nesting(path, yaml.compose(text, loader), _yaml_parts)
+        return yaml.load(text, loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise (
+            error
+            if isinstance(error, Refused)
+            else Refused(path, f"is no whole YAML file: {error}")
+        ) from error
+
+
+def _yaml_parts(node: yaml.Node) -> Iterable[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return cast(list[yaml.Node], node.value) if isinstance(node, yaml.SequenceNode) else ()
