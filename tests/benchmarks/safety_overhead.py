@@ -25,7 +25,6 @@ from unnoise.training.callbacks.nan_guard import BadNumbers
 from unnoise.training.callbacks.stop import Stop
 from unnoise.training.logging.jsonl import JsonLines
 from unnoise.training.loop import fit
-from unnoise.training.recipe import Experiment
 
 ROOT = Path(__file__).parents[2]
 SKIPPED = 20  # steps, while caches warm
@@ -78,7 +77,7 @@ def main() -> None:
     assert config is not None, problems
     assert not any(problem.severity == "error" for found in check(config) for problem in found)
     torch.manual_seed(0)
-    experiment = Experiment(**{key: instantiate(value) for key, value in config.items()})
+    experiment = instantiate(config)
     clock = Clock()
     experiment.callbacks["clock"] = clock
     for name, (kind, hooks) in GUARDS.items():

@@ -21,7 +21,6 @@ from unnoise.cli.train import check
 from unnoise.config.compose import check_command_line
 from unnoise.config.nodes import instantiate
 from unnoise.training.loop import fit
-from unnoise.training.recipe import Experiment
 
 ROOT = Path(__file__).parents[2]
 SKIPPED = 20  # steps, while caches warm
@@ -80,7 +79,7 @@ def main() -> None:
     assert config is not None, problems
     assert not any(check(config))
     torch.manual_seed(0)
-    experiment = Experiment(**{key: instantiate(value) for key, value in config.items()})
+    experiment = instantiate(config)
     clock = Clock()
     experiment.callbacks["clock"] = clock
     with tempfile.TemporaryDirectory() as folder:

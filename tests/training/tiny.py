@@ -17,11 +17,11 @@ from unnoise.training.callbacks.checkpoints import Checkpoints
 from unnoise.training.callbacks.metrics import TrainingMetrics
 from unnoise.training.callbacks.nan_guard import BadNumbers
 from unnoise.training.logging.choices import none
-from unnoise.training.recipe import Experiment
+from unnoise.training.recipe import DiffusionRecipe
 
 
 def experiment(callbacks=None, dropout=0.0, conditional=False, **changes):
-    """An Experiment on 40 sprites with about 5000 parameters; fields are replaced by name."""
+    """A recipe on 40 sprites with about 5000 parameters; fields are replaced by name."""
     torch.manual_seed(0)
     conditioning = ClassConditioner(classes=5, width=4) if conditional else None
     fields = {
@@ -74,4 +74,4 @@ def experiment(callbacks=None, dropout=0.0, conditional=False, **changes):
         "sweep": "run",
         "resume": False,
     }
-    return Experiment(**(fields | changes))
+    return DiffusionRecipe(**(fields | changes))

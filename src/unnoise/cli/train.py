@@ -1,6 +1,6 @@
 """unnoise-train: train a diffusion model as a config says."""
 
-import dataclasses
+import inspect
 import os
 import sys
 import time
@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from unnoise.cli.command import is_sweep, parse, run
 from unnoise.config.identity import SWEEP, resume_problems, run_directory
-from unnoise.config.nodes import instantiate
+from unnoise.config.nodes import instantiate, resolve_target
 from unnoise.config.problems import UNKNOWN, ConfigError, Problem
 from unnoise.config.schema import construction_problems, problems
 from unnoise.distributed.environment import number, rank, requeued, started, started_as_rank
@@ -26,7 +26,7 @@ from unnoise.runs.lock import check as check_lock
 
 if TYPE_CHECKING:
     from unnoise.networks.conditioning import Conditioner
-    from unnoise.training.recipe import Experiment
+    from unnoise.training.recipe import Recipe
 
 LAST_ERROR = 2
 """The greatest status of a run that ended by itself; above are signals and ranks that failed."""
@@ -77,12 +77,21 @@ def check(config: dict[str, Any]) -> Iterator[list[Problem]]:
         except Held as error:
             yield [Problem("resume", str(error))]
             return
-    from unnoise.training.recipe import Experiment
+    from unnoise.training.recipe import Recipe
     from unnoise.training.rules import logger_rules, rules
 
-    keys = [field.name for field in dataclasses.fields(Experiment)]
+    try:
+        schema = resolve_target(config.get("_target_"))
+    except ConfigError as error:
+        yield [Problem("_target_", str(error))]
+        return
+    if not (inspect.isclass(schema) and issubclass(schema, Recipe)):
+        yield [Problem("_target_", f"{config['_target_']} is no Recipe")]
+        return
+    config = {key: value for key, value in config.items() if key != "_target_"}
+    keys = inspect.signature(schema).parameters
     quick = {key: UNKNOWN if key in LIGHTNING else value for key, value in config.items()}
-    found = problems(quick, Experiment)
+    found = problems(quick, schema)
     right = set(config) - {problem.key.partition(".")[0] for problem in found}
     found += construction_problems(config, [k for k in ("network", "conditioning") if k in right])
     others = ("data", "schedule", "prediction", "objective", "times", "sampler")
@@ -92,7 +101,7 @@ def check(config: dict[str, Any]) -> Iterator[list[Problem]]:
     yield found or rules(config)
 
     slow = {key: config[key] if key in LIGHTNING else UNKNOWN for key in config if key in keys}
-    found = problems(slow, Experiment)
+    found = problems(slow, schema)
     yield found or construction_problems(config, ["callbacks"], device="cpu") + logger_rules(config)
 
 
@@ -145,7 +154,7 @@ def _train(config: dict[str, Any], run_dir: Path, hydra: Any) -> None:
 
 
 def _share(
-    experiment: "Experiment",
+    experiment: "Recipe",
     config: dict[str, Any],
     run_dir: Path | None,
     checkpoint: Path | None,
@@ -178,16 +187,17 @@ def _share(
         sys.exit(str(error))
 
 
-def experiment_of(config: dict[str, Any]) -> "Experiment":
+def experiment_of(config: dict[str, Any]) -> "Recipe":
     """What a checked config stands for, with all that it needs made ready on this machine."""
     import torch
 
-    from unnoise.training.recipe import Experiment
+    from unnoise.training.recipe import Recipe
     from unnoise.training.rules import require_devices
 
     require_devices(config["trainer"])
     torch.manual_seed(config["seed"])
-    experiment = Experiment(**{key: instantiate(value) for key, value in config.items()})
+    experiment = instantiate(config)
+    assert isinstance(experiment, Recipe)
     _load_text_encoder(experiment.conditioning)
     if _LOCAL_RANK == 0:
         try:
@@ -224,7 +234,7 @@ def _report(run_dir: Path) -> dict[str, Path]:
     return {"report": path}
 
 
-def _find_extractors(experiment: "Experiment") -> None:
+def _find_extractors(experiment: "Recipe") -> None:
     """Before anything is run: one that only fails when it is read would be missed only by then."""
     import torch
 

@@ -24,15 +24,14 @@ from unnoise.training.callbacks.nan_guard import BadNumbers, RollBack
 from unnoise.training.callbacks.progress import Progress
 from unnoise.training.callbacks.stop import Stop
 from unnoise.training.data_module import ImageDataModule
-from unnoise.training.diffusion import DiffusionModule
 from unnoise.training.logging import record as loggers
 from unnoise.training.logging.jsonl import JsonLines
 from unnoise.training.logging.messages import say
-from unnoise.training.recipe import Experiment
+from unnoise.training.recipe import Recipe
 
 
 def fit(
-    experiment: Experiment,
+    experiment: Recipe,
     config: dict[str, Any],
     run_dir: Path | None,
     checkpoint: Path | None,
@@ -83,7 +82,7 @@ def fit(
                     checkpoint, rollbacks = back.checkpoint, rollbacks + 1
 
 
-def devices_of(experiment: Experiment) -> int:
+def devices_of(experiment: Recipe) -> int:
     """How many ranks train the run."""
     asked = getattr(experiment.trainer, "keywords", {})
     here = count(asked.get("devices", 1), _accelerator(experiment))
@@ -91,7 +90,7 @@ def devices_of(experiment: Experiment) -> int:
 
 
 def _train(
-    experiment: Experiment,
+    experiment: Recipe,
     config: dict[str, Any],
     run_dir: Path,
     checkpoint: Path | None,
@@ -100,23 +99,9 @@ def _train(
     rollbacks: int,
     stop: Stop,
 ) -> None:
-    module = DiffusionModule(
-        experiment.model(),
-        experiment.objective,
-        experiment.times,
-        experiment.optimizer,
-        ema_decay=experiment.ema_decay,
-        seed=experiment.seed,
-        max_steps=experiment.max_steps,
-        condition_dropout=experiment.condition_dropout,
-        warmup_steps=experiment.warmup_steps,
-        lr_decay=experiment.lr_decay,
-        gradient_clip=experiment.gradient_clip,
-        config=config,
-        rollbacks=rollbacks,
-    )
+    module = experiment.module(config, rollbacks)
     if experiment.compile:
-        module.model.denoiser.network.compile()
+        experiment.network.compile()
     data = ImageDataModule(
         experiment.data,
         batch_size=experiment.batch_size,
@@ -180,7 +165,7 @@ def _train(
             loggers.end(trainer, record)
 
 
-def _facts(experiment: Experiment, data: ImageDataModule, trainer: Trainer) -> dict[str, Any]:
+def _facts(experiment: Recipe, data: ImageDataModule, trainer: Trainer) -> dict[str, Any]:
     """What the manifest says of the run itself."""
     return {
         "name": experiment.name,
@@ -209,7 +194,7 @@ def _quieten_lightning() -> None:
         warnings.filterwarnings("ignore", message)
 
 
-def _accelerator(experiment: Experiment) -> str:
+def _accelerator(experiment: Recipe) -> str:
     """What the trainer is going to use, as far as it matters for the precision."""
     asked = getattr(experiment.trainer, "keywords", {}).get("accelerator", "auto")
     return str(asked) if asked != "auto" else "gpu" if torch.cuda.is_available() else "cpu"

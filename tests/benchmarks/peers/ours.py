@@ -17,7 +17,6 @@ from unnoise.config.compose import check_command_line
 from unnoise.config.nodes import instantiate
 from unnoise.training.loop import fit
 from unnoise.training.optimization import factor
-from unnoise.training.recipe import Experiment
 
 EXPERIMENT = ["experiment=fashion_mnist", f"data.image_size={SIZE}",
               "network.attention_resolutions=[8]", "batch_size=16"]  # fmt: skip
@@ -65,7 +64,7 @@ def main() -> None:
     assert config is not None, problems
     assert not any(check(config))
     torch.manual_seed(config["seed"])
-    experiment = Experiment(**{key: instantiate(value) for key, value in config.items()})
+    experiment = instantiate(config)
     budget = Budget(given.seconds)
     deadline = Deadline(budget, experiment.warmup_steps, experiment.lr_decay)
     experiment.callbacks["deadline"] = deadline
