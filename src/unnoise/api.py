@@ -29,7 +29,7 @@ from unnoise.models.diffusion import Classifier, DiffusionModel
 from unnoise.models.prompts import Prompts, words
 from unnoise.report.sheets import beside, grid
 from unnoise.runs.checkpoints import find_checkpoint, is_whole
-from unnoise.untrusted import Refused, check_fit, load_tensors
+from unnoise.untrusted import UnsafeFile, check_fit, load_tensors
 
 
 class Pictures:
@@ -224,13 +224,13 @@ def load(run: str | Path, *, averaged: bool = True, device: str = "auto") -> Tra
 
     Raises:
         FileNotFoundError: there is no checkpoint.
-        Refused: the file, a ValueError says, is no whole checkpoint of unnoise, or its config names
+        UnsafeFile: the file is no whole checkpoint of unnoise, or its config names
             what is not to be called.
     """
     path = find_checkpoint(Path(run))
     content = load_tensors(path)
     if not is_whole(path):
-        raise Refused(path, "is damaged: it is not what was written")
+        raise UnsafeFile(path, "is damaged: it is not what was written")
     prefix = "ema.model." if averaged else "model."
     try:
         config: dict[str, Any] = content["config"]
@@ -258,9 +258,9 @@ def load(run: str | Path, *, averaged: bool = True, device: str = "auto") -> Tra
         )
         model.load_state_dict(state)
         sampler = instantiate(config["sampler"], MODEL)
-    except Refused:
+    except UnsafeFile:
         raise
     except (KeyError, TypeError, AttributeError, RuntimeError, ValueError, ConfigError) as error:
-        raise Refused(path, f"is not a whole checkpoint of unnoise: {error}") from error
+        raise UnsafeFile(path, f"is not a whole checkpoint of unnoise: {error}") from error
     model.eval().requires_grad_(False).to(named_device(device))
     return TrainedModel(model, sampler, config, path)

@@ -42,7 +42,7 @@ _OPCODES = {
 """The instructions that torch.save writes plain containers and tensors with."""
 
 
-class Refused(ValueError):
+class UnsafeFile(ValueError):
     """A file is not what it should be, or brings what is not to be executed; says which and why."""
 
     def __init__(self, path: str | Path, reason: object) -> None:
@@ -58,7 +58,7 @@ def load_tensors(path: str | Path) -> Any:
 
     Raises:
         FileNotFoundError: there is no such file.
-        Refused: the file is another one, or damaged, or says that it holds more than it does.
+        UnsafeFile: the file is another one, or damaged, or says that it holds more than it does.
     """
     import torch
 
@@ -70,21 +70,21 @@ def load_tensors(path: str | Path) -> Any:
         outline = torch.load(path, map_location="meta", weights_only=True)
         _check_sizes(path, outline, size)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (Refused, MemoryError):
+    except (UnsafeFile, MemoryError):
         raise
     except Exception as error:  # a damaged file makes torch raise nearly anything
-        raise Refused(path, f"is no whole file of tensors: {error}") from error
+        raise UnsafeFile(path, f"is no whole file of tensors: {error}") from error
 
 
 def _check_pickle(path: Path) -> None:
     """Whether a file is a zip of torch.save whose pickle makes nothing but containers and tensors.
 
     Raises:
-        Refused: it is not.
+        UnsafeFile: it is not.
     """
     with path.open("rb") as file:
         if file.read(4) != b"PK\x03\x04":
-            raise Refused(
+            raise UnsafeFile(
                 path,
                 "is no zip archive of torch.save. An older torch wrote plain pickles, which "
                 "can run anything: whoever made the file can load and save it with a new one",
@@ -94,31 +94,31 @@ def _check_pickle(path: Path) -> None:
         folders = {name.partition("/")[0] for name in names}
         inside = {name.partition("/")[2] for name in names}
         if "constants.pkl" in inside or any(name.startswith("code/") for name in inside):
-            raise Refused(path, "is a TorchScript program, not a file of tensors")
+            raise UnsafeFile(path, "is a TorchScript program, not a file of tensors")
         if len(folders) != 1 or "data.pkl" not in inside:
-            raise Refused(path, "is an archive of something else than torch.save writes")
+            raise UnsafeFile(path, "is an archive of something else than torch.save writes")
         if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
-            raise Refused(path, "has compressed parts, which torch.save does not write")
+            raise UnsafeFile(path, "has compressed parts, which torch.save does not write")
         pickle = archive.read(f"{folders.pop()}/data.pkl")
     try:
         for instruction, argument, _ in pickletools.genops(pickle):
             if instruction.name == "GLOBAL" and argument not in _NAMED:
-                raise Refused(path, f"names {argument!r}, which tensors have no use for")
+                raise UnsafeFile(path, f"names {argument!r}, which tensors have no use for")
             if instruction.name not in _OPCODES:
-                raise Refused(
+                raise UnsafeFile(
                     path, f"has {instruction.name} in its pickle, which tensors have no use for"
                 )
-    except Refused:
+    except UnsafeFile:
         raise
     except Exception as error:  # of bytes that are no pickle
-        raise Refused(path, f"is damaged: its pickle: {error}") from error
+        raise UnsafeFile(path, f"is damaged: its pickle: {error}") from error
 
 
 def _check_sizes(path: Path, outline: Any, size: int) -> None:
     """Whether tensors, on the meta device, can be in a file of ``size`` bytes.
 
     Raises:
-        Refused: they cannot, or containers are nested without measure.
+        UnsafeFile: they cannot, or containers are nested without measure.
     """
     import torch
 
@@ -129,21 +129,21 @@ def _check_sizes(path: Path, outline: Any, size: int) -> None:
             storage = tree.untyped_storage()
             storages[storage._cdata] = storage.nbytes()
             if (needed := max(tree.nbytes, storage.nbytes())) > size:
-                raise Refused(path, f"has {size:,} bytes, but a tensor of {needed:,}")
+                raise UnsafeFile(path, f"has {size:,} bytes, but a tensor of {needed:,}")
         if isinstance(tree, Mapping):
             return tree.values()
         return tree if isinstance(tree, list | tuple) else ()
 
     _check_nesting(path, outline, parts)
     if sum(storages.values()) > size:
-        raise Refused(path, f"has {size:,} bytes, but tensors of {sum(storages.values()):,}")
+        raise UnsafeFile(path, f"has {size:,} bytes, but tensors of {sum(storages.values()):,}")
 
 
 def _check_nesting(path: Path, tree: Any, parts: Callable[[Any], Iterable[Any]]) -> None:
     """Whether a tree can be walked: a few lines can nest references to 10⁹ parts, or to itself.
 
     Raises:
-        Refused: it is deeper than ``DEEPEST``, or has more than ``MOST_PARTS``.
+        UnsafeFile: it is deeper than ``DEEPEST``, or has more than ``MOST_PARTS``.
     """
     known: dict[int, tuple[int, int]] = {}  # how many parts, and how deep
 
@@ -156,9 +156,9 @@ def _check_nesting(path: Path, tree: Any, parts: Callable[[Any], Iterable[Any]])
             number, height = number + inner, max(height, below)
         found = number + 1, height + 1
         if depth + height >= DEEPEST:
-            raise Refused(path, f"is nested more than {DEEPEST} deep")
+            raise UnsafeFile(path, f"is nested more than {DEEPEST} deep")
         if found[0] > MOST_PARTS:
-            raise Refused(path, f"refers to parts of itself more than {MOST_PARTS:,} times")
+            raise UnsafeFile(path, f"refers to parts of itself more than {MOST_PARTS:,} times")
         known[id(node)] = found
         return found
 
@@ -169,7 +169,7 @@ def check_fit(path: Path, build: Callable[[], "nn.Module"], state: Mapping[str, 
     """Whether weights are those of a network, before a network of any size takes its memory.
 
     Raises:
-        Refused: a weight is missing, or has another shape.
+        UnsafeFile: a weight is missing, or has another shape.
     """
     import torch
 
@@ -178,7 +178,7 @@ def check_fit(path: Path, build: Callable[[], "nn.Module"], state: Mapping[str, 
     for name, wanted in network.state_dict().items():
         found = tuple(state[name].shape) if name in state else "missing"
         if found != tuple(wanted.shape):
-            raise Refused(
+            raise UnsafeFile(
                 path, f"has weights {name} {found}, but its own config wants {tuple(wanted.shape)}"
             )
 
@@ -188,7 +188,7 @@ def load_safetensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, str]]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        Refused: the file is damaged, or none.
+        UnsafeFile: the file is damaged, or none.
     """
     from safetensors import safe_open
 
@@ -203,7 +203,7 @@ def load_safetensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, str]]:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             return tensors, file.metadata() or {}
     except Exception as error:  # SafetensorError, and what JSON and torch raise
-        raise Refused(path, f"is no whole safetensors file: {error}") from error
+        raise UnsafeFile(path, f"is no whole safetensors file: {error}") from error
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -217,7 +217,7 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        Refused: the file is damaged, none, holds objects, or is made to swell.
+        UnsafeFile: the file is damaged, none, holds objects, or is made to swell.
     """
     size = path.stat().st_size
     try:
@@ -234,22 +234,22 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         if whole.nbytes > size:
             raise ValueError(f"it has {size:,} bytes, but an array of {whole.nbytes:,}")
         return {"": np.array(whole)}
-    except (Refused, MemoryError):
+    except (UnsafeFile, MemoryError):
         raise
     except Exception as error:  # a damaged file makes NumPy raise nearly anything
-        raise Refused(path, f"is no whole .npz or .npy file: {error}") from error
+        raise UnsafeFile(path, f"is no whole .npz or .npy file: {error}") from error
 
 
 def _archive(path: Path) -> zipfile.ZipFile:
     """A zip archive, opened, that holds what it says and is not made to swell.
 
     Raises:
-        Refused: it does not, or a name in it leads out of it.
+        UnsafeFile: it does not, or a name in it leads out of it.
     """
     try:
         archive = zipfile.ZipFile(path)
     except Exception as error:  # zipfile has no end of errors for what is no archive
-        raise Refused(path, f"is no whole archive: {error}") from error
+        raise UnsafeFile(path, f"is no whole archive: {error}") from error
     parts, size = archive.infolist(), path.stat().st_size
     held = sum(part.file_size for part in parts)
     wrong = ""
@@ -266,7 +266,7 @@ def _archive(path: Path) -> zipfile.ZipFile:
         wrong = f"has {size:,} bytes, but would swell to {held:,}"
     if wrong:
         archive.close()
-        raise Refused(path, wrong)
+        raise UnsafeFile(path, wrong)
     return archive
 
 
@@ -275,10 +275,10 @@ def load_yaml(path: Path) -> Any:
 
     Raises:
         FileNotFoundError: there is no such file.
-        Refused: it is no YAML, too long, asks for objects, or has references without measure.
+        UnsafeFile: it is no YAML, too long, asks for objects, or has references without measure.
     """
     if path.stat().st_size > LONGEST:
-        raise Refused(path, f"has more than {LONGEST:,} bytes")
+        raise UnsafeFile(path, f"has more than {LONGEST:,} bytes")
     # libyaml, where it is there, is ten times as fast
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
@@ -288,8 +288,8 @@ def load_yaml(path: Path) -> Any:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise (
             error
-            if isinstance(error, Refused)
-            else Refused(path, f"is no whole YAML file: {error}")
+            if isinstance(error, UnsafeFile)
+            else UnsafeFile(path, f"is no whole YAML file: {error}")
         ) from error
 
 

@@ -78,7 +78,9 @@ def test_both_numbers_of_processes_are_told(variables, monkeypatch):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with (
-        pytest.raises(ranks.Disagreement, match="2 processes were started, but the trainer has 1"),
+        pytest.raises(
+            ranks.ConfigMismatch, match="2 processes were started, but the trainer has 1"
+        ),
         ranks.together(1, "cpu", 9),
     ):
         pass
@@ -89,7 +91,7 @@ def test_srun_that_does_not_say_how_many_a_machine_has_is_told(monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("SLURM_NTASKS_PER_NODE")
     with (
-        pytest.raises(ranks.Disagreement, match="use --ntasks-per-node"),
+        pytest.raises(ranks.ConfigMismatch, match="use --ntasks-per-node"),
         ranks.together(2, "cpu", 9),
     ):
         pass

@@ -17,7 +17,7 @@ from lightning import Callback, Trainer
 from lightning.fabric.plugins.environments.lightning import find_free_network_port
 from two_ranks import STEPPING, Run, alive, rows
 
-from unnoise.distributed.group import Gone
+from unnoise.distributed.group import RankLost
 from unnoise.distributed.launcher import GONE
 from unnoise.runs.checkpoints import newest_whole, step_of
 from unnoise.training.callbacks.checkpoints import Checkpoints
@@ -82,7 +82,7 @@ def forked(*arguments):
         train(*arguments)
     except SystemExit as end:
         status = end.code
-    except Gone:
+    except RankLost:
         status = GONE
     except BaseException:
         traceback.print_exc()

@@ -13,7 +13,7 @@ from unnoise.evaluation.extractors.domain import DomainExtractor
 from unnoise.evaluation.extractors.inception import InceptionExtractor
 from unnoise.models.classifier import NoisyClassifier
 from unnoise.training.callbacks.checkpoints import DurableCheckpointIO
-from unnoise.untrusted import Refused, load_tensors
+from unnoise.untrusted import UnsafeFile, load_tensors
 
 READERS = {
     "load": unnoise.load,
@@ -64,7 +64,7 @@ def test_what_torch_itself_was_told_to_allow_is_still_refused(tmp_path):
     with torch.serialization.safe_globals([print]):
         torch.save({"config": print}, tmp_path / "allowed.ckpt")
         assert torch.load(tmp_path / "allowed.ckpt", weights_only=True)["config"] is print
-        with pytest.raises(Refused, match=r"names '(builtins|__builtin__) print'"):
+        with pytest.raises(UnsafeFile, match=r"names '(builtins|__builtin__) print'"):
             load_tensors(tmp_path / "allowed.ckpt")
 
 
@@ -92,7 +92,7 @@ def test_two_parts_of_one_name_are_refused(tmp_path):
         file.writestr("a/data.pkl", b"}.")
         with pytest.warns(UserWarning, match="Duplicate"):
             file.writestr("a/data.pkl", b"}.")
-    with pytest.raises(Refused, match="two parts of one name"):
+    with pytest.raises(UnsafeFile, match="two parts of one name"):
         load_tensors(tmp_path / "file.ckpt")
 
 
@@ -110,13 +110,13 @@ def test_two_parts_of_one_name_are_refused(tmp_path):
     ids=lambda each: f"{each[0].told[-1]} {each[1]} {each[2]}",
 )
 def test_tensors_that_claim_more_than_the_file_holds_are_refused(tmp_path, tensor):
-    with pytest.raises(Refused, match=r"file\.ckpt"):
+    with pytest.raises(UnsafeFile, match=r"file\.ckpt"):
         load_tensors(claims(tmp_path / "file.ckpt", tensor))
 
 
 def test_tensors_that_together_claim_more_than_the_file_holds_are_refused(tmp_path):
     many = [(Storage(100, str(key)), (100,), (1,)) for key in range(100)]
-    with pytest.raises(Refused, match="bytes, but tensors of 40,000"):
+    with pytest.raises(UnsafeFile, match="bytes, but tensors of 40,000"):
         load_tensors(claims(tmp_path / "file.ckpt", *many))
 
 
@@ -138,7 +138,7 @@ def test_containers_nested_without_measure_are_refused(tmp_path):
     tree.append(tree)
     torch.save({"config": tree}, tmp_path / "itself.ckpt")
     for name in ("doubling", "deep", "itself"):
-        with pytest.raises(Refused, match=rf"{name}\.ckpt (refers to|is nested)"):
+        with pytest.raises(UnsafeFile, match=rf"{name}\.ckpt (refers to|is nested)"):
             unnoise.load(tmp_path / f"{name}.ckpt")
 
 
@@ -181,7 +181,7 @@ def test_hostile_targets_in_a_checkpoint_are_refused(target, whole, tmp_path):
     inner = {**(whole["config"][other] or whole["config"]["network"]), "inner": node}
     for change in ({part: node}, {part: {**node, "_partial_": True}}, {other: inner}):
         torch.save({**whole, "config": whole["config"] | change}, path)
-        with pytest.raises(Refused, match=r"file\.ckpt .*(allow-list|there is no module)"):
+        with pytest.raises(UnsafeFile, match=r"file\.ckpt .*(allow-list|there is no module)"):
             unnoise.load(path)
     assert not mark.exists()
 
@@ -194,7 +194,7 @@ def test_a_good_checkpoint_is_loaded(whole, tmp_path):
 def test_a_network_larger_than_its_weights_is_not_built(whole, tmp_path):
     network = {**whole["config"]["network"], "channels": 2**24}
     torch.save({**whole, "config": {**whole["config"], "network": network}}, tmp_path / "file.ckpt")
-    with pytest.raises(Refused, match="but its own config wants"):
+    with pytest.raises(UnsafeFile, match="but its own config wants"):
         unnoise.load(tmp_path / "file.ckpt")
 
 
@@ -246,14 +246,14 @@ def tensor(shape, start, end):
 )
 def test_hostile_safetensors_are_refused(tmp_path, header, data):
     path = safetensors(tmp_path / "file.safetensors", header, data)
-    with pytest.raises(Refused, match=r"file\.safetensors"):
+    with pytest.raises(UnsafeFile, match=r"file\.safetensors"):
         DomainExtractor.load(path)
 
 
 @pytest.mark.parametrize("length", [2**63, 2**40, 100])
 def test_a_header_longer_than_its_file_is_refused(tmp_path, length):
     (tmp_path / "file.safetensors").write_bytes(struct.pack("<Q", length) + b"{}")
-    with pytest.raises(Refused, match="but a header of"):
+    with pytest.raises(UnsafeFile, match="but a header of"):
         DomainExtractor.load(tmp_path / "file.safetensors")
 
 
@@ -266,5 +266,5 @@ def test_an_extractor_is_not_larger_than_its_weights(tmp_path, change):
         {"__metadata__": {"unnoise extractor": json.dumps(learned)}, "a": tensor([1], 0, 4)},
         bytes(4),
     )
-    with pytest.raises(Refused, match=r"file\.safetensors"):
+    with pytest.raises(UnsafeFile, match=r"file\.safetensors"):
         DomainExtractor.load(path)

@@ -17,7 +17,7 @@ from unnoise.config.compose import check_command_line
 from unnoise.config.hydra_guard import hydra_problems
 from unnoise.config.identity import resume_problems
 from unnoise.report.runs import read_run
-from unnoise.untrusted import Refused, load_yaml
+from unnoise.untrusted import UnsafeFile, load_yaml
 
 
 def nested(line, times=40):
@@ -59,7 +59,7 @@ def test_hostile_yaml_is_refused(name, mark, tmp_path):
     (tmp_path / "run").mkdir()
     path = tmp_path / "run" / "config.yaml"
     path.write_text(YAML[name].format(mark=mark))
-    with pytest.raises(Refused, match=r"config\.yaml"):
+    with pytest.raises(UnsafeFile, match=r"config\.yaml"):
         load_yaml(path)
     (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1, "time": 1.0}\n')
     (told,) = [p for p in read_run(tmp_path / "run").problems if p.startswith("config.yaml")]
@@ -68,7 +68,7 @@ def test_hostile_yaml_is_refused(name, mark, tmp_path):
 
 def test_yaml_without_measure_is_refused_and_anchors_are_not(tmp_path):
     (tmp_path / "long.yaml").write_text("a: " + "x" * 2**23)
-    with pytest.raises(Refused, match="more than 4,194,304 bytes"):
+    with pytest.raises(UnsafeFile, match="more than 4,194,304 bytes"):
         load_yaml(tmp_path / "long.yaml")
     (tmp_path / "good.yaml").write_text("a: &a {b: [1, 2.5, null]}\nc: *a\nd: {<<: *a, e: x}")
     assert load_yaml(tmp_path / "good.yaml")["d"] == {"b": [1, 2.5, None], "e": "x"}
@@ -117,7 +117,7 @@ def test_a_run_whose_checkpoint_brings_code_is_not_gone_on_with(
     evil = Calls(os.system, f"touch {mark}")
     torch.save({**whole, "callbacks": evil}, run / "checkpoints" / "step_00000001.ckpt")
     monkeypatch.setattr(sys, "argv", ["unnoise-train", *TINY, f"resume={run}"])
-    with pytest.raises((SystemExit, Refused)) as ended:
+    with pytest.raises((SystemExit, UnsafeFile)) as ended:
         train.main()
     told = f"{ended.value} {capsys.readouterr().err}"
     assert "step_00000001.ckpt" in told

@@ -20,7 +20,7 @@ from unnoise.data.folders import ImageFolder
 from unnoise.data.sprites import SpritesFile
 from unnoise.evaluation.evaluator import given_pictures
 from unnoise.evaluation.gallery import Gallery, Setting
-from unnoise.untrusted import Refused, load_arrays
+from unnoise.untrusted import UnsafeFile, load_arrays
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_arrays_of_objects_are_not_read(mark, objects, tmp_path):
     for name in ("file.npy", "file.npz", "packed.npz", "plain.npy", "pickle.npz"):
         with pytest.raises(ValueError, match=name):
             given_pictures(tmp_path / name)
-        with pytest.raises(Refused, match=name):
+        with pytest.raises(UnsafeFile, match=name):
             load_arrays(tmp_path / name)
 
 
@@ -67,7 +67,7 @@ def test_an_array_is_not_larger_than_its_file(tmp_path):
     told = {"descr": "|u1", "fortran_order": False, "shape": (2**40,)}
     np.lib.format.write_array_header_1_0(head, told)
     (tmp_path / "file.npy").write_bytes(head.getvalue())
-    with pytest.raises(Refused, match=r"file\.npy"):
+    with pytest.raises(UnsafeFile, match=r"file\.npy"):
         load_arrays(tmp_path / "file.npy")
 
 
@@ -82,7 +82,7 @@ def test_a_drawn_file_of_a_shared_run_is_not_a_pickle(mark, objects, tmp_path):
 def test_parts_that_lead_out_of_an_archive_are_refused(tmp_path):
     for name in ("../escaped.npy", "/tmp/escaped.npy"):
         archive(tmp_path / "file.npz", {name: b"x"})
-        with pytest.raises(Refused, match="leads out of it"):
+        with pytest.raises(UnsafeFile, match="leads out of it"):
             load_arrays(tmp_path / "file.npz")
 
 

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from unnoise.runs.lock import NAME, Held, check, held
+from unnoise.runs.lock import NAME, RunLocked, check, held
 
 HOLD = """
 import sys, time
@@ -38,7 +38,7 @@ def holder(tmp_path):
 def test_the_second_is_refused_with_process_host_and_time_of_the_first(tmp_path, holder):
     for refused in (check, lambda folder: held(folder).__enter__()):
         begun = time.monotonic()
-        with pytest.raises(Held) as told:
+        with pytest.raises(RunLocked) as told:
             refused(tmp_path)
         assert time.monotonic() - begun < 0.5
         assert str(told.value).startswith(
@@ -95,7 +95,7 @@ def test_a_lock_file_that_is_not_one_of_ours_still_refuses(tmp_path):
             time.sleep(60)
     os.read(ours, 2)
     try:
-        with pytest.raises(Held, match="is being trained by another process"):
+        with pytest.raises(RunLocked, match="is being trained by another process"):
             check(tmp_path)
     finally:
         os.kill(keeper, signal.SIGKILL)

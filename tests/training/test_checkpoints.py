@@ -14,7 +14,7 @@ from lightning import Callback
 from tiny import experiment
 
 from unnoise.files import SUMS, whole, write_with_digest
-from unnoise.runs.checkpoints import Damaged, checkpoints, newest_whole, step_of
+from unnoise.runs.checkpoints import DamagedCheckpoints, checkpoints, newest_whole, step_of
 from unnoise.training.callbacks import checkpoints as saving
 from unnoise.training.callbacks.checkpoints import (
     Checkpoints,
@@ -171,7 +171,7 @@ def test_a_run_without_a_whole_checkpoint_never_starts_anew(run):
     for path in checkpoints(run):
         cut(path, 0.7)
     for _ in range(2):  # the second time, too
-        with pytest.raises(Damaged, match=r"every checkpoint of .* is damaged"):
+        with pytest.raises(DamagedCheckpoints, match=r"every checkpoint of .* is damaged"):
             newest_whole(run)
     assert steps(run) == [2, 4, 6]
 

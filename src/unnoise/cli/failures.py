@@ -6,8 +6,8 @@ from typing import Any
 def told(error: BaseException, config: dict[str, Any]) -> str | None:
     """What happened and what to try, for a job of this config; None where nobody foresaw it."""
     from unnoise.data.memory import Unreadable
-    from unnoise.distributed.group import Disagreement
-    from unnoise.runs.lock import Held
+    from unnoise.distributed.group import ConfigMismatch
+    from unnoise.runs.lock import RunLocked
     from unnoise.training.callbacks.checkpoints import NotSaved
 
     if _is_out_of_memory(error):
@@ -19,7 +19,7 @@ def told(error: BaseException, config: dict[str, Any]) -> str | None:
     if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
         reason = str(error).partition("\n")[0].rstrip(". ")
         return f"workers: {reason}; the system kills what takes too much memory: try fewer workers"
-    if isinstance(error, FloatingPointError | NotSaved | Held | Disagreement):
+    if isinstance(error, FloatingPointError | NotSaved | RunLocked | ConfigMismatch):
         return str(error)
     return None
 

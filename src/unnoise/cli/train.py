@@ -21,7 +21,7 @@ from unnoise.config.schema import construction_problems, problems
 from unnoise.distributed.environment import number, rank, requeued, started, started_as_rank
 from unnoise.distributed.launcher import RankFailed, train_on_ranks
 from unnoise.distributed.signals import end_on_signals, leave
-from unnoise.runs.lock import Held
+from unnoise.runs.lock import RunLocked
 from unnoise.runs.lock import check as check_lock
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def check(config: dict[str, Any]) -> Iterator[list[Problem]]:
     if config["resume"]:  # before imports that take longer
         try:
             check_lock(Path(run_directory(_root_=OmegaConf.create(config))))
-        except Held as error:
+        except RunLocked as error:
             yield [Problem("resume", str(error))]
             return
     from unnoise.training.recipe import Recipe
@@ -120,7 +120,7 @@ def train(config: dict[str, Any]) -> None:
 
 
 def _train(config: dict[str, Any], run_dir: Path, hydra: Any) -> None:
-    from unnoise.runs.checkpoints import Damaged, newest_whole, step_of
+    from unnoise.runs.checkpoints import DamagedCheckpoints, newest_whole, step_of
     from unnoise.runs.manifest import pruned
     from unnoise.training.loop import results
 
@@ -131,7 +131,7 @@ def _train(config: dict[str, Any], run_dir: Path, hydra: Any) -> None:
         goes_on = config["resume"] or requeued() or is_job
         check_lock(run_dir)
         checkpoint = newest_whole(run_dir) if goes_on else None
-    except Damaged as error:
+    except DamagedCheckpoints as error:
         raise ConfigError(f"resume: {error}") from error
     shown = _short(run_dir)
     if checkpoint is not None:
@@ -161,7 +161,7 @@ def _share(
     origin: dict[str, Any] | None,
 ) -> None:
     """Train as the rank that this process is, or on the ranks of this machine that it starts."""
-    from unnoise.distributed.group import Disagreement, Gone, Silent
+    from unnoise.distributed.group import ConfigMismatch, RankLost, RankTimeout
     from unnoise.training.callbacks.checkpoints import NotFinite, NotSaved
     from unnoise.training.loop import devices_of, fit
 
@@ -169,7 +169,7 @@ def _share(
     if devices == 1 or started_as_rank(nodes):
         try:
             fit(experiment, config, run_dir, checkpoint, origin)
-        except (Disagreement, Gone, Held, NotFinite, NotSaved, Silent) as error:
+        except (ConfigMismatch, RankLost, RunLocked, NotFinite, NotSaved, RankTimeout) as error:
             sys.exit(str(error))
         return
     orders = {
@@ -183,7 +183,7 @@ def _share(
     except RankFailed as error:
         print(error, file=sys.stderr)
         sys.exit(error.status)
-    except Disagreement as error:
+    except ConfigMismatch as error:
         sys.exit(str(error))
 
 

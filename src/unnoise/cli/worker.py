@@ -35,7 +35,7 @@ def train(
 def main() -> int:
     """Train as the orders say that the file named on the command line holds; gives the status."""
     end_on_signals()
-    from unnoise.distributed.group import Gone, Silent
+    from unnoise.distributed.group import RankLost, RankTimeout
     from unnoise.training.callbacks.checkpoints import NotFinite, NotSaved
 
     orders = json.loads(Path(sys.argv[1]).read_text())
@@ -44,9 +44,9 @@ def main() -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    except Gone:
+    except RankLost:
         return GONE  # why it is gone, the supervisor knows
-    except Silent as error:
+    except RankTimeout as error:
         print(error, file=sys.stderr)
         return SILENT
     except (NotFinite, NotSaved) as error:  # every rank has it

@@ -37,7 +37,7 @@ STARTED = os.environ.get(START, time.strftime("%Y-%m-%d_%H-%M-%S"))
 def resume_problems(config: dict[str, Any]) -> list[Problem]:
     """What keeps a certain run from going on under this config."""
     from unnoise.runs.checkpoints import find_checkpoint
-    from unnoise.untrusted import Refused, load_yaml
+    from unnoise.untrusted import UnsafeFile, load_yaml
 
     run_dir = Path(config["resume"])
     try:
@@ -46,7 +46,7 @@ def resume_problems(config: dict[str, Any]) -> list[Problem]:
             raise FileNotFoundError(f"{run_dir} is not a run directory")
         before = load_yaml(run_dir / "config.yaml")
         then, now = (dict(leaves(_fixed(c))) for c in (before, config))
-    except (FileNotFoundError, Refused) as error:
+    except (FileNotFoundError, UnsafeFile) as error:
         return [Problem("resume", str(error))]
     except (AttributeError, KeyError, TypeError):
         return [Problem("resume", f"{run_dir / 'config.yaml'} is not the config of a run")]

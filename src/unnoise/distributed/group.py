@@ -21,15 +21,15 @@ from torch.distributed.rendezvous import rendezvous
 _flags: Any = None  # the group over which numbers on the CPU are added up
 
 
-class Disagreement(RuntimeError):
+class ConfigMismatch(RuntimeError):
     """The ranks were started with different configurations."""
 
 
-class Gone(RuntimeError):
+class RankLost(RuntimeError):
     """Another rank has ended."""
 
 
-class Silent(RuntimeError):
+class RankTimeout(RuntimeError):
     """Another rank lives, as far as can be told, but did not answer in time."""
 
 
@@ -37,13 +37,13 @@ def environment() -> ClusterEnvironment:
     """How this process was started: by torchrun or its like, by srun, or alone.
 
     Raises:
-        Disagreement: by srun, which was not told how many each machine is to have.
+        ConfigMismatch: by srun, which was not told how many each machine is to have.
     """
     if TorchElasticEnvironment.detect():
         return TorchElasticEnvironment()
     if int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:  # not set in a mere allocation
         if "SLURM_NTASKS_PER_NODE" not in os.environ:
-            raise Disagreement(
+            raise ConfigMismatch(
                 "srun was told --ntasks, but not how many of these each machine is to have: "
                 "use --ntasks-per-node"
             )
@@ -61,15 +61,15 @@ def together(devices: int, accelerator: str, timeout: float) -> Iterator[Cluster
         timeout: seconds that a rank waits for another before it gives up.
 
     Raises:
-        Disagreement: another number of processes was started.
-        Gone: another rank ended before this one.
-        Silent: another rank kept this one waiting for longer than ``timeout``.
+        ConfigMismatch: another number of processes was started.
+        RankLost: another rank ended before this one.
+        RankTimeout: another rank kept this one waiting for longer than ``timeout``.
     """
     global _flags
     place = environment()
     given = int(os.environ.get("WORLD_SIZE", place.world_size()))
     if given != devices:
-        raise Disagreement(
+        raise ConfigMismatch(
             f"{given} processes were started, but the trainer has {devices} "
             "(trainer.devices × trainer.num_nodes)"
         )
@@ -99,8 +99,8 @@ def together(devices: int, accelerator: str, timeout: float) -> Iterator[Cluster
         if lost(error):
             if "time" in str(error).lower():
                 told = f"another rank did not answer within rank_timeout={timeout:g} seconds"
-                raise Silent(told) from error
-            raise Gone("another rank is gone") from error
+                raise RankTimeout(told) from error
+            raise RankLost("another rank is gone") from error
         raise
     finally:
         _flags = None
@@ -148,7 +148,7 @@ def agree(what: str, tree: Mapping[str, Any]) -> None:
     """Hold a plain tree of dicts and lists against rank 0's.
 
     Raises:
-        Disagreement: on every rank, if one has another tree; it names the keys that differ.
+        ConfigMismatch: on every rank, if one has another tree; it names the keys that differ.
     """
     if _flags is None:
         return
@@ -158,7 +158,7 @@ def agree(what: str, tree: Mapping[str, Any]) -> None:
     found = from_all(differ)
     if any(found):
         told = "; ".join(f"rank {k}: {', '.join(keys)}" for k, keys in enumerate(found) if keys)
-        raise Disagreement(f"the ranks were started with another {what} than rank 0: {told}")
+        raise ConfigMismatch(f"the ranks were started with another {what} than rank 0: {told}")
 
 
 def _digest(value: Any) -> str:

@@ -18,7 +18,7 @@ from unnoise.api import TrainedModel
 from unnoise.config.nodes import MODEL, instantiate
 from unnoise.data.pixels import ROUNDING
 from unnoise.files import file_digest, write_durably
-from unnoise.untrusted import Refused, load_arrays
+from unnoise.untrusted import UnsafeFile, load_arrays
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def _is_whole(path: Path) -> bool:
     """Whether an .npz file has its pictures and its cost, and the checksums of what it holds."""
     try:
         return {"pixels", "cost"} <= set(load_arrays(path))
-    except (OSError, Refused):
+    except (OSError, UnsafeFile):
         return False
 
 

@@ -18,7 +18,7 @@ from unnoise.evaluation.distances import Moments, kernel_mean, moments
 from unnoise.evaluation.extractors.base import Extractor, Features, extract
 from unnoise.evaluation.neighbours import Surroundings, surroundings
 from unnoise.files import write_durably
-from unnoise.untrusted import Refused, load_safetensors
+from unnoise.untrusted import UnsafeFile, load_safetensors
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _read(path: Path, about: str) -> Features | None:
     try:
         parts, said = load_safetensors(path)
         found = Features(*(parts[key] for key in Features._fields))
-    except (OSError, Refused, KeyError):
+    except (OSError, UnsafeFile, KeyError):
         return None
     whole = said.get("about") == about and said.get("digest") == _digest(found)
     return found if whole else None

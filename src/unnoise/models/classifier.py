@@ -23,7 +23,7 @@ from unnoise.diffusion.levels import CLEAN, NoiseLevel, diffuse, match
 from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.schedules import NoiseSchedule
 from unnoise.files import write_durably
-from unnoise.untrusted import Refused, check_fit, load_tensors
+from unnoise.untrusted import UnsafeFile, check_fit, load_tensors
 
 CLEAN_SHARE = 0.5  # of a training batch, which has no noise
 
@@ -120,13 +120,13 @@ class NoisyClassifier(nn.Module):
             check_fit(Path(path), build, state)
             classifier = build()
             classifier.load_state_dict(state)
-        except Refused:
+        except UnsafeFile:
             raise
         except (
             *(RuntimeError, KeyError, TypeError, AttributeError, ValueError),
             ConfigError,
         ) as error:
-            raise Refused(path, f"is not a whole classifier of unnoise: {error}") from error
+            raise UnsafeFile(path, f"is not a whole classifier of unnoise: {error}") from error
         return classifier.eval().requires_grad_(False).to(device)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from unnoise.files import whole
 
 
-class Damaged(ValueError):
+class DamagedCheckpoints(ValueError):
     """A run has checkpoints, but none of them is whole."""
 
 
@@ -28,8 +28,8 @@ def newest_whole(run_dir: Path) -> Path | None:
     on.
 
     Raises:
-        Damaged: there are checkpoints, and none is whole. They keep their names, so that the run
-            cannot be taken for one that has not started.
+        DamagedCheckpoints: there are checkpoints, and none is whole. They keep their names, so that
+            the run cannot be taken for one that has not started.
     """
     damaged: list[Path] = []
     for path in reversed(checkpoints(run_dir)):
@@ -45,7 +45,7 @@ def newest_whole(run_dir: Path) -> Path | None:
         damaged.append(path)
     if damaged:
         names = ", ".join(path.name for path in damaged)
-        raise Damaged(
+        raise DamagedCheckpoints(
             f"every checkpoint of {run_dir} is damaged ({names}): put back a whole one, or move "
             f"{run_dir / 'checkpoints'} away to start at step 0"
         )

@@ -15,7 +15,7 @@ from typing import TextIO
 NAME = ".lock"
 
 
-class Held(RuntimeError):
+class RunLocked(RuntimeError):
     """Another process trains in the run directory."""
 
 
@@ -27,12 +27,12 @@ def held(run_dir: Path) -> Iterator[None]:
     child processes do not inherit it. Where the file system has no locks, a warning is printed.
 
     Raises:
-        Held: another process has it; the message has its number, its host and since when.
+        RunLocked: another process has it; the message has its number, its host and since when.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     with (run_dir / NAME).open("a+") as file:
         if not _lock(file):
-            raise Held(f"{run_dir} is being trained by {_told(file)}")
+            raise RunLocked(f"{run_dir} is being trained by {_told(file)}")
         file.truncate(0)
         holder = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%F %T")}
         file.write(json.dumps(holder))
@@ -44,7 +44,7 @@ def check(run_dir: Path) -> None:
     """See that nobody holds a run directory; not for the process that holds it itself.
 
     Raises:
-        Held: another process has it.
+        RunLocked: another process has it.
     """
     try:
         file = (run_dir / NAME).open("r+")
@@ -52,7 +52,7 @@ def check(run_dir: Path) -> None:
         return  # nobody has trained there, or this user must not: that is told elsewhere
     with file:
         if not _lock(file):
-            raise Held(f"{run_dir} is being trained by {_told(file)}")
+            raise RunLocked(f"{run_dir} is being trained by {_told(file)}")
 
 
 def _lock(file: TextIO) -> bool:

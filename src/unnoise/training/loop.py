@@ -53,8 +53,8 @@ def fit(
         The run directory.
 
     Raises:
-        Disagreement: the ranks were started with different configurations.
-        Held: another run trains in the directory.
+        ConfigMismatch: the ranks were started with different configurations.
+        RunLocked: another run trains in the directory.
         NotFinite: too many steps had a loss or a gradient that is not finite, or a weight is not.
     """
     _quieten_lightning()

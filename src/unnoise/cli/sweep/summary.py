@@ -8,7 +8,7 @@ from pathlib import Path
 
 from unnoise.cli.sweep.jobs import Job
 from unnoise.report.runs import read_run
-from unnoise.runs.lock import Held, check
+from unnoise.runs.lock import RunLocked, check
 
 NOT_ENDED = {"unknown": "to do", "running": "interrupted", "unfinished": "interrupted"}
 """What a run is that nothing holds, by what its directory alone tells."""
@@ -80,7 +80,7 @@ def is_held(run_dir: Path) -> bool:
     """Whether another process trains in a run directory."""
     try:
         check(run_dir)
-    except Held:
+    except RunLocked:
         return True
     return False
 

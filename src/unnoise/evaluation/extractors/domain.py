@@ -23,7 +23,7 @@ from tqdm import tqdm
 from unnoise.evaluation.extractors.base import Extractor, Features
 from unnoise.evaluation.extractors.reading import read
 from unnoise.files import file_digest, write_durably
-from unnoise.untrusted import Refused, check_fit, load_safetensors
+from unnoise.untrusted import UnsafeFile, check_fit, load_safetensors
 
 SHIPPED = {
     "garments": "44bc137af8b80cacf98594661608fd67481d8848af1d9482ea7f9ed47888f8ca",
@@ -159,10 +159,10 @@ class DomainExtractor(Extractor):
             check_fit(path, build, weights)
             network = build()
             network.load_state_dict(weights)
-        except Refused:
+        except UnsafeFile:
             raise
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise Refused(path, f"is no whole extractor of unnoise: {error}") from error
+            raise UnsafeFile(path, f"is no whole extractor of unnoise: {error}") from error
         return cls(network, learned, file_digest(path))
 
 

@@ -52,7 +52,7 @@ class DurableCheckpointIO(TorchCheckpointIO):
         """Plain containers and tensors, on the CPU, whatever else is asked for.
 
         Raises:
-            Refused: the file is damaged, or brings something else.
+            UnsafeFile: the file is damaged, or brings something else.
         """
         content: dict[str, Any] = load_tensors(Path(path))
         return content
