@@ -20,7 +20,7 @@ from test_train import TINY, elsewhere  # noqa: F401 (a fixture)
 
 from unnoise.cli import train
 from unnoise.cli.sweep import search
-from unnoise.report.runs import find_runs, read_run
+from unnoise.report.reader import find_runs, read_run
 
 STEPS = 2  # as in TINY
 

@@ -16,7 +16,7 @@ from unnoise.config import nodes as config
 from unnoise.config.compose import check_command_line
 from unnoise.config.hydra_guard import hydra_problems
 from unnoise.config.identity import resume_problems
-from unnoise.report.runs import read_run
+from unnoise.report.reader import read_run
 from unnoise.untrusted import UnsafeFile, load_yaml
 
 

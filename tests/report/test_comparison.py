@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_runs import CONFIG, MANIFEST
 
-from unnoise.report.comparison import columns, differences, kinds, labels
-from unnoise.report.runs import Run
+from unnoise.report.page.comparison import columns, differences, kinds, labels
+from unnoise.report.reader import Run
 
 COSINE = {"_target_": "unnoise.diffusion.schedules.cosine", "s": 0.008}
 

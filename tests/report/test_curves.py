@@ -3,7 +3,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unnoise.report.curves import packed, thinned
+from unnoise.report.page.charts import packed, thinned
 
 VALUES = st.floats(allow_nan=True, allow_infinity=True)
 

@@ -1,14 +1,16 @@
 import dataclasses
 import json
+from pathlib import Path
 
+from html_parts import Seen
 from hypothesis import given
 from hypothesis import strategies as st
 from made_runs import FINGERPRINT, make, score
-from test_html import Seen
 
 from unnoise.evaluation.results import save
-from unnoise.report.evaluations import cost_data, evaluations, groups
-from unnoise.report.runs import read_run
+from unnoise.report.page import page
+from unnoise.report.page.evaluations import cost_data, evaluations, groups
+from unnoise.report.reader import read_run
 
 FEWER = dataclasses.replace(FINGERPRINT, count=50)
 
@@ -17,15 +19,22 @@ def told(tmp_path, **scores):
     runs = [make(tmp_path / name) for name in scores]
     for run, each in zip(runs, scores.values(), strict=True):
         save(run / "evaluation" / "quality_1.json", each)
-    read = [read_run(run) for run in runs]
-    (part,) = evaluations(read, list(scores))
-    return part
+    return section([read_run(run) for run in runs])
+
+
+def section(runs):
+    """The section of the page that shows evaluations."""
+    text = page(Path("report.html"), runs)
+    return text.partition('<section id="evaluation">')[2].partition("</section>")[0]
 
 
 def tables(part):
     """The text of each table's cells, a list a row."""
     return [
-        [[Seen(cell).text for cell in row.split("<td")[1:]] for row in body.split("<tr>")[1:]]
+        [
+            [Seen(cell).text.strip() for cell in row.split("<td")[1:]]
+            for row in body.split("<tr>")[1:]
+        ]
         for body in (each.partition("</tbody>")[0] for each in part.split("<tbody>")[1:])
     ]
 
@@ -92,9 +101,7 @@ def test_rows_of_other_measures_are_shown(tmp_path):
     rows = [{"target": "kind", "n": 500, "share": 0.996, "low": 0.9855, "high": 0.9989}]
     content = {"measure": "adherence", "sampler": {"steps": 20}, "rows": rows}
     (run / "evaluation" / "adherence_1.json").write_text(json.dumps(content))
-    read = [read_run(run)]
-    (part,) = evaluations(read, ["run"])
-    text = Seen(part).text
+    text = Seen(section([read_run(run)])).text
     for each in ("Adherence", "kind", "500", "99.6 %", "98.6 %", "99.9 %", "steps 20"):
         assert each in text
 
@@ -102,4 +109,4 @@ def test_rows_of_other_measures_are_shown(tmp_path):
 def test_nothing_was_evaluated(tmp_path):
     run = make(tmp_path / "run")
     save(run / "evaluation" / "quality_1.json", [])
-    assert evaluations([read_run(run)], ["run"]) == []
+    assert evaluations([read_run(run)], ["run"]) is None

@@ -6,8 +6,8 @@ import shutil
 import subprocess
 
 import pytest
+from html_parts import Seen
 from made_runs import make, rows, score
-from test_html import Seen
 
 from unnoise.evaluation.results import save
 from unnoise.report.page import write

@@ -5,8 +5,8 @@ import platform
 import re
 
 import pytest
+from html_parts import Seen
 from made_runs import CONFIG, make, rows, score
-from test_html import Seen
 
 from unnoise.evaluation.results import save
 from unnoise.report.page import write

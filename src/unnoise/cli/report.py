@@ -10,7 +10,7 @@ from pathlib import Path
 from unnoise.cli.checks import folder_problems
 from unnoise.config.problems import Problem
 from unnoise.report.page import write
-from unnoise.report.runs import find_runs
+from unnoise.report.reader import find_runs
 
 EXAMPLES = """examples:
   unnoise-report outputs/sprites/2026-01-31_12-00-00_1a2b3c4d   one run: its report.html

@@ -10,7 +10,7 @@ Shapes: B batch, C channels, H × W pixels, N pictures in the split.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal, Protocol, TypedDict
+from typing import Literal, Protocol, TypedDict, runtime_checkable
 
 from torch import Tensor
 
@@ -77,4 +77,13 @@ class ImageSource(Protocol):
 
     def images(self, split: Split) -> Images:
         """Open a split."""
+        ...
+
+
+@runtime_checkable
+class HoldsOut(Protocol):
+    """A source that keeps some combinations of what its captions name out of both splits."""
+
+    def held_out(self, size: int = ...) -> Images:
+        """Pictures of ``size`` such combinations."""
         ...

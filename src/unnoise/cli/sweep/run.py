@@ -21,7 +21,7 @@ from unnoise.config.identity import sweep_told
 from unnoise.config.problems import ConfigError, Problem, did_you_mean
 from unnoise.distributed.environment import rank, started
 from unnoise.files import write_durably
-from unnoise.report.runs import read_run
+from unnoise.report.reader import read_run
 
 Check = Callable[[dict[str, Any]], Iterable[list[Problem]]]
 Train = Callable[[dict[str, Any]], None]

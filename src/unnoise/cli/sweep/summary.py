@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unnoise.cli.sweep.jobs import Job
-from unnoise.report.runs import read_run
+from unnoise.report.reader import read_run
 from unnoise.runs.lock import RunLocked, check
 
 NOT_ENDED = {"unknown": "to do", "running": "interrupted", "unfinished": "interrupted"}

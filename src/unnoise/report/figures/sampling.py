@@ -13,8 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from unnoise.data.pixels import to_pixels, to_signal
-from unnoise.data.source import Images, ImageSource
-from unnoise.data.sprites import Sprites
+from unnoise.data.source import HoldsOut, Images, ImageSource
 from unnoise.diffusion.levels import Variance
 from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.samplers import Ancestral, Sampler, steps_for
@@ -166,7 +165,7 @@ class Captions(ModelFigure):
         seen = _validation(data).captions
         if seen is None:
             raise ValueError("the data has no captions: give your own as figure.captions=[…]")
-        if not isinstance(data, Sprites):
+        if not isinstance(data, HoldsOut):
             return {"of the validation split": seen[: self.count]}
         held_out = data.held_out(self.count).captions
         assert held_out is not None

@@ -84,6 +84,14 @@ class Run:
         return steps if isinstance(steps, int) else None
 
     @property
+    def started(self) -> datetime | None:
+        """When the run started, by its manifest."""
+        try:
+            return datetime.strptime(str(self.manifest.get("started")), "%Y-%m-%dT%H:%M:%S%z")
+        except ValueError:
+            return None
+
+    @property
     def seconds(self) -> float | None:
         """How long it took, by the manifest or else from the first logged line to the last."""
         if "seconds" in self.manifest:
@@ -247,11 +255,3 @@ def _table(path: Path) -> Table:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ValueError("holds no rows")
     return Table(str(content.pop("measure", path.stem)), content, rows)
-
-
-def started(run: Run) -> datetime | None:
-    """When it was started, by its manifest."""
-    try:
-        return datetime.strptime(str(run.manifest.get("started")), "%Y-%m-%dT%H:%M:%S%z")
-    except ValueError:
-        return None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from made_runs import MANIFEST, make, rows, score
 
 from unnoise.evaluation.results import save
-from unnoise.report.runs import find_runs, read_run
+from unnoise.report.reader import find_runs, read_run
 
 VALUES = st.floats(allow_nan=True, allow_infinity=True)
 

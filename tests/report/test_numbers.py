@@ -1,34 +1,8 @@
-from html.parser import HTMLParser
-
 import pytest
+from html_parts import TEXT, Seen
 from hypothesis import given
-from hypothesis import strategies as st
 
-from unnoise.report.html import Cell, Column, breakable, duration, element, number, table, uncertain
-
-
-class Seen(HTMLParser):
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.text = [], ""
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-
-    def handle_data(self, data):
-        self.text += data
-
-
-TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\r\x00", exclude_categories=["Cc"]))
-
-
-@given(TEXT, TEXT)
-def test_text_and_attributes_come_out_as_they_went_in(text, value):
-    seen = Seen(element("p", {"title": value, "class": None}, text, element("b", {}, text)))
-    assert seen.tags == [("p", {"title": value}), ("b", {})]
-    assert seen.text == text * 2
+from unnoise.report.page.numbers import breakable, duration, number, with_error
 
 
 @pytest.mark.parametrize(
@@ -49,16 +23,6 @@ def test_breaks_add_nothing_to_the_text(text):
     seen = Seen(breakable(text))
     assert seen.text == text
     assert {tag for tag, _ in seen.tags} <= {"wbr"}
-
-
-def test_cells_carry_what_they_are_sorted_by():
-    told = table([Column("a", order=-1, kinds=[0, 1])], [[Cell("1.2", 1.23)], [Cell("–")]])
-    cells = [attributes for tag, attributes in Seen(told).tags if tag in ("th", "td")]
-    assert cells == [
-        {"scope": "col", "class": "number", "data-order": "-1"},
-        {"class": "number", "data-value": "1.23", "data-kind": "0"},
-        {"class": "number", "data-kind": "1"},
-    ]
 
 
 @pytest.mark.parametrize(
@@ -87,8 +51,8 @@ def test_numbers(value, shown):
         *((0.5, float("nan"), "0.5"), (0.0, 2e-6, "(0.0 ± 2.0)·10⁻⁶")),
     ],
 )
-def test_uncertain_numbers(value, error, shown):
-    assert uncertain(value, error) == shown
+def test_numbers_with_errors(value, error, shown):
+    assert with_error(value, error) == shown
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,109 @@
+"""The report page: one HTML file that holds all it shows, of one run or of many."""
+
+import base64
+import hashlib
+import os
+import time
+from collections.abc import Sequence
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from unnoise.files import write_durably
+from unnoise.report.page.about import about, headlines, state_text, summary
+from unnoise.report.page.charts import curves
+from unnoise.report.page.comparison import config_rows, labels, leaves, typed
+from unnoise.report.page.evaluations import evaluations
+from unnoise.report.page.leaderboard import leaderboard, sweep
+from unnoise.report.page.numbers import breakable, number
+from unnoise.report.page.samples import samples, side_by_side
+from unnoise.report.reader import Run, read_run
+
+SCRIPTS = ("chart.js", "figures.js", "page.js")
+
+
+def write(path: Path, folders: Sequence[Path]) -> list[Run]:
+    """Write the page of the runs in ``folders``; returns the runs as they were read."""
+    runs = [read_run(folder) for folder in folders]
+    text = page(path, runs)
+    write_durably(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return runs
+
+
+def page(path: Path, runs: Sequence[Run]) -> str:
+    """The HTML of the page, with links relative to ``path``."""
+    names = labels(runs)
+    content: dict[str, Any] = {
+        "evaluation": evaluations(runs, names),
+        "curves": curves(runs, names),
+    }
+    if len(runs) == 1:
+        (run,) = runs
+        template = "run.html"
+        content |= {
+            "title": run.name,
+            "run": run,
+            "state": state_text(run),
+            "summary": summary(run),
+            "headlines": headlines(run),
+            "samples": samples(run),
+            "about": about(run),
+            "config": [(key, typed(value)) for key, value in leaves(run.config)],
+        }
+    else:
+        template = "comparison.html"
+        same_name = len({run.name for run in runs}) == 1
+        content |= {
+            "title": f"{len(runs)} runs" + (f" of {runs[0].name}" if same_name else ""),
+            "folder": path.absolute().parent,
+            "names": names,
+            "leaderboard": leaderboard(runs, names, path),
+            "samples": side_by_side(runs, names),
+            "sweep": sweep(runs, names),
+            "config": config_rows(runs),
+        }
+    content["problems"] = [  # after all pictures were read
+        f"{name}: {problem}" if len(runs) > 1 else problem
+        for run, name in zip(runs, names, strict=True)
+        for problem in run.problems
+    ]
+    script = "".join(_asset(name) for name in SCRIPTS)
+    content |= {
+        "style": Markup(_asset("page.css")),
+        "script": Markup(script),
+        "digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "written": time.strftime("%Y-%m-%d %H:%M"),
+    }
+    return templates(path).get_template(template).render(content)
+
+
+def templates(page: Path) -> Environment:
+    """The templates, with links relative to ``page``."""
+    templates = Environment(
+        loader=PackageLoader("unnoise.report.page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "ensure_ascii": False}
+    templates.filters |= {
+        "number": number,
+        "breakable": breakable,
+        "href": partial(_href, page=page),
+    }
+    return templates
+
+
+def _href(file: Path, page: Path) -> str:
+    """A relative link, which stays valid when page and file are moved together."""
+    return quote(os.path.relpath(file.absolute(), page.absolute().parent))
+
+
+def _asset(name: str) -> str:
+    return (files(__name__) / "assets" / name).read_text(encoding="utf-8")

@@ -1,0 +1,136 @@
+"""The data of the charts that the page's script draws."""
+
+import math
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from unnoise.report.page.comparison import kinds
+from unnoise.report.reader import Curve, Run
+
+POINTS = 200_000
+"""Most points of all curves on a page."""
+TITLES = {
+    "train/gradient_norm": "Gradient norm",
+    "train/learning_rate": "Learning rate",
+    "train/images_per_second": "Images a second",
+    "validation/bits_per_dim": "Bits per dimension, validation",
+    "quality/seconds": "Seconds that measuring the quality took",
+}
+FAMILIES = {
+    "Loss": ("train/loss", "validation/loss"),
+    "Loss by quartile of t": ("train/loss_t",),
+    "Validation loss by log-SNR": ("validation/loss_snr",),
+}
+"""Charts of several metrics: two or more names, or one prefix."""
+
+
+class Chart(NamedTuple):
+    """A chart: a function of ``figures.js``, and its data."""
+
+    function: str
+    data: Any
+
+
+def chart(function: str, data: Any) -> Chart:
+    """A chart whose data can be written as JSON: null instead of NaN and infinity."""
+    return Chart(function, _finite(data))
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
+
+
+def curves(runs: Sequence[Run], labels: Sequence[str]) -> Chart | None:
+    """All curves, as [run, steps, values] by metric.
+
+    "charts" says which of them one chart shows, on the page of one run; "differ" has the config
+    keys for which the values of a metric cannot be compared.
+    """
+    names = list(dict.fromkeys(name for run in runs for name in sorted(run.curves, key=_rank)))
+    if not names:
+        return None
+    most = max(100, min(1000, POINTS // sum(len(run.curves) for run in runs)))
+    data = {
+        "runs": list(labels),
+        "curves": {
+            name: [
+                [k, *packed(run.curves[name], most)]
+                for k, run in enumerate(runs)
+                if name in run.curves
+            ]
+            for name in names
+        },
+        "differ": {name: kinds(runs, name)[1] for name in names},
+        "charts": _charts(names),
+    }
+    return chart("curves" if len(runs) == 1 else "overlay", data)
+
+
+def thinned(curve: Curve, most: int) -> Curve:
+    """At most ``most`` (≥ 4) points of a curve, with all its peaks.
+
+    The curve is cut into equal parts. The minimum and maximum of each part stay, and the first and
+    the last point. If a point has to go, those that are not finite go.
+    """
+    if len(curve) <= most:
+        return curve
+    parts = (most - 2) // 2
+    bounds = [round(i * (len(curve) - 2) / parts) + 1 for i in range(parts + 1)]
+    kept = {0, len(curve) - 1}
+    for start, stop in pairwise(bounds):
+        finite = [i for i in range(start, stop) if math.isfinite(curve[i][1])]
+        if finite:
+            kept |= {min(finite, key=lambda i: curve[i][1]), max(finite, key=lambda i: curve[i][1])}
+    return [curve[i] for i in sorted(kept)]
+
+
+def packed(curve: Curve, most: int = 1000) -> list[list[float | None]]:
+    """[steps, values] of a thinned curve; values to six digits, None where not finite."""
+    short = thinned(curve, most)
+    values = [float(f"{v:.6g}") if math.isfinite(v) else None for _, v in short]
+    return [[step for step, _ in short], values]
+
+
+def _rank(name: str) -> tuple[int, str]:
+    """Losses first, then validation, then the rest."""
+    order = ("validation/loss", "train/loss")
+    if name in order:
+        return order.index(name), name
+    parts = ("validation", "quality", "train", "")
+    return 2 + [name.startswith(part) for part in parts].index(True), name
+
+
+def _charts(names: Sequence[str]) -> list[dict[str, Any]]:
+    """Each metric in one chart: the metrics of a family together, the others alone."""
+    charts, left = [], list(names)
+    for title, family in FAMILIES.items():
+        several = len(family) > 1
+        shown = [n for n in (family if several else left) if n in left and n.startswith(family)]
+        left = [name for name in left if name not in shown]
+        if shown:
+            charts.append({"title": title, "metrics": sorted(shown, key=_numbers)})
+    for name in left:
+        charts.append({"title": TITLES.get(name, name.removeprefix("quality/")), "metrics": [name]})
+    return charts
+
+
+def _numbers(name: str) -> list[float]:
+    """The numbers in a name, to sort bins by."""
+    return [float(each) for each in re.findall(r"-?\d+(?:\.\d+)?", name)]
+
+
+def last_values(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """The last value of each metric in each run, as [run, value, kind]."""
+    metrics = []
+    for name in sorted({name for run in runs for name in run.curves}, key=_rank):
+        groups, keys = kinds(runs, name)
+        values = [(k, run.last(name)) for k, run in enumerate(runs)]
+        points = [[k, value, groups[k]] for k, value in values if value is not None]
+        metrics.append({"name": name, "points": points, "differ": keys})
+    return metrics

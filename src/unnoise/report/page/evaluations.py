@@ -1,0 +1,201 @@
+"""What was evaluated: qualities of drawn pictures, and other measurements."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from unnoise.evaluation.frontier import frontier
+from unnoise.evaluation.results import Fingerprint, Score, comparable, lower_is_better
+from unnoise.report.page.charts import Chart, chart
+from unnoise.report.page.numbers import number, with_error
+from unnoise.report.page.table import Cell, Column
+from unnoise.report.reader import Run, Table
+
+COSTS = {"evaluations": "evaluations a picture", "seconds": "seconds a picture"}
+"""The costs of drawing, and their headings."""
+SETTINGS = {
+    "step": "checkpoint",
+    "averaged": "averaging",
+    "sampler": "sampler",
+    "steps": "steps",
+    "guidance": "guidance",
+    "precision": "precision",
+    "seed": "seed",
+}
+"""The settings of drawing, and their headings."""
+CONTROLS = ("real", "noise")
+"""Kinds of pictures that are scored for comparison only."""
+
+Owned = tuple[str, Score]
+"""The label of a run, and a score of it."""
+
+
+class Quality(NamedTuple):
+    """A table of comparable scores; ``apart`` says why they are not in the tables before."""
+
+    fingerprint: Fingerprint
+    columns: list[Column]
+    shared: str
+    apart: list[str]
+    cost: Chart | None
+
+
+class Measure(NamedTuple):
+    """Another measurement, such as adherence or likelihood."""
+
+    run: str
+    name: str
+    columns: list[Column]
+    settings: dict[str, str]
+
+
+def evaluations(runs: Sequence[Run], labels: Sequence[str]) -> dict[str, list[Any]] | None:
+    """A "qualities" table for each fingerprint, and other "measures"."""
+    tables = groups(all_scores(runs, labels))
+    qualities = [
+        Quality(
+            fingerprint,
+            *_quality_table(group, len(runs) > 1),
+            ["; ".join(other.differences(fingerprint)) for other, _ in tables[:k]],
+            chart("cost", cost_data(group))
+            if any(cost in score.pictures for _, score in group for cost in COSTS)
+            else None,
+        )
+        for k, (fingerprint, group) in enumerate(tables)
+    ]
+    measures = [
+        _measure(label, table)
+        for run, label in zip(runs, labels, strict=True)
+        for table in run.tables
+    ]
+    return {"qualities": qualities, "measures": measures} if qualities or measures else None
+
+
+def all_scores(runs: Sequence[Run], labels: Sequence[str]) -> list[Owned]:
+    """The scores of all runs, each once; controls belong to no run ("–")."""
+    scores: list[Owned] = []
+    for run, label in zip(runs, labels, strict=True):
+        for score in run.scores:
+            owned = ("–" if score.pictures.get("kind") in CONTROLS else label, score)
+            if score.metrics and owned not in scores:
+                scores.append(owned)
+    return scores
+
+
+def groups(owned: Sequence[Owned]) -> list[tuple[Fingerprint, list[Owned]]]:
+    """The scores that may be compared with each other, and their fingerprint."""
+    fingerprints = [group[0].fingerprint for group in comparable([score for _, score in owned])]
+    return [(each, [o for o in owned if o[1].fingerprint == each]) for each in fingerprints]
+
+
+def metric_names(group: Sequence[Owned]) -> list[str]:
+    """The names of all metrics of a group."""
+    return list(dict.fromkeys(name for _, score in group for name in score.metrics))
+
+
+def _quality_table(group: Sequence[Owned], many: bool) -> tuple[list[Column], str]:
+    """Columns, best first by the first metric; and the settings that all drawn pictures share."""
+    names = metric_names(group)
+    group = sorted(group, key=lambda owned: _order(owned[1], names[0]))
+    scores = [score for _, score in group]
+    drawn = [score for score in scores if score.pictures.get("kind") not in CONTROLS]
+    settings = {key: [score.pictures.get(key) for score in drawn] for key in SETTINGS}
+    vary = [key for key, values in settings.items() if len(set(map(str, values))) > 1]
+    shared = [
+        f"{SETTINGS[key]} {number(values[0])}"
+        for key, values in settings.items()
+        if key not in vary and any(value is not None for value in values)
+    ]
+
+    def column(key: str, head: str, order: int = 0) -> Column:
+        return Column(head, [Cell(score.pictures.get(key)) for score in scores], order)
+
+    columns = [
+        Column(
+            "pictures",
+            [Cell(s.name, mark=None if s in drawn else "control") for s in scores],
+        ),
+        *(column(k, head, 1) for k, head in COSTS.items() if any(k in s.pictures for s in scores)),
+        *(_metric(name, scores, drawn) for name in names),
+        *(column(key, SETTINGS[key]) for key in vary),
+    ]
+    if many:
+        owners = [Cell(None if label == "–" else label) for label, _ in group]
+        columns.insert(0, Column("run", owners, style="breakable"))
+    return columns, ", ".join(shared)
+
+
+def _metric(name: str, scores: Sequence[Score], drawn: Sequence[Score]) -> Column:
+    """A metric of all scores; the best of the drawn ones is marked."""
+    lower = lower_is_better(name)
+    values = [s.metrics[name].value for s in drawn if math.isfinite(_order(s, name))]
+    best = (min if lower else max)(values, default=None)
+    cells = [
+        Cell(
+            each.value,
+            with_error(each.value, each.error),
+            "best" if each.value == best else None,
+        )
+        if (each := score.metrics.get(name))
+        else Cell()
+        for score in scores
+    ]
+    return Column(name, cells, 1 if lower else -1)
+
+
+def _order(score: Score, metric: str) -> float:
+    """A number to sort by: less is better, and infinity is last."""
+    value = score.metrics[metric].value if metric in score.metrics else math.nan
+    sign = 1 if lower_is_better(metric) else -1
+    return sign * value if math.isfinite(value) else math.inf
+
+
+def cost_data(group: Sequence[Owned]) -> dict[str, Any]:
+    """Points of quality against cost, and the Pareto front (numbers of points) of each pair.
+
+    A series holds what one run drew; if there is only one run, what one sampler drew.
+    """
+    scores = [score for _, score in group]
+    several = len({label for label, _ in group} - {"–"}) > 1
+    costs = [cost for cost in COSTS if any(cost in score.pictures for score in scores)]
+    names = metric_names(group)
+    finite = {m: [s for s in scores if math.isfinite(_order(s, m))] for m in names}
+    return {
+        "costs": {cost: COSTS[cost] for cost in costs},
+        "metrics": {name: lower_is_better(name) for name in names},
+        "points": [
+            {
+                "name": f"{label}, {score.name}" if several else score.name,
+                "series": label if several else str(score.pictures.get("sampler", score.name)),
+                "sampler": str(score.pictures.get("sampler", score.name)),
+                "kind": score.pictures.get("kind", "drawn"),
+                **{cost: score.pictures.get(cost) for cost in costs},
+                "values": {k: [each.value, each.error] for k, each in score.metrics.items()},
+            }
+            for label, score in group
+        ],
+        "fronts": {
+            f"{name} {cost}": [scores.index(s) for s in frontier(finite[name], name, cost)]
+            for name in names
+            for cost in costs
+        },
+    }
+
+
+def _measure(label: str, table: Table) -> Measure:
+    keys = dict.fromkeys(key for row in table.rows for key in row)
+    columns = [Column(key, [_cell(key, row.get(key)) for row in table.rows]) for key in keys]
+    return Measure(label, table.measure, columns, {k: _plain(v) for k, v in table.about.items()})
+
+
+def _cell(key: str, value: Any) -> Cell:
+    if isinstance(value, float) and key in ("share", "low", "high"):
+        return Cell(value, f"{100 * value:.1f} %")
+    return Cell(value)
+
+
+def _plain(value: Any) -> str:
+    """A setting as text; a node with its leaves."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {_plain(v)}" for k, v in value.items()) or "–"
+    return number(value)

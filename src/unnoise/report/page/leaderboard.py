@@ -1,0 +1,121 @@
+"""Many runs in one table, and their metrics against the config keys in which they differ."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from string import ascii_uppercase
+from typing import Any
+
+from unnoise.evaluation.results import lower_is_better
+from unnoise.report.page.about import state_text, steps, when
+from unnoise.report.page.charts import chart, last_values
+from unnoise.report.page.comparison import columns, kinds
+from unnoise.report.page.evaluations import CONTROLS, all_scores, groups, metric_names
+from unnoise.report.page.numbers import duration
+from unnoise.report.page.table import Cell, Column
+from unnoise.report.reader import Run
+
+BITS = "validation/bits_per_dim"
+LOSSES = {"validation/loss": "validation loss", "train/loss": "loss"}
+
+
+def leaderboard(runs: Sequence[Run], labels: Sequence[str], page: Path) -> dict[str, Any]:
+    """The "columns", a row for each run, and "kinds": why not all values may be compared."""
+    pages = [run.folder / "report.html" for run in runs]
+    files = [
+        own if own.exists() and own != page else run.folder
+        for run, own in zip(runs, pages, strict=True)
+    ]
+    names = [Cell(label, file=file) for label, file in zip(labels, files, strict=True)]
+    states = [Cell(run.state, state_text(run)) for run in runs]
+    table = [Column("run", names, style="breakable"), Column("state", states, style="state")]
+    groupings: list[list[int]] = []
+    reasons = []
+    for metric in _quality_metrics(runs):
+        numbers, differ = kinds(runs, metric)
+        if max(numbers) > 0 and numbers not in groupings:
+            groupings.append(numbers)
+            letters = [_letter(kind) for kind in numbers]
+            table.append(Column("kind", [Cell(letter) for letter in letters]))
+            values = "Losses" if "loss" in metric else f"Values of {_head(metric)}"
+            reasons.append((values, max(numbers) + 1, ", ".join(differ)))
+        table.append(_metric(runs, metric, numbers))
+    newest = [run.checkpoints[-1] if run.checkpoints else None for run in runs]
+    table += [
+        Column("images/s", [Cell(run.speed) for run in runs], -1),
+        Column("took", [Cell(run.seconds, duration(run.seconds)) for run in runs], 1),
+        *(Column(key, [Cell(each) for each in values]) for key, values in columns(runs).items()),
+        Column("steps", [Cell(run.step, steps(run)) for run in runs]),
+        Column("parameters", [Cell(run.manifest.get("parameters")) for run in runs]),
+        Column("started", [Cell(r.started and r.started.timestamp(), when(r)) for r in runs]),
+        Column("newest checkpoint", [Cell(None, f.name if f else "–", file=f) for f in newest]),
+    ]
+    return {"columns": table, "kinds": reasons}
+
+
+def _quality_metrics(runs: Sequence[Run]) -> list[str]:
+    """The logged metrics that say how good a run is."""
+    losses = [name for name in LOSSES if any(name in run.curves for run in runs)]
+    logged = {name for run in runs for name in run.curves}
+    return losses + sorted(
+        name for name in logged - {"quality/seconds"} if name.startswith("quality/") or name == BITS
+    )
+
+
+def _head(metric: str) -> str:
+    return LOSSES.get(metric, metric.removeprefix("quality/").removeprefix("validation/"))
+
+
+def _letter(kind: int) -> str:
+    return ascii_uppercase[kind % 26] * (1 + kind // 26)
+
+
+def _metric(runs: Sequence[Run], metric: str, groups: Sequence[int]) -> Column:
+    """The last values of a metric; the best of each group of two or more is marked."""
+    lower = "loss" in metric or lower_is_better(_head(metric))
+    values = [run.last(metric) for run in runs]
+    cells = []
+    for value, group in zip(values, groups, strict=True):
+        rivals = [
+            other
+            for other, its_group in zip(values, groups, strict=True)
+            if its_group == group and other is not None and math.isfinite(other)
+        ]
+        best = len(rivals) > 1 and value == (min if lower else max)(rivals)
+        cells.append(Cell(value, mark="best" if best else None, kind=group))
+    return Column(_head(metric), cells, 1 if lower else -1)
+
+
+def sweep(runs: Sequence[Run], labels: Sequence[str]) -> dict[str, Any] | None:
+    """The chart of a metric against a key in which runs differ; qualities come first."""
+    keys, first = columns(runs), _quality_metrics(runs)
+    metrics = _scores(runs)
+    metrics += sorted(
+        last_values(runs), key=lambda each: (each["name"] not in first, bool(each["differ"]))
+    )
+    if not keys or not metrics:
+        return None
+    return {
+        "chart": chart("sweep", {"runs": list(labels), "keys": keys, "metrics": metrics}),
+        "early": sum(run.state != "finished" for run in runs),
+    }
+
+
+def _scores(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Evaluated metrics that several runs have; for each sampler if a run used several."""
+    metrics: list[dict[str, Any]] = []
+    tables = groups(all_scores(runs, [str(k) for k in range(len(runs))]))
+    for place, (_, group) in enumerate(tables):
+        drawn = [(int(k), s) for k, s in group if s.pictures.get("kind") not in CONTROLS]
+        once = len({k for k, _ in drawn}) == len(drawn)
+        for name in metric_names(group):
+            for way in dict.fromkeys("" if once else f", {score.name}" for _, score in drawn):
+                points = [
+                    [k, score.metrics[name].value, 0]
+                    for k, score in drawn
+                    if name in score.metrics and way in ("", f", {score.name}")
+                ]
+                of = f" (table {place + 1})" if len(tables) > 1 else ""
+                if len({k for k, *_ in points}) > 1:
+                    metrics.append({"name": f"{name}{way}{of}", "points": points, "differ": []})
+    return metrics

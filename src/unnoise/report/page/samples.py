@@ -1,0 +1,106 @@
+"""The pictures that runs drew while they were trained."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unnoise.report.page.comparison import at
+from unnoise.report.page.pictures import animation, still
+from unnoise.report.reader import Run
+
+BUDGET = 4_000_000
+"""Bytes of all sample grids on a page of many runs."""
+STEPS = 12
+"""Most grids of a run on a page of its own."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as a data URI, and the file that it links to."""
+
+    source: str
+    file: Path
+    caption: str
+    alt: str
+    step: int | None = None
+
+
+def samples(run: Run) -> dict[str, Any] | None:
+    """Of one run: the grids, the "steps" to choose from, and further pictures."""
+    steps = _spread(sorted(run.grids), STEPS)
+    denoising = "Denoising, from noise to pictures"
+    forward = "The forward process, from data to noise"
+    others = [
+        *_pictures(run, run.folder / "samples" / "denoising.gif", denoising, animation),
+        *_pictures(run, run.folder / "samples" / "forward_process.png", forward, still),
+    ]
+    if not steps and not others:
+        return None
+    return {"steps": steps, "grids": _grids(run, steps, 250_000), "others": others}
+
+
+def side_by_side(runs: Sequence[Run], labels: Sequence[str]) -> dict[str, Any] | None:
+    """Of many runs: the grids as cards, and whether they started from the same noise."""
+    shown = [(run, label) for run, label in zip(runs, labels, strict=True) if run.grids]
+    if not shown:
+        return None
+    each = max(1, min(4, 48 // len(shown)))
+    steps = [_spread(sorted(run.grids), each) for run, _ in shown]
+    large = BUDGET // (each * len(shown))
+    return {
+        "note": noise([run for run, _ in shown]),
+        "steps": sorted({step for chosen in steps for step in chosen}),
+        "cards": [
+            (label, _grids(run, chosen, large))
+            for (run, label), chosen in zip(shown, steps, strict=True)
+        ],
+    }
+
+
+def noise(runs: Sequence[Run]) -> str:
+    """Whether picture k of each grid started from the same noise."""
+    seeds = {str(run.config.get("seed")) for run in runs}
+    shape = ("data.image_size", "data.channels")
+    sizes = {str([at(run.config, key) for key in shape]) for run in runs}
+    if len(seeds) > 1:
+        return (
+            f"The seeds differ ({', '.join(sorted(seeds))}): grids of different seeds began from "
+            "different noise."
+        )
+    if len(sizes) > 1:
+        return "The pictures differ in size, so the grids began from different noise."
+    return f"Picture by picture, the grids began from the same noise (seed {next(iter(seeds))})."
+
+
+def _spread(steps: Sequence[int], most: int) -> list[int]:
+    """At most ``most`` of the steps, evenly spaced; always the last."""
+    if len(steps) <= most:
+        return list(steps)
+    if most == 1:
+        return [steps[-1]]
+    return [steps[round(k * (len(steps) - 1) / (most - 1))] for k in range(most)]
+
+
+def _grids(run: Run, steps: Sequence[int], large: int) -> list[Picture]:
+    return [
+        picture
+        for step in steps
+        for picture in _pictures(
+            run, run.grids[step], f"step {step:,}", lambda path: still(path, large), step
+        )
+    ]
+
+
+def _pictures(
+    run: Run, file: Path, caption: str, read: Callable[[Path], str], step: int | None = None
+) -> list[Picture]:
+    """The picture in a file; none if there is no file, or (a problem) it cannot be read."""
+    if not file.exists():
+        return []
+    try:
+        source = read(file)
+    except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises of damaged files
+        run.problems.append(f"{file.relative_to(run.folder)} is unreadable: {error}")
+        return []
+    return [Picture(source, file, caption, f"{run.name}: {caption}", step)]
