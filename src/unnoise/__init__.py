@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unnoise.api import Pictures, TrainedModel, load
+    from unnoise.api import Model, Pictures, load
 
-__all__ = ["Pictures", "TrainedModel", "load"]
+__all__ = ["Model", "Pictures", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -14,15 +14,14 @@ from PIL import Image
 from untrained import make_run
 
 import unnoise
-from unnoise.api import Pictures
 from unnoise.cli import evaluate
 from unnoise.cli.judging import Question, drawn_rows, questions, real_rows
 from unnoise.cli.targets import shown, splits
 from unnoise.config.nodes import instantiate
-from unnoise.data.pixels import to_signal
 from unnoise.data.sprites import KINDS, Sprites
 from unnoise.diffusion.samplers import DDIM, Sampler
 from unnoise.models.classifier import NoisyClassifier
+from unnoise.models.trained import Drawn
 
 
 def make_judge(path, target="label", **data):
@@ -225,14 +224,14 @@ def test_captions_are_asked_for_as_seen_and_as_held_out():
     judges = {t: Oracle(t, seen.real, held_out.real) for t in ("kind", "colour")}
     asked_of = []
 
-    def sample(n, *, captions, labels, guidance, **_):
+    def draw(n, *, captions, labels, guidance, **_):
         assert labels is None
         asked_of.append((captions, guidance))
         real = seen.real if captions[0] == seen.real.captions[0] else held_out.real
         shown = np.arange(n) - (guidance > 1)
-        return Pictures(to_signal(real.images[shown % n]))
+        return Drawn(real.images[shown % n])
 
-    trained = SimpleNamespace(sample=sample)
+    trained = SimpleNamespace(draw=draw)
     for question in (seen, held_out):
         assert all(row.agreement.share == 1 for row in real_rows(question, judges))
         for scale in (1.0, 2.0):

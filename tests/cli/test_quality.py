@@ -86,7 +86,7 @@ def test_a_grid_measures_what_each_setting_draws(run, monkeypatch, capsys):
 def test_what_is_drawn_is_not_drawn_again(run, monkeypatch):
     command(monkeypatch, f"run={run}", *FEW, "steps=[2]", "seeds=[6]")
     before = read(newest(run / "evaluation"))
-    monkeypatch.setattr(unnoise.api.TrainedModel, "sample", pytest.fail)
+    monkeypatch.setattr("unnoise.models.trained.TrainedModel.draw", pytest.fail)
     command(monkeypatch, f"run={run}", *FEW, "steps=[2]", "seeds=[6]")
     assert read(newest(run / "evaluation")) == before
 
@@ -197,7 +197,7 @@ def test_mistakes_are_told_before_anything_is_drawn(
     overrides, told, run, plain, monkeypatch, capsys
 ):
     run = plain if "guidance=[1,2]" in overrides else run
-    monkeypatch.setattr(unnoise.api.TrainedModel, "sample", pytest.fail)
+    monkeypatch.setattr("unnoise.models.trained.TrainedModel.draw", pytest.fail)
     with pytest.raises(SystemExit) as stop:
         command(monkeypatch, *(each.format(run=run) for each in overrides))
     assert stop.value.code == 2

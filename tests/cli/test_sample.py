@@ -258,7 +258,7 @@ def test_a_folder_that_cannot_be_made_is_told_before_drawing(runs, here, monkeyp
     ("run", "overrides", "told"),
     [
         ("class", ["labels=[5]"], "labels [5] are not classes 0 … 4"),
-        ("class", ['captions=["a red knight"]'], "captions are given, but the model is asked by"),
+        ("class", ['captions=["a red knight"]'], "captions are given, but the model reads"),
         ("class", ["edit=interpolate", "image=[colour.png,grey.png]"], "keeps to one label"),
         ("sketch", ["images=[colour.png,nowhere.png]"], "there is no file nowhere.png"),
     ],

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from unnoise.data.pixels import to_pixels, to_signal
-from unnoise.report.sheets import beside, grid, save_gif, stacked, table
+from unnoise.models.trained import Drawn
+from unnoise.report.sheets import beside, grid, save_gif, sheet, stacked, table
 
 WORDS = [
     "a dog",
@@ -136,3 +137,13 @@ def test_gif_has_every_frame(tmp_path):
     with Image.open(tmp_path / "a.gif") as animation:
         assert animation.n_frames == 5
         assert animation.info["loop"] == 0
+
+
+def test_a_sheet_has_the_prompts_below_and_to_the_left_of_each_picture():
+    pixels = reds(3)
+    names = ["cat", "dog", "cat"]
+    assert np.array_equal(sheet(Drawn(pixels)), grid(pixels))
+    assert np.array_equal(sheet(Drawn(pixels, names), 2), grid(pixels, 2, captions=names))
+    views = torch.full((3, 1, 16, 16), 90, dtype=torch.uint8)
+    expected = grid(beside(views, pixels), captions=names)
+    assert np.array_equal(sheet(Drawn(pixels, names, views)), expected)

@@ -108,7 +108,7 @@ def draw(config: dict[str, Any]) -> None:
 
 
 def _picture(request: Request) -> Image.Image:
-    from unnoise.api import load
+    from unnoise.models.trained import load
 
     figure, data = request.figure, request.data
     if isinstance(figure, DataFigure):

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unnoise.api import TrainedModel
 from unnoise.cli.checks import classifier_file
 from unnoise.cli.classifier import FOLDER
 from unnoise.cli.targets import UNSEEN, shown
@@ -20,6 +19,7 @@ from unnoise.data.stream import split_loader
 from unnoise.diffusion.samplers import Sampler
 from unnoise.evaluation.adherence import Row, agreements
 from unnoise.models.classifier import NoisyClassifier
+from unnoise.models.trained import TrainedModel
 
 SAME_DATA = ("_target_", "image_size", "channels", "classes", "seed")
 """Keys of a data node that a judge must share with the run."""
@@ -167,7 +167,7 @@ def drawn_rows(
     else:
         labels, captions = None, question.captions[:n]
         truth = {name: shown(question.real, name, j.names)[:n] for name, j in judges.items()}
-    pictures = trained.sample(
+    pictures = trained.draw(
         n,
         sampler=sampler,
         steps=steps,

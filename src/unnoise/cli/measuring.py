@@ -12,12 +12,12 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from unnoise.api import TrainedModel, load
 from unnoise.cli.checks import device_problems, folder_problems, home, run_problems
 from unnoise.config.nodes import DATA, instantiate
 from unnoise.config.problems import ConfigError, Problem
 from unnoise.data.source import ImageSource
 from unnoise.files import write_durably
+from unnoise.models.trained import TrainedModel, load
 from unnoise.runs.checkpoints import find_checkpoint
 
 Count = Annotated[int, Field(ge=1)]

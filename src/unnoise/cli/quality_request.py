@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from unnoise.api import TrainedModel
 from unnoise.cli.checks import folder_problems, right_keys
 from unnoise.cli.grid import checkpoints, named_settings
 from unnoise.cli.measuring import Count, Number, Scale, data_problems, place_problems, read_once
@@ -18,6 +17,7 @@ from unnoise.data.source import ImageSource
 from unnoise.diffusion.samplers import Sampler
 from unnoise.evaluation.neighbours import K_DENSITY
 from unnoise.evaluation.quality import KINDS
+from unnoise.models.trained import TrainedModel
 from unnoise.runs.checkpoints import find_checkpoint
 
 GIVEN = Path("outputs") / "evaluation"

@@ -4,8 +4,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,7 @@ from unnoise.models.classifier import NoisyClassifier
 from unnoise.report.sheets import grid
 
 if TYPE_CHECKING:
-    from unnoise.api import Pictures, TrainedModel
+    from unnoise.api import Model, Pictures
 
 UNTOLD = ("run", "sampler", "batch_size", "device", "out", "singles")
 """Keys that do not change what is drawn, or are told otherwise."""
@@ -55,7 +54,7 @@ def check(config: dict[str, Any]) -> Iterator[list[Problem]]:
 
 def draw(config: dict[str, Any]) -> None:
     """Draw, write, and say where; under torchrun each process draws a part, the first writes."""
-    from unnoise.api import load
+    from unnoise.api import Pictures, load
 
     request = Request(**{key: instantiate(value) for key, value in config.items()})
     started = time.monotonic()
@@ -67,7 +66,7 @@ def draw(config: dict[str, Any]) -> None:
         raise ConfigError(str(error)) from error
     if not parts:
         return
-    pictures = _joined(parts)
+    pictures = Pictures.joined(part for part in parts if part is not None)
     sampler = config["sampler"] or trained.config["sampler"]
     kind = sampler["stepper"]["_target_"].rpartition(".")[2].lower()
     steps = request.steps or sampler["steps"] or "all"
@@ -97,7 +96,7 @@ def draw(config: dict[str, Any]) -> None:
         print(f"  {name:<8} {os.path.relpath(out / file)}")
 
 
-def _drawn(trained: "TrainedModel", request: Request, edit: Edit | None) -> "Pictures | None":
+def _drawn(trained: "Model", request: Request, edit: Edit | None) -> "Pictures | None":
     """This process's pictures, with what else the request names read from its files."""
     from unnoise.api import load
 
@@ -126,20 +125,6 @@ def _drawn(trained: "TrainedModel", request: Request, edit: Edit | None) -> "Pic
         classifier=classifier,
         batch_size=request.batch_size,
         progress=rank == 0,
-    )
-
-
-def _joined(parts: Sequence["Pictures | None"]) -> "Pictures":
-    """The pictures of all processes, in their order."""
-    from unnoise.api import Pictures
-
-    drawn = [part for part in parts if part is not None]
-    captions = [part.captions for part in drawn if part.captions is not None]
-    asked = [part.asked for part in drawn if part.asked is not None]
-    return Pictures(
-        torch.cat([part.x for part in drawn]),
-        [*chain.from_iterable(captions)] or None,
-        torch.cat(asked) if asked else None,
     )
 
 

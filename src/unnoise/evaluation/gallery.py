@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unnoise.api import TrainedModel
 from unnoise.config.nodes import MODEL, instantiate
 from unnoise.data.pixels import ROUNDING
 from unnoise.files import file_digest, write_durably
+from unnoise.models.trained import TrainedModel
 from unnoise.untrusted import UnsafeFile, load_arrays
 
 
@@ -176,7 +176,7 @@ def draw(
         for numbers in gallery.missing(n, batch_size, rank, ranks):
             rows, started = 0, time.perf_counter()
             with torch.autocast(device.type, torch.bfloat16, enabled=setting.precision == "bf16"):
-                pixels = trained.sample(
+                pixels = trained.draw(
                     len(numbers),
                     sampler=sampler,
                     seed=setting.seed,

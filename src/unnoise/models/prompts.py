@@ -1,4 +1,4 @@
-"""What pictures are asked for: labels, captions and images, taken in turn by number."""
+"""Prompts: the conditioning inputs (labels, captions, pictures) of each sample, by its id."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -7,37 +7,44 @@ import torch
 from torch import Tensor
 
 from unnoise.data.source import Images
+from unnoise.diffusion.editing import Edit, Interpolate
 from unnoise.models.diffusion import Classifier, DiffusionModel
 from unnoise.networks.conditioning import ClassConditioner
 
+Batch = dict[str, Any]
+
 
 class Prompts:
-    """The conditions of the picture of any id, as a function of the id.
+    """The conditioning inputs of the sample of any id, as a function of the id.
 
-    What is not given is the conditioner's own examples; where it has none, those of validation
+    What is not given comes from the conditioner's own examples; where it has none, from validation
     pictures; with a classifier, its classes in turn.
 
     Args:
-        model: is asked.
-        given: by "label" class numbers, by "caption" texts, by "image" uint8 (N, C, H, W).
+        model: whose conditioner reads the prompts.
+        validation: opens the validation split, called only where it is needed.
+        class_names: for captions of labels.
+        given: by "label" class numbers, by "caption" texts, by "image" uint8 (N, C, H, W); used in
+            turn.
         classes: of the data, for a conditioner that reads labels without a table of classes.
         classifier: guides, towards the labels.
-        validation: opens the validation split, called only where it is needed.
 
     Raises:
-        ValueError: something is given that the model is not asked by, or not in its range.
+        ValueError: something is given that the model does not read, or that is out of range.
     """
 
     def __init__(
         self,
         model: DiffusionModel,
-        given: Mapping[str, Any],
-        classes: int | None,
-        classifier: Classifier | None,
         validation: Callable[[], Images],
+        class_names: Sequence[str] = (),
+        given: Mapping[str, Any] | None = None,
+        classes: int | None = None,
+        classifier: Classifier | None = None,
     ) -> None:
-        self.model, self.validation = model, validation
-        self.given = {key: values for key, values in given.items() if values is not None}
+        self.conditioner, self.validation = model.conditioner, validation
+        self.class_names = class_names
+        self.given = {key: values for key, values in (given or {}).items() if values is not None}
         self.keys = () if model.conditioner is None else model.conditioner.reads
         self.names = None if classifier is None else classifier.names
         self.known = {*self.keys, *(() if classifier is None else ("label",))}
@@ -46,9 +53,9 @@ class Prompts:
                 raise ValueError(f"{key}s are given, but the model is unconditional")
             if key not in self.known:
                 wanted = "s and ".join(sorted(self.known))
-                raise ValueError(f"{key}s are given, but the model is asked by {wanted}s")
+                raise ValueError(f"{key}s are given, but the model reads {wanted}s")
             if len(values) == 0:
-                raise ValueError(f"{key}s are given, but there is none of them")
+                raise ValueError(f"{key}s are given, but the list is empty")
         if model.conditioner is not None:
             parts = model.conditioner.modules()
             tables = [part.classes for part in parts if isinstance(part, ClassConditioner)]
@@ -60,44 +67,69 @@ class Prompts:
         self._check_labels(classes if self.names is None else len(self.names))
         self._check_images(model.image_shape)
 
-    def batch(self, ids: Tensor) -> dict[str, Any]:
-        """What is asked of pictures ``ids`` (B,)."""
+    def batch(self, ids: Tensor) -> Batch:
+        """What the conditioner reads of samples ``ids`` (B,); empty for an unconditional model.
+
+        Validation pictures begin again after the last.
+
+        Raises:
+            ValueError: the prompts come from the run's data, which cannot be read here.
+        """
         batch = {key: _in_turn(values, ids) for key, values in self.given.items()}
         if self.names is not None and "label" not in batch:
             batch["label"] = ids % len(self.names)
         missing = [key for key in self.keys if key not in batch]
-        if not missing:
+        if not missing or self.conditioner is None:
             return batch
-        try:
-            examples = asked(self.model, self.validation, ids) or {}
-        except (OSError, ImportError) as error:
-            raise ValueError(
-                f"give {'s and '.join(missing)}s: the run's data, from which they would be taken, "
-                f"cannot be read here ({error})"
-            ) from error
+        examples = self.conditioner.examples(ids)
+        if examples is None:
+            try:
+                images = self.validation()
+            except (OSError, ImportError) as error:
+                raise ValueError(
+                    f"give {'s and '.join(missing)}s: the run's data, from which they would be "
+                    f"taken, cannot be read here ({error})"
+                ) from error
+            rows = ids.cpu() % len(images)
+            examples = {"label": images.labels[rows].to(ids.device)}
+            if "image" in missing:
+                examples["image"] = images.read(rows).to(ids.device)
+            if images.captions is not None:
+                examples["caption"] = [images.captions[i] for i in rows.tolist()]
         return {key: examples[key] for key in missing} | batch
 
-    def check_told(self) -> None:
-        """Whether it is said what a picture shows that is to be edited.
+    def captions(self, batch: Batch) -> list[str] | None:
+        """A batch of prompts as text: the conditioner's words, or else the names of classes."""
+        if self.conditioner is None:
+            return None
+        words = self.conditioner.words(batch)
+        if words is None and "label" in self.keys:
+            labels, names = batch["label"].tolist(), self.class_names
+            return [names[label] if names else f"class {label}" for label in labels]
+        return words
+
+    def pictures(self, batch: Batch) -> Tensor | None:
+        """A batch of prompts as pictures (B, 1 or C, h, w) uint8 on the CPU, or None."""
+        pictures = None if self.conditioner is None else self.conditioner.picture(batch)
+        return None if pictures is None else pictures.cpu()
+
+    def check_edit(self, edit: Edit | None) -> None:
+        """Whether the prompts suit an edit: it keeps to them, and an interpolation to one.
 
         Raises:
-            ValueError: the model is asked by labels or captions, and none is given.
+            ValueError: labels or captions of the edited picture are not given; or an interpolation
+                has none or several.
         """
-        for key in ("label", "caption"):
-            if key in self.keys and key not in self.given:
-                raise ValueError(
-                    f"the model is asked by {key}s: say what the edited picture shows, by {key}s"
-                )
-
-    def check_same(self) -> None:
-        """Whether every picture is asked for the same.
-
-        Raises:
-            ValueError: more than one of something is given, or none.
-        """
-        for key in sorted(self.known):
-            if len(self.given.get(key, ())) != 1:
-                raise ValueError(f"an interpolation keeps to one {key}: give {key}s with one")
+        if isinstance(edit, Interpolate):
+            for key in sorted(self.known):
+                if len(self.given.get(key, ())) != 1:
+                    raise ValueError(f"an interpolation keeps to one {key}: give {key}s with one")
+        elif edit is not None:
+            for key in ("label", "caption"):
+                if key in self.keys and key not in self.given:
+                    raise ValueError(
+                        f"the model reads {key}s: say what the edited picture shows, by {key}s"
+                    )
 
     def _check_labels(self, classes: int | None) -> None:
         labels = self.given.get("label", ())
@@ -119,40 +151,3 @@ def _in_turn(values: Any, ids: Tensor) -> Any:
     if isinstance(values[0], str):
         return [values[k % len(values)] for k in ids.tolist()]
     return torch.as_tensor(values).to(ids.device)[ids % len(values)]
-
-
-Batch = dict[str, Any]
-
-
-def asked(model: DiffusionModel, split: Callable[[], Images], ids: Tensor) -> Batch | None:
-    """A batch that asks for something: the conditioner's examples, or pictures ``ids`` (B,).
-
-    The latter where it takes data to ask, as for captions; ``split`` opens them, and begins again
-    at its end. None for an unconditional model.
-    """
-    if model.conditioner is None:
-        return None
-    batch = model.conditioner.examples(ids)
-    if batch is None:
-        images = split()
-        rows = ids.cpu() % len(images)
-        batch = {
-            "image": images.read(rows).to(model.device),
-            "label": images.labels[rows].to(model.device),
-        }
-        if images.captions is not None:
-            batch["caption"] = [images.captions[i] for i in rows.tolist()]
-    return batch
-
-
-def words(
-    model: DiffusionModel, batch: Batch | None, class_names: Sequence[str]
-) -> list[str] | None:
-    """What a batch asks for, to print: the conditioner's words, or else the names of classes."""
-    if model.conditioner is None or batch is None:
-        return None
-    said = model.conditioner.words(batch)
-    if said is None and "label" in model.conditioner.reads:
-        labels = batch["label"].tolist()
-        return [class_names[label] if class_names else f"class {label}" for label in labels]
-    return said

@@ -13,9 +13,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from unnoise.data.pixels import to_pixels
-from unnoise.models.diffusion import DiffusionModel
-from unnoise.models.prompts import Batch, words
+from unnoise.models.trained import Drawn
 
 _GAP, _PAPER, _INK = 2, "white", "black"
 _SIZE, _LINE = 13, 16  # of the letters and from line to line, in pixels
@@ -183,13 +181,7 @@ def _write(draw: ImageDraw.ImageDraw, lines: list[str], middle: int, top: int) -
         draw.text(where, line, fill=_INK, font=_font(_SIZE))
 
 
-def sheet(
-    model: DiffusionModel, x: Tensor, batch: Batch | None, class_names: Sequence[str]
-) -> Image.Image:
-    """Drawn pictures x (N, C, H, W) with what was asked for: words below, pictures to the left."""
-    pixels, shown = to_pixels(x).cpu(), None
-    if model.conditioner is not None and batch is not None:
-        shown = model.conditioner.picture(batch)
-    if shown is not None:
-        pixels = beside(shown.cpu(), pixels)
-    return grid(pixels, captions=words(model, batch, class_names))
+def sheet(drawn: Drawn, columns: int | None = None) -> Image.Image:
+    """Drawn pictures with their prompts: text below, pictures to the left."""
+    pixels = drawn.pixels if drawn.prompts is None else beside(drawn.prompts, drawn.pixels)
+    return grid(pixels, columns, captions=drawn.captions)

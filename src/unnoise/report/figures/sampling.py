@@ -19,7 +19,7 @@ from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.samplers import Ancestral, Sampler, steps_for
 from unnoise.diffusion.schedules import NoiseSchedule
 from unnoise.models.diffusion import DiffusionModel
-from unnoise.models.prompts import asked, words
+from unnoise.models.prompts import Prompts
 from unnoise.report.sheets import grid, table
 
 Count = Annotated[int, Field(ge=1)]
@@ -58,7 +58,7 @@ class Samplers(ModelFigure):
         """A row a sampler, a column a number of evaluations."""
         rows = {name: self._counted(name, model.schedule) for name in self.samplers}
         ids = torch.arange(self.pictures, device=model.device)
-        batch = asked(model, partial(_validation, data), ids)
+        batch = Prompts(model, partial(_validation, data)).batch(ids)
         cells = []
         for name, row in rows.items():
             drawn = (
@@ -108,11 +108,11 @@ class GuidanceScales(ModelFigure):
         if model.conditioner is None:
             raise ValueError("the model is unconditional: there is nothing to guide it towards")
         numbers = torch.arange(self.rows * self.pictures, device=model.device)
-        batch = asked(model, partial(_validation, data), numbers // self.pictures)
-        assert batch is not None
+        prompts = Prompts(model, partial(_validation, data), data.class_names())
+        batch = prompts.batch(numbers // self.pictures)
         noise = Noise(self.seed, numbers % self.pictures)
         heads, cells = [], []
-        shown = model.conditioner.picture(batch)
+        shown = prompts.pictures(batch)
         if shown is not None:
             cells.append([_cell(to_signal(each[:1])) for each in torch.split(shown, self.pictures)])
             heads.append("asked for")
@@ -121,7 +121,7 @@ class GuidanceScales(ModelFigure):
             x = model.sample(guided, noise, batch)
             cells.append([_cell(each) for each in torch.split(x, self.pictures)])
             heads.append(f"s = {scale:g}")
-        said = words(model, batch, data.class_names()) or [""] * len(numbers)
+        said = prompts.captions(batch) or [""] * len(numbers)
         return table(
             list(zip(*cells, strict=True)),
             said[:: self.pictures],
@@ -183,7 +183,7 @@ class SamplingNoise(ModelFigure):
     def draw(self, model: DiffusionModel, sampler: Sampler, data: ImageSource) -> Image.Image:
         """A row a variance; a column starts from the same noise."""
         ids = torch.arange(self.pictures, device=model.device)
-        batch = asked(model, partial(_validation, data), ids)
+        batch = Prompts(model, partial(_validation, data)).batch(ids)
         said = {"beta": "σ² = β", "posterior": "σ² = β̃", "learned": "σ² learned", "none": "σ = 0"}
         cells = []
         for variance in tqdm(self.variances, "variances", leave=False, disable=None):

@@ -9,16 +9,15 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from pydantic import Field
 from torchmetrics import MetricCollection
 
-from unnoise.data.pixels import to_pixels
 from unnoise.data.source import ImageSource, Split
-from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.samplers import Sampler
 from unnoise.evaluation.extractors.base import Extractor
 from unnoise.evaluation.extractors.find import find_extractor
 from unnoise.evaluation.neighbours import K_DENSITY
 from unnoise.evaluation.quality import known, quality
 from unnoise.evaluation.reference import reference
-from unnoise.models.prompts import asked
+from unnoise.models.prompts import Prompts
+from unnoise.models.trained import draw
 from unnoise.training.callbacks.measurement import Count, Measurement
 from unnoise.training.data_module import ImageDataModule
 from unnoise.training.diffusion import DiffusionModule
@@ -102,15 +101,14 @@ class Quality(Measurement):
         assert self._ready is not None, "on_fit_start has not run"
         extractor, metrics = self._ready
         model, data = module.ema.model, _data(trainer)
+        prompts = Prompts(model, lambda: data.validation_split)
         metrics.reset()
-        share = torch.arange(self.count, device=module.device)
-        share = share[trainer.global_rank :: trainer.world_size]
+        share = range(self.count)[trainer.global_rank :: trainer.world_size]
         for start in range(0, len(share), self.batch_size):
             ids = share[start : start + self.batch_size]
-            batch = asked(model, lambda: data.validation_split, ids)
             with trainer.precision_plugin.forward_context():
-                x = model.sample(self.sampler, Noise(module.seed, ids), batch)
-            metrics.update(extractor(to_pixels(x)))
+                pixels = draw(model, self.sampler, prompts, module.seed, ids, len(ids)).pixels
+            metrics.update(extractor(pixels.to(module.device)))
         return {f"quality/{name}": float(value) for name, value in metrics.compute().items()}
 
 

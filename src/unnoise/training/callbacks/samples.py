@@ -7,20 +7,20 @@ drawn (no memory, no space) is said and left out; training goes on.
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 from lightning import Callback, LightningModule, Trainer
-from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
+from unnoise.data.pixels import to_pixels
 from unnoise.diffusion.levels import NoiseLevel
-from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.samplers import Sampler
 from unnoise.files import write_durably
-from unnoise.models.prompts import asked, words
+from unnoise.models.prompts import Prompts
+from unnoise.models.trained import draw
 from unnoise.report.sheets import save_gif, sheet
 from unnoise.training.diffusion import DiffusionModule
 from unnoise.training.logging.messages import say
@@ -73,29 +73,34 @@ class SampleGrid(Callback):
         steps = len(model.schedule.grid(sampler.steps, sampler.spacing)) - 1
         shown = {round(i * steps / FRAMES) for i in range(1, FRAMES + 1)}
         taken = itertools.count(1)
-        frames: list[Image.Image] = []
-        ids = torch.arange(self.count, device=module.device)
+        frames: list[Tensor] = []
         data = trainer.datamodule  # type: ignore[attr-defined]
-        batch = asked(model, lambda: data.validation_split, ids)
-        names = data.source.class_names()
+        prompts = Prompts(model, lambda: data.validation_split, data.source.class_names())
 
         def watch(x: Tensor, level: NoiseLevel) -> None:
             if next(taken) in shown:
                 scaled = x[:MOVING] / (level.alpha**2 + level.sigma**2).sqrt().to(x)
-                frames.append(sheet(model, scaled, first, names))
+                frames.append(to_pixels(scaled).cpu())
 
-        first = None if batch is None else {k: v[:MOVING] for k, v in batch.items()}
         model.eval()
         with trainer.precision_plugin.forward_context():
-            noise = Noise(module.seed, ids)
-            x = model.sample(sampler, noise, batch, watch if animate else None)
-        told = _caption(sampler, steps, words(model, batch, names))
+            drawn = draw(
+                model,
+                sampler,
+                prompts,
+                module.seed,
+                range(self.count),
+                batch_size=self.count,
+                watch=watch if animate else None,
+            )
+        told = _caption(sampler, steps, drawn.captions)
         if animate:
             path = _samples(trainer) / "denoising.gif"
-            save_gif(frames, path)
+            first = drawn[:MOVING]
+            save_gif([sheet(replace(first, pixels=frame)) for frame in frames], path)
             log_picture(trainer, "denoising", path, told)
-        drawn, path = sheet(model, x, batch, names), _grid(trainer)
-        write_durably(path, lambda temporary: drawn.save(temporary, "PNG"))
+        image, path = sheet(drawn), _grid(trainer)
+        write_durably(path, lambda temporary: image.save(temporary, "PNG"))
         log_picture(trainer, "samples", path, told)
 
 

@@ -1,0 +1,287 @@
+"""A trained model from a checkpoint, and drawing from a model under conditions."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from unnoise.config.nodes import DATA, MODEL, instantiate
+from unnoise.config.problems import ConfigError
+from unnoise.data.pixels import to_pixels
+from unnoise.data.source import Images, ImageSource
+from unnoise.diffusion.denoiser import Denoiser
+from unnoise.diffusion.editing import Edit
+from unnoise.diffusion.levels import NoiseLevel
+from unnoise.diffusion.noise import Noise
+from unnoise.diffusion.samplers import Sampler, Watch, steps_taken
+from unnoise.distributed.devices import named_device
+from unnoise.models.diffusion import Classifier, DiffusionModel
+from unnoise.models.prompts import Prompts
+from unnoise.runs.checkpoints import find_checkpoint, is_whole
+from unnoise.untrusted import UnsafeFile, check_fit, load_tensors
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """N drawn pictures and their prompts, on the CPU.
+
+    Args:
+        pixels: (N, C, H, W) uint8.
+        captions: the prompts as text, or None for an unconditional model.
+        prompts: the prompts as pictures (N, 1 or C, h, w) uint8, where the model reads pictures.
+    """
+
+    pixels: Tensor
+    captions: list[str] | None = None
+    prompts: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, rows: slice) -> Self:
+        captions = None if self.captions is None else self.captions[rows]
+        prompts = None if self.prompts is None else self.prompts[rows]
+        return type(self)(self.pixels[rows], captions, prompts)
+
+    @classmethod
+    def joined(cls, parts: Iterable[Self]) -> Self:
+        """All parts as one, in order."""
+        pixels, captions, prompts = zip(
+            *((p.pixels, p.captions, p.prompts) for p in parts), strict=True
+        )
+        return cls(
+            torch.cat(pixels),
+            None if captions[0] is None else [*chain(*captions)],
+            None if prompts[0] is None else torch.cat(prompts),
+        )
+
+
+def draw(
+    model: DiffusionModel,
+    sampler: Sampler,
+    prompts: Prompts,
+    seed: int,
+    ids: Iterable[int],
+    batch_size: int = 64,
+    watch: Watch | None = None,
+    **guides: Any,
+) -> Drawn:
+    """One picture for each id: a function of seed and id alone, whatever the batch size.
+
+    ``guides`` are further arguments of the model's ``sample``: an edit, a weak model, a classifier.
+    """
+    parts = []
+    for some in torch.split(torch.tensor([*ids], device=model.device), batch_size):
+        batch = prompts.batch(some)
+        x = model.sample(sampler, Noise(seed, some), batch, watch, **guides)
+        pictures = prompts.pictures(batch)
+        parts.append(Drawn(to_pixels(x).cpu(), prompts.captions(batch), pictures))
+    return Drawn.joined(parts)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedModel:
+    """A model from a checkpoint, with the sampler, the config and the data of its run.
+
+    ``data_root`` is where the data are now, if not where the config says.
+    """
+
+    model: DiffusionModel
+    sampler: Sampler
+    config: dict[str, Any]
+    checkpoint: Path
+    data_root: str | None = None
+
+    def draw(
+        self,
+        n: int,
+        *,
+        sampler: Sampler | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        seed: int = 0,
+        first: int = 0,
+        labels: Sequence[int] | None = None,
+        captions: str | Sequence[str] | None = None,
+        images: Tensor | None = None,
+        edit: Edit | None = None,
+        weak: "TrainedModel | None" = None,
+        classifier: Classifier | None = None,
+        batch_size: int = 64,
+        progress: bool = False,
+    ) -> Drawn:
+        """Draw pictures first … first + n − 1 of ``seed``.
+
+        A picture is a function of seed and number: the same whatever ``n`` and ``batch_size`` are.
+
+        Args:
+            n: how many.
+            sampler: default: the run's.
+            steps: instead of the sampler's own.
+            guidance: instead of the scale of the sampler's own.
+            seed: of all noise.
+            first: number of the first picture.
+            labels: class prompts, in turn by number; default: all classes, in turn.
+            captions: text prompts, in turn; default: those of the validation split.
+            images: picture prompts (N, C, H, W) uint8, in turn; default: the validation split.
+            edit: Inpaint, ImageToImage or Interpolate: start from pictures.
+            weak: a worse model of the same schedule, to guide away from (autoguidance).
+            classifier: of noisy pictures, to guide by; then ``labels`` are its classes.
+            batch_size: pictures drawn at a time.
+            progress: show a bar.
+
+        Raises:
+            ValueError: prompts that the model does not read, or out of range; too many steps;
+                guidance that the model was not trained for; a sampler or pictures unfit for the
+                edit.
+        """
+        sampler = sampler or self.sampler
+        if steps is not None:
+            sampler = dataclasses.replace(sampler, steps=steps)
+        if guidance is not None:
+            scaled = dataclasses.replace(sampler.guidance, scale=guidance)
+            sampler = dataclasses.replace(sampler, guidance=scaled)
+        if weak is None and classifier is None:
+            self.check_guidance(sampler.guidance.scale)
+        prompts = self.prompts(
+            {
+                "label": labels,
+                "caption": [captions] if isinstance(captions, str) else captions,
+                "image": images,
+            },
+            classifier,
+        )
+        prompts.check_edit(edit)
+        levels = self.model.schedule.grid(sampler.steps, sampler.spacing)
+        steps = steps_taken(len(levels) - 1, 1 if edit is None else edit.strength)
+        with tqdm(
+            total=n * steps,
+            disable=not progress,
+            leave=False,
+            bar_format="drawing {percentage:3.0f}% {bar} [{elapsed}<{remaining}]",
+        ) as bar:
+
+            def watch(x: Tensor, level: NoiseLevel) -> None:
+                bar.update(len(x))
+
+            return draw(
+                self.model,
+                sampler,
+                prompts,
+                seed,
+                range(first, first + n),
+                batch_size,
+                watch,
+                edit=edit,
+                weak=None if weak is None else weak.model,
+                classifier=classifier,
+            )
+
+    def prompts(
+        self, given: dict[str, Any] | None = None, classifier: Classifier | None = None
+    ) -> Prompts:
+        """The prompts of each picture: those given, else the run's defaults."""
+        conditioner = self.model.conditioner
+        labelled = conditioner is not None and "label" in conditioner.reads
+        names = self.class_names if labelled else ()
+        classes = self.config["data"].get("classes")
+        return Prompts(self.model, lambda: self.validation, names, given, classes, classifier)
+
+    def check_guidance(self, scale: float) -> None:
+        """Whether the null condition, from which guidance leads away, was trained.
+
+        Raises:
+            ValueError: it was not, and the scale is not 1.
+        """
+        conditional = self.model.conditioner is not None
+        if conditional and scale != 1 and self.config.get("condition_dropout") == 0:
+            raise ValueError(
+                f"guidance {scale:g} needs a null condition, which this run did not learn "
+                "(condition_dropout=0): only guidance=1, a weak model or a classifier will do"
+            )
+
+    @cached_property
+    def source(self) -> ImageSource:
+        """The run's data."""
+        root = {} if self.data_root is None else {"root": self.data_root}
+        source: ImageSource = instantiate(self.config["data"] | root, DATA)
+        return source
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """The class names of the run's data; empty where the data are not here."""
+        try:
+            return self.source.class_names()
+        except (OSError, ValueError, ImportError, ConfigError, TypeError):
+            return ()
+
+    @cached_property
+    def validation(self) -> Images:
+        """The validation split of the run's data."""
+        self.source.prepare()
+        return self.source.images("validation")
+
+
+def load(
+    run: str | Path, *, averaged: bool = True, device: str = "auto", data_root: str | None = None
+) -> TrainedModel:
+    """The model of a run directory (its newest checkpoint) or of a checkpoint file.
+
+    Loading executes nothing of the file: tensors and plain containers are read, and the model is
+    built from the config by the allow-list of networks and diffusion.
+
+    Args:
+        run: directory or file.
+        averaged: the exponential moving average of the weights rather than the last ones.
+        device: "auto" takes a GPU where there is one.
+        data_root: where the run's data are now, if not where the config says.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+        UnsafeFile: the file, a ValueError says, is no whole checkpoint of unnoise, or its config names
+            what must not be called.
+    """
+    path = find_checkpoint(Path(run))
+    content = load_tensors(path)
+    if not is_whole(path):
+        raise UnsafeFile(path, "is damaged: it is not what was written")
+    prefix = "ema.model." if averaged else "model."
+    try:
+        config: dict[str, Any] = content["config"]
+        state = {
+            key.removeprefix(prefix): value
+            for key, value in content["state_dict"].items()
+            if key.startswith(prefix)
+        }
+        weights = {
+            key.removeprefix("denoiser.network."): value
+            for key, value in state.items()
+            if key.startswith("denoiser.network.")
+        }
+        check_fit(path, lambda: instantiate(config["network"], MODEL), weights)
+        size = config["data"]["image_size"]
+        model = DiffusionModel(
+            Denoiser(
+                instantiate(config["network"], MODEL),
+                instantiate(config["prediction"], MODEL),
+                config.get("learned_variance", False),
+            ),
+            instantiate(config["schedule"], MODEL),
+            (config["data"]["channels"], size, size),
+            instantiate(config["conditioning"], MODEL),
+        )
+        model.load_state_dict(state)
+        sampler = instantiate(config["sampler"], MODEL)
+    except UnsafeFile:
+        raise
+    except (KeyError, TypeError, AttributeError, RuntimeError, ValueError, ConfigError) as error:
+        raise UnsafeFile(path, f"is not a whole checkpoint of unnoise: {error}") from error
+    model.eval().requires_grad_(False).to(named_device(device))
+    return TrainedModel(model, sampler, config, path, data_root)
