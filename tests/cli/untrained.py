@@ -2,6 +2,7 @@
 
 import torch
 
+import unnoise.config.identity  # noqa: F401  (resolves run_directory)
 from unnoise.config.compose import check_command_line
 from unnoise.config.nodes import instantiate
 from unnoise.diffusion.denoiser import Denoiser

@@ -245,8 +245,8 @@ def load(
 
     Raises:
         FileNotFoundError: there is no checkpoint.
-        UnsafeFile: the file, a ValueError says, is no whole checkpoint of unnoise, or its config names
-            what must not be called.
+        UnsafeFile: the file is no whole checkpoint of unnoise, or its config names what must not
+            be called.
     """
     path = find_checkpoint(Path(run))
     content = load_tensors(path)
