@@ -184,7 +184,7 @@ def test_an_unconditional_model_is_judged_when_a_classifier_guides_it(home, monk
         (["run={classes}", "measure=likelihood", "steps=1"], "steps  must be >= 2"),
         (["run={classes}", "data_root=nowhere"], "data_root  the run's data are not read"),
         (["run={full}", "judge={judge}"], "evaluation is a file, not a folder"),
-        (["run={classes}", "steps=41"], "41 steps asked of a schedule with T=40"),
+        (["run={classes}", "steps=41"], "41 steps with a schedule of T=40"),
         (["run={classes}", "measure=adherance"], "measure"),
         (["run={classes}", "n=1"], "n "),
         (["run={judge}"], "is not a whole checkpoint of unnoise"),

@@ -141,7 +141,7 @@ def test_what_only_the_run_can_tell(run, monkeypatch, capsys):
     err = told(capsys, monkeypatch, f"run={run}", "figure=captions")
     assert "the model does not read captions" in err
     err = told(capsys, monkeypatch, f"run={run}", "figure=samplers", "figure.evaluations=[2,2000]")
-    assert "2000 steps asked of a schedule with T=1000" in err
+    assert "2000 steps with a schedule of T=1000" in err
 
 
 def test_help_names_every_figure(monkeypatch, capsys):

@@ -163,7 +163,7 @@ def test_conditions_are_those_of_the_data_where_they_are_now(monkeypatch, tmp_pa
         (["run=nowhere"], "run  there is no run or checkpoint nowhere"),
         (["run={run}", "steps=[2]", "evaluations=[4]"], "evaluations  steps are given too"),
         (["run={run}", "steps=[]"], "steps  is empty"),
-        (["run={run}", "steps=[2000]"], "samplers  ddim 2000: 2000 steps asked of a schedule"),
+        (["run={run}", "steps=[2000]"], "samplers  ddim 2000: 2000 steps with a schedule"),
         (["run={run}", "grid=samplers", "sampler=ddim"], "sampler  the grid has its samplers"),
         (["run={run}", "checkpoints=[5]"], "no checkpoint of step 5, but of 1"),
         (["run={run}", "metrics=[fid]"], "metrics"),

@@ -64,16 +64,16 @@ PREDICTIONS = [
 def test_a_perfect_network_gives_back_picture_and_noise(prediction):
     """x0, ε and v round trips, 1e-10."""
     x0, eps, level, x_t = noised(torch.tensor([1, 10, 500, 999]))
-    guess = Denoiser(Tells(target(prediction, x0, eps, level)), prediction)(x_t, level)
-    torch.testing.assert_close(guess.x0, x0, rtol=0, atol=1e-10)
-    torch.testing.assert_close(guess.eps, eps, rtol=0, atol=1e-10)
+    denoised = Denoiser(Tells(target(prediction, x0, eps, level)), prediction)(x_t, level)
+    torch.testing.assert_close(denoised.x0, x0, rtol=0, atol=1e-10)
+    torch.testing.assert_close(denoised.eps, eps, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS, ids=lambda p: type(p).__name__)
-def test_the_two_guesses_always_explain_x_t(prediction):
+def test_the_two_predictions_always_explain_x_t(prediction):
     _, _, level, x_t = noised(torch.tensor([5, 100, 900]))
-    guess = Denoiser(Tells(torch.randn_like(x_t)), prediction)(x_t, level)
-    torch.testing.assert_close(diffuse(guess.x0, guess.eps, level), x_t, rtol=0, atol=1e-10)
+    denoised = Denoiser(Tells(torch.randn_like(x_t)), prediction)(x_t, level)
+    torch.testing.assert_close(diffuse(denoised.x0, denoised.eps, level), x_t, rtol=0, atol=1e-10)
 
 
 def test_network_is_told_t_and_the_condition():
@@ -88,10 +88,10 @@ def test_network_is_told_t_and_the_condition():
 def test_scalings_stay_in_float32_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         network = Tells(torch.ones(3, 2, dtype=torch.bfloat16))
-        guess = Denoiser(network, VPrediction())(
+        denoised = Denoiser(network, VPrediction())(
             torch.randn(3, 2), SCHEDULE.level(torch.tensor([1, 2, 3]))
         )
-    assert guess.x0.dtype == guess.eps.dtype == torch.float32
+    assert denoised.x0.dtype == denoised.eps.dtype == torch.float32
 
 
 def test_clip_and_dynamic_threshold():
@@ -104,12 +104,12 @@ def test_clip_and_dynamic_threshold():
     torch.testing.assert_close(half, x0[0].clamp(-1.5, 1.5) / 1.5)
 
 
-def test_thresholded_guess_still_explains_x_t():
+def test_thresholded_prediction_still_explains_x_t():
     _, _, level, x_t = noised(torch.tensor([50, 500]))
     denoiser = Denoiser(Tells(torch.randn_like(x_t)), EpsilonPrediction())
-    guess = thresholded(denoiser, Clip())(x_t, level)
-    assert guess.x0.abs().max() <= 1
-    torch.testing.assert_close(diffuse(guess.x0, guess.eps, level), x_t, rtol=0, atol=1e-10)
+    denoised = thresholded(denoiser, Clip())(x_t, level)
+    assert denoised.x0.abs().max() <= 1
+    torch.testing.assert_close(diffuse(denoised.x0, denoised.eps, level), x_t, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("schedule", [SCHEDULE, RectifiedFlow(), EDMSchedule()])
@@ -134,12 +134,12 @@ def test_edm_coefficients_are_the_papers_at_alpha_one():
 
 
 @pytest.mark.parametrize("prediction", [X0Prediction(), VPrediction(), FlowPrediction()])
-def test_guesses_are_finite_and_explain_x_t_in_pure_noise(prediction):
+def test_predictions_are_finite_and_explain_x_t_in_pure_noise(prediction):
     level = RectifiedFlow().level(torch.tensor(1.0))
     x_t = torch.randn(2, 3, dtype=torch.float64)
-    guess = Denoiser(Tells(torch.randn_like(x_t)), prediction)(x_t, level)
-    torch.testing.assert_close(guess.eps, x_t, rtol=0, atol=1e-12)
-    assert bool(guess.x0.isfinite().all())
+    denoised = Denoiser(Tells(torch.randn_like(x_t)), prediction)(x_t, level)
+    torch.testing.assert_close(denoised.eps, x_t, rtol=0, atol=1e-12)
+    assert bool(denoised.x0.isfinite().all())
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS, ids=lambda p: type(p).__name__)
@@ -150,10 +150,10 @@ def test_learned_variance_is_the_other_half_of_the_output(prediction):
     spread = torch.linspace(-1, 1, 2 * 48, dtype=torch.float64).view_as(x_t)
     alone = Denoiser(Tells(output), prediction)(x_t, level)
     learned = Denoiser(Tells(torch.cat((output, spread), 1)), prediction, learned_variance=True)
-    guess = learned(x_t, level)
-    assert torch.equal(guess.x0, alone.x0)
-    assert torch.equal(guess.eps, alone.eps)
+    denoised = learned(x_t, level)
+    assert torch.equal(denoised.x0, alone.x0)
+    assert torch.equal(denoised.eps, alone.eps)
     assert alone.variance_fraction is None
     expected = torch.linspace(0, 1, 2 * 48, dtype=torch.float64).view_as(x_t)
-    torch.testing.assert_close(guess.variance_fraction, expected)
-    assert torch.equal(guess.rows(slice(1, 2)).variance_fraction, guess.variance_fraction[1:])
+    torch.testing.assert_close(denoised.variance_fraction, expected)
+    assert torch.equal(denoised.rows(slice(1, 2)).variance_fraction, denoised.variance_fraction[1:])

@@ -1,4 +1,4 @@
-"""Guidance between guesses known in closed form."""
+"""Guidance between predictions known in closed form."""
 
 import pytest
 import torch
@@ -27,13 +27,13 @@ def both(x, level):
     return STRONG(x, level), WEAK(x, level)
 
 
-def test_scale_one_is_the_stronger_guess_alone():
+def test_scale_one_is_the_stronger_prediction_alone():
     found = extrapolated(STRONG, never, Guidance(scale=1))(X, level(300))
     assert torch.equal(found.x0, STRONG(X, level(300)).x0)
     assert torch.equal(found.eps, STRONG(X, level(300)).eps)
 
 
-def test_scale_zero_is_the_weaker_guess():
+def test_scale_zero_is_the_weaker_prediction():
     found = extrapolated(STRONG, both, Guidance(scale=0))(X, level(300))
     assert torch.equal(found.x0, WEAK(X, level(300)).x0)
     assert torch.equal(found.eps, WEAK(X, level(300)).eps)
@@ -41,10 +41,10 @@ def test_scale_zero_is_the_weaker_guess():
 
 @pytest.mark.parametrize("rescale", [0.0, 0.7])
 @pytest.mark.parametrize("t", [0, 400, 999])
-def test_both_parts_of_the_guess_explain_x_t(t, rescale):
-    guess = extrapolated(STRONG, both, Guidance(scale=3, rescale=rescale))(X, level(t))
+def test_both_parts_of_the_prediction_explain_x_t(t, rescale):
+    denoised = extrapolated(STRONG, both, Guidance(scale=3, rescale=rescale))(X, level(t))
     alpha, sigma = level(t).alpha, level(t).sigma
-    torch.testing.assert_close(alpha * guess.x0 + sigma * guess.eps, X, rtol=0, atol=1e-10)
+    torch.testing.assert_close(alpha * denoised.x0 + sigma * denoised.eps, X, rtol=0, atol=1e-10)
 
 
 def test_epsilon_is_ho_and_salimans_equation_6():
@@ -68,11 +68,11 @@ def test_outside_of_the_interval_only_the_stronger_branch_is_asked():
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
 def test_rescaling_restores_the_standard_deviation_of_each_picture(share):
-    """Lin et al.: std = φ·std of the stronger guess + (1 − φ)·std of the guided one."""
+    """Lin et al.: std = φ·std of the stronger prediction + (1 − φ)·std of the guided one."""
 
     def std(guidance):
-        guess = extrapolated(STRONG, both, guidance)(X, level(600))
-        return guess.x0.flatten(1).std(dim=1)
+        denoised = extrapolated(STRONG, both, guidance)(X, level(600))
+        return denoised.x0.flatten(1).std(dim=1)
 
     strong, plain = std(Guidance()), std(Guidance(scale=5))
     assert (plain / strong - 1).abs().min() > 0.1
@@ -82,7 +82,7 @@ def test_rescaling_restores_the_standard_deviation_of_each_picture(share):
 
 
 @pytest.mark.parametrize("shade", [0.0, 0.3])
-def test_rescaling_leaves_guesses_of_one_colour_as_they_are(shade):
+def test_rescaling_leaves_predictions_of_one_colour_as_they_are(shade):
     """As of a network that has learned nothing yet: they have no deviation to restore."""
 
     def plain(x, level):
@@ -123,7 +123,7 @@ class LinearClassifier:
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 3.0])
 def test_a_linear_classifier_shifts_the_gaussian_exactly(scale):
-    """N(mu, s²)·exp(scale·w·x0) is N(mu + scale·w·s², s²), whose guess is known as well."""
+    """N(mu, s²)·exp(scale·w·x0) is N(mu + scale·w·s², s²), whose prediction is known as well."""
     w = 1.7
     shifted = GaussianOracle(mu=STRONG.mu + scale * w * STRONG.s**2, s=STRONG.s)
     denoise = classifier_guided(STRONG, LinearClassifier(w), Guidance(scale=scale))

@@ -85,7 +85,7 @@ def test_fixed_variances_never_beat_the_entropy(schedule, variance):
 @pytest.mark.parametrize("schedule", [LINEAR, RectifiedFlow(), EDMSchedule()], ids=name)
 @pytest.mark.parametrize("variance", ["beta", "posterior"])
 def test_the_whole_bound_of_pixels_lies_above_their_entropy(schedule, variance):
-    """Of 7.03 bits/dim; the best guess in 100 steps of a fixed variance loses up to 2."""
+    """Of 7.03 bits/dim; the best prediction in 100 steps of a fixed variance loses up to 2."""
     noise = Noise(0, torch.arange(20_000))
     data = ORACLE.mu + ORACLE.s * noise.normal("data", (1,)).double()
     pixels = (((data + 1) * 127.5).round().clamp(0, 255)) / 127.5 - 1
@@ -108,11 +108,11 @@ def test_a_step_is_the_papers_weighted_error_of_eps():
         3, 5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
     )
     x_t = diffuse(x0, eps, now)
-    guess = Denoised((x_t - now.sigma * wrong) / now.alpha, wrong)
+    denoised = Denoised((x_t - now.sigma * wrong) / now.alpha, wrong)
     factor = beta**2 / (2 * beta * (1 - beta) * (1 - alpha_bar[t]))
     ratio = (1 - alpha_bar[t - 1]) / (1 - alpha_bar[t])
     nats = factor * (eps - wrong).square().mean(1) + 0.5 * (ratio - 1 - ratio.log())
-    found = step_term(guess, x0, x_t, now, to, "beta")
+    found = step_term(denoised, x0, x_t, now, to, "beta")
     torch.testing.assert_close(found, nats / math.log(2), rtol=1e-9, atol=0)
 
 
@@ -131,8 +131,8 @@ def test_learned_variance_at_its_ends_is_one_of_the_fixed_ones(fraction, kind):
     noise = Noise(0, torch.arange(9))
 
     def learned(x, t):
-        guess = ORACLE(x, t)
-        return Denoised(guess.x0, guess.eps, torch.full_like(x, fraction))
+        denoised = ORACLE(x, t)
+        return Denoised(denoised.x0, denoised.eps, torch.full_like(x, fraction))
 
     found, expected = (
         bound(learned, levels, X0, noise, "learned"),

@@ -1,4 +1,4 @@
-"""Multistep solvers: exact where the guess of x0 is simple, and what they remember."""
+"""Multistep solvers: exact where the prediction of x0 is simple, and what they remember."""
 
 import pytest
 import torch
@@ -19,8 +19,8 @@ def walk(denoise=None, z=None):
     return Walk(denoise or GaussianOracle(), LINEAR, lambda: z)
 
 
-def guessing(x0):
-    """Denoise that guesses x0(λ), λ = ½·ln SNR, whatever x is."""
+def predicting(x0):
+    """Denoise that predicts x0(λ), λ = ½·ln SNR, whatever x is."""
 
     def denoise(x, level):
         at = x0(level.log_snr / 2) * torch.ones_like(x)
@@ -44,15 +44,15 @@ def parabola(lam):
 
 
 @pytest.mark.parametrize("stepper", [Euler(), DPMSolver(), UniPC()])
-def test_every_step_is_exact_for_a_constant_guess(stepper):
-    found = sample(walk(guessing(constant)), stepper, LEVELS, X)
+def test_every_step_is_exact_for_a_constant_prediction(stepper):
+    found = sample(walk(predicting(constant)), stepper, LEVELS, X)
     expected = integral(X, constant, LEVELS[0], LEVELS[-1])
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-7)
 
 
-def test_the_corrector_of_order_two_is_exact_for_a_quadratic_guess():
-    """Its three guesses are those of a parabola: what the paper's R·ρ = b says."""
-    stepper, here = UniPC(), walk(guessing(parabola))
+def test_the_corrector_of_order_two_is_exact_for_a_quadratic_prediction():
+    """Its three predictions are those of a parabola: what the paper's R·ρ = b says."""
+    stepper, here = UniPC(), walk(predicting(parabola))
     sample(here, stepper, LEVELS[:3], X)
     _, start = here.memory
     stepper.step(here, X, *LEVELS[2:])
@@ -84,7 +84,7 @@ def walk_with(visit):
 @pytest.mark.parametrize("eta", [0.0, 0.3, 1.0, 2.0])
 @pytest.mark.parametrize("steps", [2, 5, 20])
 def test_one_data_point_keeps_its_noise_at_any_eta(eta, steps):
-    """For x0 = mu the guess is constant and the SDE's form exact at any step: x_s ~ q(x_s | mu)."""
+    """For x0 = mu the prediction is constant and the SDE exact at any step: x_s ~ q(x_s | mu)."""
     levels = LINEAR.grid(steps, "log_snr")[:-1]
     found = exact_moments(
         DPMSolver(eta), LINEAR, levels,
@@ -102,7 +102,7 @@ def test_first_step_of_the_sde_form_is_ancestral_with_beta_tilde():
 
 
 @pytest.mark.parametrize("stepper", [DPMSolver(), DPMSolver(1.0), UniPC()])
-def test_last_step_is_the_guess_without_noise(stepper):
+def test_last_step_is_the_prediction_without_noise(stepper):
     here = walk(z=torch.full_like(X, torch.nan))
     here.memory = None
     found = stepper.step(here, X, LEVELS[-1], CLEAN)

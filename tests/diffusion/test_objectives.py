@@ -102,11 +102,11 @@ def test_weighted_loss_in_float32_is_the_one_in_float64(weight, schedule, predic
     level = schedule.level(schedule.sample_times(U))
     x0, eps = PICTURES.double(), NOISE.normal("eps", (3, 4, 4)).double()
     x_t = diffuse(x0, eps, level)
-    guess = Denoiser(Zero(), prediction)(x_t, level)
+    denoised = Denoiser(Zero(), prediction)(x_t, level)
     noisy = level.alpha < level.sigma  # there x0 holds the error to full precision, else eps
     snr = (level.alpha / level.sigma) ** 2
-    of_x0 = (x0 - guess.x0).square().flatten(1).mean(1) * weight(snr)
-    of_eps = (eps - guess.eps).square().flatten(1).mean(1) * weight(snr) / snr
+    of_x0 = (x0 - denoised.x0).square().flatten(1).mean(1) * weight(snr)
+    of_eps = (eps - denoised.eps).square().flatten(1).mean(1) * weight(snr) / snr
     expected = torch.where(noisy, of_x0, of_eps).float()
     torch.testing.assert_close(single, expected, rtol=1e-3, atol=1e-7)
 

@@ -54,12 +54,12 @@ def test_heun_is_algorithm_1_in_y():
 
 
 @pytest.mark.parametrize("stepper", [Heun(), AdaptiveODE()])
-def test_last_step_is_the_guess(stepper):
+def test_last_step_is_the_prediction(stepper):
     schedule = EDMSchedule()
     now = schedule.grid(5)[-2]
-    guess = ORACLE(X, now).x0
+    denoised = ORACLE(X, now).x0
     found = stepper.step(walk(schedule, torch.zeros_like(X)), X, now, CLEAN)
-    torch.testing.assert_close(found, guess, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found, denoised, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

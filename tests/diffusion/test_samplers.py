@@ -108,7 +108,7 @@ def test_ancestral_is_algorithm_2():
 
 
 @pytest.mark.parametrize("stepper", [Ancestral("beta"), Ancestral("posterior"), DDIM(), DDIM(1.0)])
-def test_last_step_is_the_guess_without_noise(stepper):
+def test_last_step_is_the_prediction_without_noise(stepper):
     x = torch.randn(2, 3, 4, 4, dtype=torch.float64)
     now = LINEAR.level(torch.tensor(0))
     result = stepper.step(walk(torch.full_like(x, torch.nan)), x, now, CLEAN)

@@ -97,7 +97,7 @@ def test_annealed_langevin_keeps_y_between_levels():
     torch.testing.assert_close(found / to.alpha, expected / now.alpha, rtol=1e-12, atol=1e-12)
 
 
-def test_annealed_langevin_ends_in_the_guess():
+def test_annealed_langevin_ends_in_the_prediction():
     now = LINEAR.level(torch.tensor(10))
     found = AnnealedLangevin(1, 0.1).step(walk(), X, now, CLEAN)
     expected = ORACLE(langevin(walk(), X, now, 0.1), now).x0

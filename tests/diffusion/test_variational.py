@@ -141,7 +141,7 @@ def test_the_learned_variance_is_best_where_the_optimal_one_lies():
     low, high = posterior_variance(t, s), transition(s, t)[1]
     optimal = low + (s.alpha * high / t.sigma**2) ** 2 * oracle.posterior_variance(t)
     fraction = ((optimal / low).log() / (high / low).log()).expand(n, 1).clone().requires_grad_()
-    guess = Denoised(*oracle(x_t, t)[:2], fraction)
-    loss = bound_term(guess, schedule, x0, x_t, torch.full((n,), k), "learned")
+    denoised = Denoised(*oracle(x_t, t)[:2], fraction)
+    loss = bound_term(denoised, schedule, x0, x_t, torch.full((n,), k), "learned")
     slope = torch.autograd.grad(loss.sum(), fraction)[0]
     assert abs(slope.mean()) < 4 * slope.std() / n**0.5

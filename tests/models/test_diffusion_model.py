@@ -102,9 +102,9 @@ def test_scale_one_is_the_conditional_guess():
 
 def test_captions_in_a_list_guide_as_tensors_do():
     words = ["a", "bb", "ccc", "dddd", "eeeee"]
-    guess = model(Lengths()).guided({"caption": words}, 5, Guidance(scale=2))(X, LEVEL)
+    denoised = model(Lengths()).guided({"caption": words}, 5, Guidance(scale=2))(X, LEVEL)
     plain = model().guided(None, 5, Guidance())(X, LEVEL)
-    pushed = (guess.eps - plain.eps).mean(dim=(1, 2, 3))
+    pushed = (denoised.eps - plain.eps).mean(dim=(1, 2, 3))
     torch.testing.assert_close(pushed, 2.0 * torch.tensor([1.0, 2, 3, 4, 5]), rtol=0, atol=1e-5)
 
 

@@ -57,8 +57,8 @@ def of_first_order(f):
     """Euler's step."""
 
     def step(self, walk, x, now, to):
-        guess = walk.denoise(x, now)
-        return to.alpha * guess.x0 + to.sigma * guess.eps
+        denoised = walk.denoise(x, now)
+        return to.alpha * denoised.x0 + to.sigma * denoised.eps
 
     return step
 
@@ -205,12 +205,12 @@ BROKEN = [
         scaled(1.000001),
     ),
     (
-        "s = 1 is the conditional guess, exactly",
+        "s = 1 is the conditional prediction, exactly",
         "evaluation.selftest.guidance.extrapolated",
         w_for_s,
     ),
     (
-        "s = 0 is the unconditional guess, exactly",
+        "s = 0 is the unconditional prediction, exactly",
         "evaluation.selftest.guidance.extrapolated",
         w_for_s,
     ),

@@ -1,7 +1,7 @@
 """The denoiser: a network and what its output means.
 
-Every prediction kind is three numbers at a level, x0 = skip·x_t + out·F(inp·x_t, t), so that
-objectives and samplers see x0 and eps and never ask which kind it was.
+Every kind of prediction is three numbers at a level, x0 = skip·x_t + out·F(inp·x_t, t), so
+objectives and samplers work with x0 and eps, whatever the network predicts.
 """
 
 from abc import ABC, abstractmethod
@@ -17,10 +17,10 @@ from unnoise.diffusion.levels import NoiseLevel, match
 
 
 class Denoised(NamedTuple):
-    """A guess of the two parts of x_t = alpha·x0 + sigma·eps, each (B, …).
+    """Estimates of x0 and eps in x_t = alpha·x0 + sigma·eps, each (B, …).
 
-    ``variance_fraction`` (B, …), where a network learns it, places the variance of a reverse step
-    between β̃ (0) and β (1) on a logarithmic scale (Nichol & Dhariwal 2021, eq. 15).
+    ``variance_fraction`` (B, …) is the learned variance of a reverse step: 0 is β̃ and 1 is β, on a
+    logarithmic scale (Nichol & Dhariwal 2021, eq. 15). None if the network does not learn it.
     """
 
     x0: Tensor
@@ -28,7 +28,7 @@ class Denoised(NamedTuple):
     variance_fraction: Tensor | None = None
 
     def rows(self, these: slice) -> "Denoised":
-        """The guesses of some of the samples."""
+        """The estimates for some of the samples."""
         fraction = self.variance_fraction
         return Denoised(
             self.x0[these], self.eps[these], None if fraction is None else fraction[these]
@@ -36,7 +36,7 @@ class Denoised(NamedTuple):
 
 
 Denoise = Callable[[Tensor, NoiseLevel], Denoised]
-"""(x_t, level) to the guess, condition and guidance already bound: what a sampler sees."""
+"""(x_t, level) to estimates, with condition and guidance bound: what a sampler sees."""
 
 
 class Prediction(ABC):
@@ -48,12 +48,12 @@ class Prediction(ABC):
 
 
 def unit_power(alpha: Tensor, sigma: Tensor) -> Tensor:
-    """1/√(alpha² + sigma²): scales x_t of unit-variance data to unit variance; 1 where it is so."""
+    """1/√(alpha² + sigma²), which scales x_t of unit-variance data to unit variance."""
     return (alpha**2 + sigma**2).rsqrt()
 
 
 class EpsilonPrediction(Prediction):
-    """F is the noise: x0 = (x_t − sigma·F)/alpha (DDPM eq. 11). Cannot be where alpha is 0."""
+    """F is the noise: x0 = (x_t − sigma·F)/alpha (DDPM eq. 11). Undefined where alpha is 0."""
 
     def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(1/alpha, −sigma/alpha, 1/√(alpha² + sigma²))."""
@@ -90,9 +90,9 @@ class FlowPrediction(Prediction):
 
 
 class EDMPrediction(Prediction):
-    """F has unit variance at every level, as has its input (Karras et al. 2022, Table 1).
+    """Input and target of F have unit variance at every level (Karras et al. 2022, Table 1).
 
-    Written for x_t = alpha·x0 + sigma·eps, of which the paper's is alpha = 1.
+    Written for x_t = alpha·x0 + sigma·eps; in the paper alpha is 1.
     """
 
     def __init__(self, sigma_data: Annotated[float, Field(gt=0)] = 0.5) -> None:
@@ -105,9 +105,9 @@ class EDMPrediction(Prediction):
 
 
 class Denoiser(nn.Module):
-    """Guesses picture and noise of x_t, by a network F(x, t, condition) and a prediction kind.
+    """Estimates x0 and eps from x_t, with a network F(x, t, condition) and a kind of prediction.
 
-    With ``learned_variance`` the network puts out twice the channels: F, and 2·fraction − 1.
+    With ``learned_variance`` the network has twice the output channels: F, and 2·fraction − 1.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Denoiser(nn.Module):
     def forward(
         self, x_t: Float[Tensor, "B *shape"], level: NoiseLevel, condition: Any = None
     ) -> Denoised:
-        """The guess, in the dtype of x_t, at level () or (B,); condition goes to the network.
+        """Estimates in the dtype of x_t, at level () or (B,); condition goes to the network.
 
         x0 = skip·x_t + out·F and, from x_t = alpha·x0 + sigma·eps, eps = skip'·x_t + out'·F.
         """
@@ -141,7 +141,7 @@ class Denoiser(nn.Module):
 
 
 class Clip:
-    """Threshold of a guessed picture: clamp to [−1, 1] (DDPM's published sampler)."""
+    """Threshold for estimates of x0: clamp to [−1, 1] (DDPM's published sampler)."""
 
     def __call__(self, x0: Tensor) -> Tensor:
         """x0 (B, …), clamped."""
@@ -149,7 +149,7 @@ class Clip:
 
 
 class DynamicThreshold:
-    """Threshold of a guessed picture: clamp to its own quantile and rescale to [−1, 1].
+    """Threshold for estimates of x0: clamp to a quantile, then rescale to [−1, 1].
 
     s = max(1, quantile of |x0|), x0 → clamp(x0, −s, s)/s (Saharia et al. 2022, Imagen, §2.3).
     """
@@ -168,12 +168,12 @@ Threshold = Clip | DynamicThreshold
 
 
 def thresholded(denoise: Denoise, threshold: Threshold) -> Denoise:
-    """The same guess with its picture thresholded, and eps what then explains x_t."""
+    """The denoiser with x0 thresholded, and eps = (x_t − alpha·x0)/sigma."""
 
     def limited(x_t: Tensor, level: NoiseLevel) -> Denoised:
-        guess = denoise(x_t, level)
-        x0 = threshold(guess.x0)
+        denoised = denoise(x_t, level)
+        x0 = threshold(denoised.x0)
         alpha, sigma = level.like(x_t)
-        return Denoised(x0, (x_t - alpha * x0) / sigma, guess.variance_fraction)
+        return Denoised(x0, (x_t - alpha * x0) / sigma, denoised.variance_fraction)
 
     return limited

@@ -1,7 +1,7 @@
-"""Editing: drawing that starts from pictures one has, or is held to parts of them.
+"""Editing: sampling that starts from given pictures, or keeps parts of them.
 
 An edit is called in place of the sampler, which it uses. Pictures are float (N, C, H, W) in
-[−1, 1]; the drawn picture of id k has to do with number k mod N.
+[−1, 1]; the sample with id k belongs to picture k mod N.
 """
 
 from abc import ABC, abstractmethod
@@ -30,11 +30,11 @@ from unnoise.diffusion.samplers import (
 from unnoise.diffusion.schedules import NoiseSchedule, precise
 
 Count = Annotated[int, Field(ge=1)]
-OPPOSITE = -0.9999  # cosine of two noises that have no way between them
+OPPOSITE = -0.9999  # cosine of two noises with no unique great circle between them
 
 
 class Edit(ABC):
-    """A way to draw that knows pictures.
+    """A way to sample that uses given pictures.
 
     ``image_shape`` (C, H, W) is that of what it draws, ``strength`` the share of the sampler's
     steps that it takes.
@@ -52,20 +52,20 @@ class Edit(ABC):
         noise: Noise,
         watch: Watch | None = None,
     ) -> Tensor:
-        """One picture for each id of ``noise``: (B, C, H, W). ``denoise`` is guided already.
+        """One picture for each id of ``noise``: (B, C, H, W). ``denoise`` includes guidance.
 
         Raises:
-            ValueError: the sampler will not do.
+            ValueError: the sampler cannot be used for this edit.
         """
 
 
 class Inpainting(Stepper):
-    """Another stepper whose pictures are known where ``mask`` is False.
+    """A stepper for pictures that are known where ``mask`` is False.
 
     After each step the known part is replaced by the known picture, noised to the level reached
-    (Song et al. 2021, "Score-based generative modeling through SDEs", §5, appendix I.2). Since the
-    two parts then fit together badly, the step can be taken ``resample`` times, with noise leading
-    back in between (Lugmayr et al. 2022, RePaint, algorithm 1).
+    (Song et al. 2021, "Score-based generative modeling through SDEs", §5, appendix I.2). As the two
+    parts then fit together badly, each step can be repeated ``resample`` times, with noise added in
+    between (Lugmayr et al. 2022, RePaint, algorithm 1).
 
     Args:
         stepper: takes the steps.
@@ -93,15 +93,15 @@ class Inpainting(Stepper):
 
 
 class Inpaint(Edit):
-    """Paint what ``mask`` marks anew, to go with the rest of the picture; see Inpainting.
+    """Paint the region that ``mask`` marks, to match the rest of the picture; see Inpainting.
 
     Args:
         image: (N, C, H, W) in [−1, 1].
         mask: bool (N or 1, 1, H, W), True where to paint.
-        resample: 1 is fast; 10 and more let the parts fit together.
+        resample: 1 is fast; with 10 or more the parts fit together.
 
     Raises:
-        ValueError: shapes are not as above, or the mask marks nothing.
+        ValueError: wrong shapes, or a mask that marks nothing.
     """
 
     def __init__(self, image: Tensor, mask: Tensor, resample: Count = 1) -> None:
@@ -113,7 +113,7 @@ class Inpaint(Edit):
                 f"not {mask.dtype} {tuple(mask.shape)}"
             )
         if not bool(mask.flatten(1).any(1).all()):
-            raise ValueError("the mask marks nothing: white is what is painted anew")
+            raise ValueError("the mask marks nothing: white marks the region to paint")
         self.image, self.mask, self.resample = image, mask, resample
 
     def __call__(
@@ -124,7 +124,7 @@ class Inpaint(Edit):
         noise: Noise,
         watch: Watch | None = None,
     ) -> Tensor:
-        """The sampler with its stepper inside Inpainting.
+        """The sampler with its stepper wrapped by Inpainting.
 
         Raises:
             ValueError: the sampler is adaptive.
@@ -136,14 +136,14 @@ class Inpaint(Edit):
 
 
 class ImageToImage(Edit):
-    """Noise a picture part of the way and draw on from there (Meng et al. 2022, SDEdit, §3).
+    """Noise a picture part of the way and sample from there (Meng et al. 2022, SDEdit, §3).
 
     Args:
         image: (N, C, H, W) in [−1, 1].
-        strength: share of the steps that is taken, at least one; 1 forgets the picture.
+        strength: share of the steps that is taken, at least one step; 1 ignores the picture.
 
     Raises:
-        ValueError: the image has not such a shape.
+        ValueError: the image has another shape.
     """
 
     def __init__(self, image: Tensor, strength: Annotated[float, Field(gt=0, le=1)]) -> None:
@@ -158,7 +158,7 @@ class ImageToImage(Edit):
         noise: Noise,
         watch: Watch | None = None,
     ) -> Tensor:
-        """The sampler with a start.
+        """The sampler, started from the noised picture.
 
         Raises:
             ValueError: the sampler is adaptive.
@@ -171,15 +171,15 @@ class ImageToImage(Edit):
 class Interpolate(Edit):
     """``count`` pictures between two, along a great circle of noise (Song et al. 2021, DDIM, §5.3).
 
-    Both are encoded, and every point between their noises is decoded. A picture costs three walks,
-    since it may have a condition of its own, under which the ends are encoded.
+    Both are encoded, and every point between their noises is decoded. Each picture takes three
+    walks, since it may have its own condition, with which both ends are encoded.
 
     Args:
         first, second: (1, C, H, W) in [−1, 1].
-        count: how many, the two ends included; at least 2.
+        count: number of pictures, including both ends; at least 2.
 
     Raises:
-        ValueError: shapes are not as above.
+        ValueError: wrong shapes.
     """
 
     def __init__(self, first: Tensor, second: Tensor, count: Annotated[int, Field(ge=2)]) -> None:
@@ -199,10 +199,10 @@ class Interpolate(Edit):
         noise: Noise,
         watch: Watch | None = None,
     ) -> Tensor:
-        """Encode both ends under each picture's own condition, go between, decode.
+        """Encode both ends with each picture's own condition, interpolate, decode.
 
         Raises:
-            ValueError: the sampler is not deterministic DDIM, the steps of which lead back; the
+            ValueError: the sampler is not deterministic DDIM, whose steps can be reversed; or the
                 two noises are opposite.
         """
         stepper = sampler.stepper
@@ -225,16 +225,16 @@ class Interpolate(Edit):
 
 
 def encode(denoise: Denoise, levels: Sequence[NoiseLevel], x0: Tensor) -> Tensor:
-    """The noise that deterministic DDIM draws x0 (B, …) from: its steps taken upwards.
+    """The noise from which deterministic DDIM samples x0 (B, …): its steps in reverse.
 
-    ``levels`` fall to CLEAN, as those of a grid. The steps are Euler's, x_t = alpha_t·x0 +
-    sigma_t·ε with the guess at the level before (Song et al. 2021, DDIM, §4.3 and 5.4); the guess
-    at CLEAN is that at the level above it.
+    ``levels`` fall to CLEAN, as in a grid. The steps are Euler's, x_t = alpha_t·x0 + sigma_t·ε with
+    the estimates at the level before (Song et al. 2021, DDIM, §4.3 and 5.4); for CLEAN the ε of the
+    level above it is used.
     """
     x, at = x0, levels[-2]
     for to in reversed(levels[:-1]):
-        guess = denoise(x, at)
-        x = towards(guess._replace(x0=x0) if at is to else guess, to)
+        denoised = denoise(x, at)
+        x = towards(denoised._replace(x0=x0) if at is to else denoised, to)
         at = to
     return x
 
@@ -242,10 +242,10 @@ def encode(denoise: Denoise, levels: Sequence[NoiseLevel], x0: Tensor) -> Tensor
 def slerp(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
     """sin((1−w)θ)/sin θ·a + sin(wθ)/sin θ·b, θ the angle between a and b (B, …), w = share (B,).
 
-    Keeps the norm where a and b have the same, as noise nearly has (Shoemake 1985).
+    Keeps the norm if a and b have the same norm, as noise nearly does (Shoemake 1985).
 
     Raises:
-        ValueError: a and b are opposite, so that no great circle is the shortest.
+        ValueError: a and b are opposite, so no great circle is the shortest.
     """
     flat_a, flat_b = precise(a.flatten(1)), precise(b.flatten(1))
     cosine = torch.cosine_similarity(flat_a, flat_b, dim=1).clamp(-1, 1)
@@ -262,7 +262,7 @@ def slerp(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
 def _check_walks_the_grid(sampler: Sampler) -> None:
     if isinstance(sampler.stepper, AdaptiveODE):
         raise ValueError(
-            "adaptive_ode chooses its own levels, and an edit is held to those of the schedule: "
+            "adaptive_ode chooses its own levels, but an edit needs those of the schedule: "
             "use another sampler, such as heun or dpm_solver"
         )
 

@@ -1,7 +1,7 @@
-"""Guidance: how two guesses, one of them told more, become one that says it louder.
+"""Guidance: extrapolation from a weaker prediction through a stronger one.
 
-Every kind takes guesses and gives one, so that samplers never know of it. ``scale`` is Stable
-Diffusion's s, which is 1 + w of Ho & Salimans 2022: 1 leaves the stronger guess as it is.
+Every kind turns a denoiser into another one, so samplers need not know of it. ``scale`` is Stable
+Diffusion's s, which is 1 + w of Ho & Salimans 2022: 1 leaves the stronger prediction unchanged.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,26 +16,26 @@ from unnoise.diffusion.denoiser import Denoise, Denoised
 from unnoise.diffusion.levels import NoiseLevel, match
 
 Pair = Callable[[Tensor, NoiseLevel], tuple[Denoised, Denoised]]
-"""(x_t, level) to the guesses of the stronger and of the weaker branch."""
+"""(x_t, level) to the predictions of the stronger and of the weaker branch."""
 
 
 Ratio = Annotated[float, Field(ge=0)]
-NO_SPREAD = 1e-6  # a standard deviation that a picture of one colour may have from rounding
+NO_SPREAD = 1e-6  # standard deviation that rounding may give a picture of one colour
 
 
 @dataclass(frozen=True)
 class Guidance:
-    """How far to go from the weaker guess through the stronger one, where, and tamed how.
+    """How strong guidance is, at which levels, and how much of the contrast it restores.
 
     Args:
         scale: s of weak + s·(strong − weak); 1 is off.
         interval: noise levels sigma/alpha, low and high, between which guidance is on
             (Kynkäänniemi et al. 2024); None: everywhere.
         rescale: φ of Lin et al. 2023, eq. 15, 16: how much of the standard deviation of the
-            stronger guess is restored. Not for a classifier, which makes no stronger guess.
+            stronger prediction is restored. Not for classifier guidance.
 
     Raises:
-        ValueError: the interval's low is above its high.
+        ValueError: the interval's lower end is above its upper end.
     """
 
     scale: Annotated[float, Field(ge=0)] = 1.0
@@ -60,10 +60,10 @@ class Guidance:
 
 
 def extrapolated(strong: Denoise, pair: Pair, guidance: Guidance) -> Denoise:
-    """weak + s·(strong − weak) within the interval, the strong guess alone outside of it.
+    """weak + s·(strong − weak) within the interval, strong outside of it.
 
     With the null condition as the weaker branch this is classifier-free guidance (Ho & Salimans
-    2022, eq. 6), with a worse model it is autoguidance (Karras et al. 2024).
+    2022, eq. 6); with a worse model it is autoguidance (Karras et al. 2024).
     """
     if guidance.scale == 1:
         return strong
@@ -71,16 +71,16 @@ def extrapolated(strong: Denoise, pair: Pair, guidance: Guidance) -> Denoise:
     def denoise(x_t: Tensor, level: NoiseLevel) -> Denoised:
         if not guidance.applies(level):
             return strong(x_t, level)
-        with_it, without = pair(x_t, level)
-        x0 = torch.lerp(without.x0, with_it.x0, guidance.scale)
+        stronger, weaker = pair(x_t, level)
+        x0 = torch.lerp(weaker.x0, stronger.x0, guidance.scale)
         if guidance.rescale:
-            ratio = _spread(with_it.x0) / _spread(x0)
+            ratio = _spread(stronger.x0) / _spread(x0)
             x0 = x0 * match(guidance.rescale * ratio + 1 - guidance.rescale, x0)
             alpha, sigma = level.like(x_t)
             eps = (x_t - alpha * x0) / sigma
         else:
-            eps = torch.lerp(without.eps, with_it.eps, guidance.scale)
-        return Denoised(x0, eps, with_it.variance_fraction)
+            eps = torch.lerp(weaker.eps, stronger.eps, guidance.scale)
+        return Denoised(x0, eps, stronger.variance_fraction)
 
     return denoise
 
@@ -95,20 +95,22 @@ def classifier_guided(
 ) -> Denoise:
     """ε − s·sigma·∇ ln p(y | x_t) (Dhariwal & Nichol 2021, algorithm 2), s = ``scale``; 0 is off.
 
-    ``log_probability`` gives ln p(y | x_t) of each sample (B,), of a classifier that was trained
-    on noisy pictures. Where alpha = 0 it has nothing to go by and is not asked.
+    ``log_probability`` is ln p(y | x_t) of each sample (B,), from a classifier that was trained on
+    noisy pictures. Where alpha = 0, x_t is pure noise and the classifier is not used.
     """
 
     def guided(x_t: Tensor, level: NoiseLevel) -> Denoised:
-        guess = denoise(x_t, level)
+        denoised = denoise(x_t, level)
         if guidance.scale == 0 or level.alpha == 0 or not guidance.applies(level):
-            return guess
+            return denoised
         with torch.inference_mode(False), torch.enable_grad():
             x = x_t.clone().requires_grad_()
             here = NoiseLevel(*(value.clone() for value in level))
             slope = torch.autograd.grad(log_probability(x, here).sum(), x)[0]
         alpha, sigma = level.like(x_t)
         push = guidance.scale * sigma * slope
-        return Denoised(guess.x0 + sigma / alpha * push, guess.eps - push, guess.variance_fraction)
+        return Denoised(
+            denoised.x0 + sigma / alpha * push, denoised.eps - push, denoised.variance_fraction
+        )
 
     return guided

@@ -11,14 +11,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 Variance = Literal["beta", "posterior", "learned"]
-"""Of a reverse step: β, β̃, or what the network places between them."""
+"""The variance of a reverse step: β, β̃, or one between them that the network predicts."""
 
 
 class NoiseLevel(NamedTuple):
-    """How noisy pictures are, each of B its own level or one for all.
+    """How noisy pictures are: one level for each of B, or one for all.
 
-    ``t`` is what the network is told. All three are () or (B,), ``alpha`` and ``sigma`` float64, or
-    float32 on a device that has no float64 (MPS).
+    ``t`` is the network's time input. All three are () or (B,); ``alpha`` and ``sigma`` are
+    float64, or float32 on a device without float64 (MPS).
     """
 
     t: Tensor
@@ -27,11 +27,11 @@ class NoiseLevel(NamedTuple):
 
     @property
     def log_snr(self) -> Tensor:
-        """ln(alpha²/sigma²): +inf where clean, −inf where nothing is left of the picture."""
+        """ln(alpha²/sigma²): +inf for clean pictures, −inf for pure noise."""
         return 2 * (self.alpha.log() - self.sigma.log())
 
     def like(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(alpha, sigma) in the dtype of x (B, …), ready to be multiplied with it."""
+        """(alpha, sigma) in the dtype of x (B, …), shaped to be multiplied with it."""
         return match(self.alpha, x), match(self.sigma, x)
 
 
@@ -43,14 +43,14 @@ CLEAN = NoiseLevel(
 
 
 class Gaussian(NamedTuple):
-    """N(mean, variance·I); mean has the shape of x, variance multiplies with it."""
+    """N(mean, variance·I); mean has the shape of x, variance one that broadcasts with it."""
 
     mean: Tensor
     variance: Tensor
 
 
 def match(value: Tensor, x: Tensor) -> Tensor:
-    """A number a sample, (B,) or (), in the dtype of x (B, …), ready to be multiplied with it."""
+    """One number for each sample, (B,), or for all, (), shaped to be multiplied with x (B, …)."""
     value = value.to(x)
     return value.reshape(-1, *[1] * (x.ndim - 1)) if value.ndim else value
 
@@ -108,8 +108,8 @@ def chosen_variance(
 ) -> Tensor:
     """β, β̃, or exp(fraction·ln β + (1 − fraction)·ln β̃).
 
-    The last is learned (Nichol & Dhariwal 2021, eq. 15) and has the shape of ``fraction`` (B, …);
-    the others are float64, of the shape of the levels.
+    The last is the learned variance (Nichol & Dhariwal 2021, eq. 15), in the shape of ``fraction``
+    (B, …). The others are float64, in the shape of the levels.
 
     Raises:
         ValueError: "learned" without a fraction.
@@ -120,7 +120,7 @@ def chosen_variance(
         return beta_tilde
     if fraction is None:
         raise ValueError(
-            "the variance is to be the learned one, but the model was trained without "
+            "the variance is set to learned, but the model was trained without "
             "learned_variance=true: use beta or posterior"
         )
     top, bottom = match(beta.log(), fraction), match(beta_tilde.log(), fraction)

@@ -1,7 +1,7 @@
 """Likelihood: the variational bound and its terms, and the density by the probability-flow ODE.
 
-In bits a dimension (bits/dim) of pixels on 256 levels in [−1, 1], which lie 2/255 apart. Densities
-and variances are computed in float64: near the picture they differ by powers of ten.
+In bits per dimension (bits/dim) of pixels on 256 levels in [−1, 1], 2/255 apart. Densities and
+variances are computed in float64, as they span many orders of magnitude at low noise.
 """
 
 import math
@@ -32,11 +32,11 @@ from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.schedules import LEAST_LOG_SNR, NoiseSchedule, precise
 
 HALF_A_LEVEL = 1 / 255
-BEYOND = 40  # standard deviations: stands for ∞ where levels are open, with finite gradients
+BEYOND = 40  # standard deviations: replaces ∞ at the outermost levels, with finite gradients
 
 
 class Bound(NamedTuple):
-    """−ln p(x0) is at most their sum, in bits/dim of each sample (DDPM eq. 5).
+    """The terms of the upper bound of −ln p(x0), in bits/dim for each sample (DDPM eq. 5).
 
     ``prior`` (B,) is L_T; ``steps`` (B, T−1) are L_{t−1}, noisiest first; ``decoder`` (B,) is L_0.
     """
@@ -60,7 +60,7 @@ def bound(
 ) -> Bound:
     """The variational bound of ancestral sampling over ``levels`` (a grid, down to CLEAN).
 
-    Each term is estimated at one x_t of each sample; memory does not grow with the levels.
+    Each term is estimated from one x_t for each sample; memory does not grow with the levels.
 
     Raises:
         ValueError: fewer than two noisy levels; "learned" without a learned variance.
@@ -70,48 +70,48 @@ def bound(
     steps = []
     for k, (t, s) in enumerate(pairwise(levels)):
         x_t = diffuse(x0, noise.normal("bound", x0.shape[1:], k).to(x0), t)
-        guess = denoise(x_t, t)
+        denoised = denoise(x_t, t)
         if s.sigma > 0:
-            steps.append(step_term(guess, x0, x_t, t, s, variance))
+            steps.append(step_term(denoised, x0, x_t, t, s, variance))
         else:
-            decoder = decoder_term(guess, x0, levels[k - 1], t, variance)
+            decoder = decoder_term(denoised, x0, levels[k - 1], t, variance)
     return Bound(prior_term(x0, levels[0]), torch.stack(steps, 1), decoder)
 
 
 def prior_term(x0: Tensor, noisiest: NoiseLevel) -> Tensor:
-    """L_T: KL of q(x_T | x0) from N(0, alpha_T² + sigma_T²), where our samplers start."""
+    """L_T: KL of q(x_T | x0) from N(0, alpha_T² + sigma_T²), from which samplers start."""
     alpha, sigma = (match(value, precise(x0)) for value in (noisiest.alpha, noisiest.sigma))
     start = Gaussian(torch.zeros_like(alpha), alpha**2 + sigma**2)
     return bits_per_dim(normal_kl(Gaussian(alpha * precise(x0), sigma**2), start))
 
 
 def step_term(
-    guess: Denoised, x0: Tensor, x_t: Tensor, t: NoiseLevel, s: NoiseLevel, variance: Variance
+    denoised: Denoised, x0: Tensor, x_t: Tensor, t: NoiseLevel, s: NoiseLevel, variance: Variance
 ) -> Tensor:
-    """L_{t−1}: KL of q(x_s | x_t, x0) from p(x_s | x_t), whose mean takes x̂0 for x0."""
-    x0_hat, _, fraction = _precise(guess)
+    """L_{t−1}: KL of q(x_s | x_t, x0) from p(x_s | x_t), whose mean has x̂0 in place of x0."""
+    x0_hat, _, fraction = _precise(denoised)
     target = posterior(precise(x0), precise(x_t), t, s)
     mean = posterior(x0_hat, precise(x_t), t, s).mean
-    found = reverse_variance(variance, t, s, fraction)
-    return bits_per_dim(normal_kl(target, Gaussian(mean, _matched(found, mean))))
+    predicted = reverse_variance(variance, t, s, fraction)
+    return bits_per_dim(normal_kl(target, Gaussian(mean, _matched(predicted, mean))))
 
 
 def decoder_term(
-    guess: Denoised, x0: Tensor, second: NoiseLevel, first: NoiseLevel, variance: Variance
+    denoised: Denoised, x0: Tensor, second: NoiseLevel, first: NoiseLevel, variance: Variance
 ) -> Tensor:
     """L_0: −ln p(x0 | x_1) with mean x̂0, at the ``first`` level; ``second`` is the next noisier."""
-    x0_hat, _, fraction = _precise(guess)
-    found = decoder_variance(variance, second, first, fraction)
-    p = Gaussian(x0_hat, _matched(found, x0_hat))
+    x0_hat, _, fraction = _precise(denoised)
+    predicted = decoder_variance(variance, second, first, fraction)
+    p = Gaussian(x0_hat, _matched(predicted, x0_hat))
     return bits_per_dim(-decoder_log_likelihood(precise(x0), p))
 
 
 def decoder_variance(
     kind: Variance, second: NoiseLevel, first: NoiseLevel, fraction: Tensor | None = None
 ) -> Tensor:
-    """The variance of p(x0 | x_1): β_1, or β̃_2 because β̃_1 is 0, or the learned one between them.
+    """The variance of p(x0 | x_1): β_1, or β̃_2 since β̃_1 is 0, or the learned one between them.
 
-    β̃_2 suits uniform grids; where the steps near the picture are tiny it is far too small.
+    β̃_2 suits uniform grids; it is far too small for grids with tiny steps at low noise.
 
     Raises:
         ValueError: "learned" without a fraction.
@@ -127,10 +127,10 @@ def normal_kl(q: Gaussian, p: Gaussian) -> Tensor:
 
 
 def decoder_log_likelihood(x0: Tensor, p: Gaussian) -> Tensor:
-    """ln of the mass that p puts on the level of each pixel x0 (DDPM eq. 13), in nats.
+    """ln of the probability under p of the level of each pixel x0 (DDPM eq. 13), in nats.
 
-    Levels reach 1/255 to both sides, the outermost two to infinity. In float64 the tails hold to
-    any distance: ln(Φ(b) − Φ(a)) = ln Φ(b) + ln(1 − Φ(a)/Φ(b)), taken on the side where a < 0.
+    Levels extend 1/255 to both sides, the outermost two to infinity. In float64 the tails are
+    accurate at any distance: ln(Φ(b) − Φ(a)) = ln Φ(b) + ln(1 − Φ(a)/Φ(b)), computed for a < 0.
     """
     std = p.variance.sqrt()
     a, b = ((x0 + side - p.mean) / std for side in (-HALF_A_LEVEL, HALF_A_LEVEL))
@@ -145,7 +145,7 @@ def decoder_log_likelihood(x0: Tensor, p: Gaussian) -> Tensor:
 
 
 def bits_per_dim(nats: Tensor) -> Tensor:
-    """Nats of each element (B, …) to bits a dimension (B,)."""
+    """Nats of each element (B, …) to bits per dimension (B,)."""
     return nats.flatten(1).mean(1) / math.log(2)
 
 
@@ -154,7 +154,7 @@ Divergence = Callable[[Tensor, Tensor], Tensor]
 
 
 def hutchinson(signs: Tensor) -> Divergence:
-    """v·(df/dx)v with v = ±1 at random, whose mean is the trace (Hutchinson 1989): one pass."""
+    """v·(df/dx)v with random v = ±1, whose mean is the trace (Hutchinson 1989): one pass."""
 
     def divergence(f: Tensor, x: Tensor) -> Tensor:
         slope = torch.autograd.grad((f * signs).sum(), x)[0]
@@ -172,16 +172,16 @@ def ode_log_density(
 ) -> Float[Tensor, " B"]:
     """ln of the density, in nats, of x = x_t/alpha_t at the cleanest level of the schedule.
 
-    The samples of DDIM's ODE, y = x_t/alpha and dy/dσ̂ = ε with σ̂ = sigma/alpha, are carried to
-    N(0, 1 + σ̂_T²), the volume by d ln p(y)/dσ̂ = −div ε (Song et al. 2021, "Score-based generative
-    modeling", eq. 39), in steps of ln σ̂ by Dormand–Prince 5(4), of one size for the whole batch.
-    ``denoise`` is differentiated: what is bound into it must not stem from inference mode.
+    DDIM's ODE, y = x_t/alpha and dy/dσ̂ = ε with σ̂ = sigma/alpha, takes the samples to
+    N(0, 1 + σ̂_T²); the density changes by d ln p(y)/dσ̂ = −div ε (Song et al. 2021, "Score-based
+    generative modeling", eq. 39). Steps are in ln σ̂ by Dormand–Prince 5(4), of one size for the
+    whole batch. ``denoise`` is differentiated, so it must not hold tensors of inference mode.
     """
     times = torch.tensor(schedule.ends, dtype=torch.float64)
     ends = -schedule.level(times).log_snr.clamp(min=LEAST_LOG_SNR).flip(0) / 2  # ln σ̂
 
     def slope(log_ratio: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        log_ratio = log_ratio.clamp(*ends)  # the solver's first trial may go beyond
+        log_ratio = log_ratio.clamp(*ends)  # the solver's first trial may go beyond the ends
         level = schedule.level(schedule.time_at(-2 * log_ratio))
         with torch.inference_mode(False), torch.enable_grad():
             y = state[0].clone().requires_grad_()
@@ -220,13 +220,13 @@ def ode_bits_per_dim(
     return -(density / x0[0].numel() + math.log(2 * HALF_A_LEVEL)) / math.log(2)
 
 
-def _precise(guess: Denoised) -> Denoised:
-    fraction = guess.variance_fraction
+def _precise(denoised: Denoised) -> Denoised:
+    fraction = denoised.variance_fraction
     return Denoised(
-        precise(guess.x0), precise(guess.eps), None if fraction is None else precise(fraction)
+        precise(denoised.x0), precise(denoised.eps), None if fraction is None else precise(fraction)
     )
 
 
 def _matched(variance: Tensor, x: Tensor) -> Tensor:
-    """A variance for all, for each sample or for each element of x (B, …)."""
+    """A variance for all samples, for each sample or for each element of x (B, …)."""
     return variance if variance.ndim == x.ndim else match(variance, x)

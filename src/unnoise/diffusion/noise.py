@@ -1,10 +1,10 @@
 """Stateless randomness: every number is a pure function of (seed, purpose, sample id, draw).
 
-Nothing here depends on the batch, the rank, the device or on what was drawn before, so a run can
-stop anywhere and a picture is the same whatever batch it is drawn in.
+Numbers do not depend on the batch, the rank, the device or earlier draws. So a run can stop
+anywhere, and a picture is the same in any batch.
 
 Source: Philox-4x32-10 of Salmon, Moraes, Dror & Shaw, "Parallel random numbers: as easy as 1, 2, 3"
-(SC 2011), here on whole tensors; normals by Box–Muller.
+(SC 2011), on whole tensors; normals by Box–Muller.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ _32_BITS = 0xFFFFFFFF
 
 
 def philox(counter: Tensor, key: tuple[int, int]) -> Tensor:
-    """Ten Philox rounds: counter (4, …) of 32-bit words in int64 to as many random words."""
+    """Ten Philox rounds: counter (4, …), 32-bit words in int64, to random words (4, …)."""
     a, b, c, d = counter
     for r in range(10):
         key_a, key_c = ((key[i] + r * _KEY_INCREMENTS[i]) & _32_BITS for i in (0, 1))
@@ -31,11 +31,11 @@ def philox(counter: Tensor, key: tuple[int, int]) -> Tensor:
 
 
 class Noise:
-    """The random numbers of B samples, named by their ids.
+    """The random numbers of B samples, which their ids tell apart.
 
     Args:
-        seed: of the run, or of a sampling.
-        ids: (B,) int64; in training a sample's place in the stream, in sampling its number.
+        seed: of the run, or of the samples to draw.
+        ids: (B,) int64; in training the position in the stream, in sampling the sample's number.
     """
 
     def __init__(self, seed: int, ids: Tensor) -> None:
@@ -55,7 +55,7 @@ class Noise:
         return (self._words(purpose, 1, draw)[0, :, 0] >> 8).float() * 2.0**-24
 
     def normals(self, purpose: str, shape: Sequence[int]) -> Callable[[], Tensor]:
-        """A function whose k-th call gives draw number k of ``normal``."""
+        """A function whose k-th call returns draw number k of ``normal``."""
         draws = iter(range(2**32))
         return lambda: self.normal(purpose, shape, next(draws))
 

@@ -1,4 +1,4 @@
-"""Oracles: for pictures of independent Gaussian pixels the best guess is known in closed form.
+"""Oracles: for independent Gaussian pixels the optimal denoiser is known in closed form.
 
 With x0 ~ N(μ, s²) and x_t = alpha·x0 + sigma·eps, x_t is N(alpha·μ, v), v = alpha²s² + sigma².
 """
@@ -17,7 +17,7 @@ from unnoise.diffusion.schedules import NoiseSchedule
 
 
 class GaussianOracle:
-    """The denoiser that no other can beat for x0 ~ N(mu, s²).
+    """The optimal denoiser for x0 ~ N(mu, s²).
 
     ε* = sigma·(x − alpha·mu)/v and E[x0 | x_t] = (alpha·s²·x + sigma²·mu)/v.
     """
@@ -26,7 +26,7 @@ class GaussianOracle:
         self.mu, self.s = mu, s
 
     def __call__(self, x: Tensor, level: NoiseLevel) -> Denoised:
-        """The guess of x_t (B, …)."""
+        """Estimates from x_t (B, …)."""
         alpha, sigma = (match(value, x) for value in (level.alpha, level.sigma))
         v = alpha**2 * self.s**2 + sigma**2
         eps = sigma * (x - alpha * self.mu) / v
@@ -44,32 +44,32 @@ class GaussianOracle:
 
     @property
     def entropy(self) -> float:
-        """Of a pixel, in nats: ½·ln(2πe·s²)."""
+        """The entropy of a pixel, in nats: ½·ln(2πe·s²)."""
         return 0.5 * math.log(2 * math.pi * math.e * self.s**2)
 
     def along_the_ode(self, x: Tensor, now: NoiseLevel, to: NoiseLevel) -> Tensor:
-        """Where the probability-flow ODE leads x (B, …): (x − alpha·mu)/√v stays as it is."""
+        """x (B, …) moved along the probability-flow ODE, which keeps (x − alpha·mu)/√v constant."""
         (m_t, v_t), (m_s, v_s) = self.marginal(now), self.marginal(to)
         return m_s + (x - m_t) * math.sqrt(v_s / v_t)
 
 
 def with_optimal_variance(oracle: GaussianOracle, levels: Sequence[NoiseLevel]) -> Denoise:
-    """The oracle on a grid, with the fraction at which the learned variance is the best one.
+    """The oracle on a grid, with the fraction for which the learned variance is optimal.
 
     That is σ² = β̃ + c²·Var(x0 | x_t) with c = alpha_s·β/sigma_t², the weight of x0 in the posterior
-    mean: with it p(x_s | x_t) is q(x_s | x_t) itself (Bao et al. 2022, "Analytic-DPM").
+    mean; p(x_s | x_t) then equals q(x_s | x_t) (Bao et al. 2022, "Analytic-DPM").
     """
     following = {float(t.t): s for t, s in pairwise(levels)}
 
     def denoise(x: Tensor, t: NoiseLevel) -> Denoised:
-        s, guess = following[float(t.t)], oracle(x, t)
+        s, denoised = following[float(t.t)], oracle(x, t)
         if s.sigma == 0:
-            return Denoised(guess.x0, guess.eps, torch.zeros_like(x))
+            return Denoised(denoised.x0, denoised.eps, torch.zeros_like(x))
         low, high = posterior_variance(t, s), transition(s, t)[1]
         on_x0 = s.alpha * high / t.sigma**2
         optimal = low + on_x0**2 * oracle.posterior_variance(t)
         fraction = (optimal / low).log() / (high / low).log()
-        return Denoised(guess.x0, guess.eps, fraction.to(x).expand_as(x))
+        return Denoised(denoised.x0, denoised.eps, fraction.to(x).expand_as(x))
 
     return denoise
 
@@ -83,10 +83,10 @@ def exact_moments(
     oracle: Denoise | None = None,
     device: torch.device | None = None,
 ) -> tuple[float, float]:
-    """Mean and variance of x at the end, from N(mean, variance): exact, since x is affine in noise.
+    """Mean and variance of the final x from x_T ~ N(mean, variance); exact: x is affine in noise.
 
-    One row of the batch is without noise; each other row has one unit of one draw. ``oracle`` is
-    any guess that is affine in x, the Gaussian one if none is given; ``device`` must have float64.
+    One row of the batch has no noise; each other row has one unit of one draw. ``oracle`` is any
+    denoiser that is affine in x, by default the Gaussian one. ``device`` must support float64.
     """
     denoise = oracle or GaussianOracle()
     draws = 0

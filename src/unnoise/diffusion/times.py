@@ -1,7 +1,7 @@
-"""Training times: where on the schedule each sample of a batch is denoised.
+"""Training times: the noise level at which each sample of a batch is denoised.
 
-Times are drawn as quantiles u in [0, 1), which a schedule turns into its own times, so that every
-way of drawing works with every schedule.
+Times are drawn as quantiles u in [0, 1), which a schedule maps to its own times. So every way of
+drawing works with every schedule.
 """
 
 from abc import ABC, abstractmethod
@@ -17,20 +17,20 @@ BELOW_ONE = 1 - 2.0**-24  # the greatest float32 below 1
 
 
 class TimeSampler(nn.Module, ABC):
-    """Draws the quantile of each sample's training time. ``learns``: from the losses there."""
+    """Draws the quantile u of each sample's training time. ``learns``: adapts to the losses."""
 
     learns: ClassVar[bool] = False
 
     @abstractmethod
     def draw(self, noise: Noise) -> tuple[Tensor, Tensor]:
-        """u (B,) and weights 1/density(u) (B,), with which a mean is one over uniform u."""
+        """u (B,) and weights 1/density(u) (B,); a weighted mean equals the mean over uniform u."""
 
     def observe(self, u: Tensor, loss: Tensor) -> None:
-        """Learn from the losses (B,) at u of a training batch, over all processes."""
+        """Learn from the losses (B,) at u of a training batch, gathered over all ranks."""
 
 
 class UniformTimes(TimeSampler):
-    """u ~ U[0, 1) for each sample by itself (DDPM algorithm 1, line 3)."""
+    """u ~ U[0, 1), independent for each sample (DDPM algorithm 1, line 3)."""
 
     def draw(self, noise: Noise) -> tuple[Tensor, Tensor]:
         """Weights are 1."""
@@ -39,11 +39,11 @@ class UniformTimes(TimeSampler):
 
 
 class StratifiedTimes(TimeSampler):
-    """u = ((p mod strata) + U)/strata for the sample at place p of the training stream.
+    """u = ((p mod strata) + U)/strata for the sample at position p of the training stream.
 
-    Any ``strata`` consecutive places, such as those of a batch, fill [0, 1) evenly: the mean loss
-    varies less and u alone is as uniform as before (in the spirit of the low-discrepancy sampler
-    of Kingma et al. 2021, "Variational diffusion models").
+    Any ``strata`` consecutive positions, such as those of a batch, fill [0, 1) evenly. The mean
+    loss then varies less, and each u is still uniform (similar to the low-discrepancy sampler of
+    Kingma et al. 2021, "Variational diffusion models").
     """
 
     def __init__(self, strata: Annotated[int, Field(ge=1)]) -> None:
@@ -57,10 +57,11 @@ class StratifiedTimes(TimeSampler):
 
 
 class LossSecondMomentTimes(TimeSampler):
-    """Times of great losses more often: density ∝ √E[L²] (Nichol & Dhariwal 2021, eq. 18).
+    """Importance sampling of times: density ∝ √E[L²] (Nichol & Dhariwal 2021, eq. 18).
 
-    E[L²] is over the last ``history`` losses of each of ``bins`` equal parts of [0, 1). Until all
-    have as many, u is uniform. ``uniform_share`` of the draws always is, so that none dies out.
+    E[L²] is over the last ``history`` losses in each of ``bins`` equal parts of [0, 1). Until all
+    parts have that many, u is uniform. ``uniform_share`` of the draws is always uniform, so that
+    every part is visited.
     """
 
     learns = True
@@ -80,7 +81,7 @@ class LossSecondMomentTimes(TimeSampler):
 
     @property
     def probabilities(self) -> Tensor:
-        """Of the bins (bins,), float64 on the CPU, where sums do not vary from run to run."""
+        """Of each bin, (bins,), float64 on the CPU, where sums are reproducible."""
         uniform = torch.full((self.bins,), 1 / self.bins, dtype=torch.float64)
         root = self.losses.cpu().double().square().mean(1).sqrt()
         if bool((self.observed < self.history).any()) or root.sum() == 0:
@@ -88,7 +89,7 @@ class LossSecondMomentTimes(TimeSampler):
         return torch.lerp(root / root.sum(), uniform, self.uniform_share)
 
     def draw(self, noise: Noise) -> tuple[Tensor, Tensor]:
-        """Quantiles of that density, by its inverse distribution function."""
+        """Samples of that density, by its inverse distribution function."""
         place = noise.uniform("time")
         p = self.probabilities
         upper = p.cumsum(0)
@@ -99,7 +100,7 @@ class LossSecondMomentTimes(TimeSampler):
 
     @torch.no_grad()
     def observe(self, u: Tensor, loss: Tensor) -> None:
-        """Put each finite loss in the place of the oldest of its bin, in the order given."""
+        """Replace the oldest loss of a bin by each finite new one, in the order given."""
         u, loss = u[loss.isfinite()], loss[loss.isfinite()]
         bins, order = (u * self.bins).long().clamp(max=self.bins - 1).sort(stable=True)
         every = torch.arange(self.bins, device=u.device)

@@ -1,8 +1,8 @@
-"""Weights: how much the squared error of the picture counts at each noise level.
+"""Weights: how much the squared error of x0 counts at each noise level.
 
-All are written as a function w(SNR) of SNR = alpha²/sigma² on ‖x0 − x̂0‖², whatever the network
-puts out; x̂0 = skip·x_t + out·F turns it into w·out² on the error of its output F. So weights of
-different papers compare, and each goes with any prediction.
+All are functions w(SNR) of SNR = alpha²/sigma² that multiply ‖x0 − x̂0‖², whatever the network
+predicts. As x̂0 = skip·x_t + out·F, the error of its output F has the weight w·out². So weights
+from different papers can be compared, and each works with any prediction.
 """
 
 from abc import ABC, abstractmethod
@@ -22,7 +22,7 @@ class Weight(ABC):
 
 
 class X0Weight(Weight):
-    """1: the error of the picture itself counts the same everywhere."""
+    """1: the error of x0 counts the same at every level."""
 
     def __call__(self, snr: Tensor) -> Tensor:
         """1."""
@@ -30,7 +30,7 @@ class X0Weight(Weight):
 
 
 class VWeight(Weight):
-    """SNR + 1: the error of v does, where alpha² + sigma² = 1 (Salimans & Ho 2022, §4)."""
+    """SNR + 1: the error of v counts the same, if alpha² + sigma² = 1 (Salimans & Ho 2022, §4)."""
 
     def __call__(self, snr: Tensor) -> Tensor:
         """1/out² of VPrediction."""
@@ -38,7 +38,7 @@ class VWeight(Weight):
 
 
 class VelocityWeight(Weight):
-    """(√SNR + 1)²: the error of the velocity eps − x0 does, on the straight path of flow matching.
+    """(√SNR + 1)²: the error of the velocity eps − x0 counts the same, on flow matching's path.
 
     With times uniform on that path this is the loss of Lipman et al. 2023, eq. 23.
     """
@@ -49,7 +49,7 @@ class VelocityWeight(Weight):
 
 
 class EDMWeight(Weight):
-    """SNR + 1/σ_d²: the error of EDM's network does (Karras et al. 2022, Table 1, λ(σ))."""
+    """SNR + 1/σ_d²: the error of F counts the same in EDM (Karras et al. 2022, Table 1, λ(σ))."""
 
     def __init__(self, sigma_data: Annotated[float, Field(gt=0)] = 0.5) -> None:
         self.sigma_data = sigma_data
@@ -63,7 +63,7 @@ class MinSNR(Weight):
     """min(SNR, γ): no level counts more than γ times the error of x0 (Hang et al. 2023,
     "Efficient diffusion training via Min-SNR weighting strategy").
 
-    γ = ∞ would be L_simple. Pure noise (SNR = 0) counts for nothing.
+    γ = ∞ would be L_simple. Pure noise (SNR = 0) has weight 0.
     """
 
     def __init__(self, gamma: Annotated[float, Field(gt=0)] = 5.0) -> None:
@@ -75,7 +75,7 @@ class MinSNR(Weight):
 
 
 class P2(Weight):
-    """SNR/(k + SNR)^γ: less where only imperceptible detail is left (Choi et al. 2022,
+    """SNR/(k + SNR)^γ: less where only imperceptible detail is missing (Choi et al. 2022,
     "Perception prioritized training of diffusion models").
 
     γ = 0 is L_simple.

@@ -1,4 +1,4 @@
-"""Training objectives: what a guess of the noisy picture costs."""
+"""Training objectives: the loss of a denoiser on noisy pictures."""
 
 from unnoise.diffusion.objectives.base import (
     Loss,

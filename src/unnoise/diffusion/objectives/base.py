@@ -1,4 +1,4 @@
-"""Objectives: what training minimises."""
+"""What an objective is: a loss for each sample, and its weight in the mean."""
 
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from unnoise.diffusion.schedules import NoiseSchedule
 
 
 class Loss(NamedTuple):
-    """Of each sample (B,): the loss, the quantile u of its time, and its weight in the mean."""
+    """For each sample (B,): the loss, the quantile u of its time, and its weight in the mean."""
 
     per_sample: Tensor
     u: Tensor
@@ -21,12 +21,12 @@ class Loss(NamedTuple):
 
     @property
     def mean(self) -> Tensor:
-        """What training minimises."""
+        """The weighted mean, which training minimises."""
         return (self.weight * self.per_sample).mean()
 
 
 class Objective(ABC):
-    """A loss on clean pictures. ``trains_variance``: and on the learned variance."""
+    """A loss on clean pictures x0. ``trains_variance``: it trains the learned variance as well."""
 
     trains_variance: bool = False
 
@@ -43,5 +43,5 @@ class Objective(ABC):
         """The loss of each picture x0 at quantile u of the training times."""
 
     def level(self, schedule: NoiseSchedule, u: Float[Tensor, " B"]) -> NoiseLevel:
-        """The levels at which the losses at u are taken, for who wants to tell them apart."""
+        """The noise levels of the samples with quantiles u."""
         return schedule.level(schedule.sample_times(u))

@@ -1,4 +1,4 @@
-"""Objectives: what training minimises."""
+"""L_simple, and weighted squared errors of x0."""
 
 from typing import Any
 
@@ -48,16 +48,16 @@ class WeightedLoss(Objective):
         condition: Any,
         noise: Noise,
     ) -> Float[Tensor, " B"]:
-        """The error of x0 by way of the error of v, which rounding leaves alone at every level.
+        """The error of x0, computed from the error of v, which is accurate at every level.
 
-        Both guesses explain x_t, so that alpha·(eps − ε̂) − sigma·(x0 − x̂0) is
+        As x_t = alpha·x̂0 + sigma·ε̂, alpha·(eps − ε̂) − sigma·(x0 − x̂0) is
         −(alpha² + sigma²)/sigma times the error of x0.
         """
         level = schedule.level(schedule.sample_times(u))
         eps = noise.normal("eps", x0.shape[1:])
-        guess = denoiser(diffuse(x0, eps, level), level, condition)
+        denoised = denoiser(diffuse(x0, eps, level), level, condition)
         alpha, sigma = level.like(x0)
-        error = alpha * (eps - guess.eps) - sigma * (x0 - guess.x0)
+        error = alpha * (eps - denoised.eps) - sigma * (x0 - denoised.x0)
         snr = (level.alpha / level.sigma) ** 2
         weight = self.weight(snr) * (level.sigma / (level.alpha**2 + level.sigma**2)) ** 2
         loss: Tensor = weight.to(x0) * error.square().flatten(1).mean(1)

@@ -1,4 +1,4 @@
-"""Samplers: one step a method, and the loop over noise levels."""
+"""Samplers: one step for each method, and the loop over noise levels."""
 
 from unnoise.diffusion.samplers.ancestral import (
     DDIM,

@@ -1,8 +1,4 @@
-"""Samplers: how to walk the noise levels down to a picture.
-
-A sampler is one short ``step`` that mirrors its formula; the loop over levels stands once, in
-``sample``. Below, x is at level t (``now``) and the step leads to the cleaner level s (``to``).
-"""
+"""Ancestral sampling: DDPM and DDIM. x is at level t (``now``); the step leads to s (``to``)."""
 
 from typing import Annotated, Literal
 
@@ -22,10 +18,10 @@ from unnoise.diffusion.samplers.base import Stepper, Walk
 class Ancestral(Stepper):
     """DDPM's algorithm 2: draw x_s from N(mean of q(x_s | x_t, x0), σ²·I).
 
-    With ε the mean is (x_t − β_t/√(1−ᾱ_t)·ε)/√(1−β_t). variance: "beta", σ² = β (optimal for data
-    N(0, I)); "posterior", σ² = β̃ (optimal for one data point); "learned", between the two as the
-    network says; "none", σ² = 0, the ablation in which pictures lose their detail and collapse to
-    the mean. The last step adds no noise.
+    In terms of ε the mean is (x_t − β_t/√(1−ᾱ_t)·ε)/√(1−β_t). variance: "beta", σ² = β (optimal for
+    data N(0, I)); "posterior", σ² = β̃ (optimal for one data point); "learned", between the two as
+    the network predicts; "none", σ² = 0, the ablation in which pictures lose their detail and
+    collapse to the mean. The last step adds no noise.
     """
 
     def __init__(self, variance: Variance | Literal["none"] = "beta") -> None:
@@ -33,11 +29,11 @@ class Ancestral(Stepper):
 
     def step(self, walk: Walk, x: Tensor, now: NoiseLevel, to: NoiseLevel) -> Tensor:
         """mean + σ·z."""
-        guess = walk.denoise(x, now)
-        mean = posterior(guess.x0, x, now, to).mean
+        denoised = walk.denoise(x, now)
+        mean = posterior(denoised.x0, x, now, to).mean
         if self.variance == "none" or to.sigma == 0:
             return mean
-        variance = reverse_variance(self.variance, now, to, guess.variance_fraction)
+        variance = reverse_variance(self.variance, now, to, denoised.variance_fraction)
         return mean + variance.sqrt().to(x) * walk.noise()
 
 
@@ -52,8 +48,8 @@ class DDIM(Stepper):
 
     def step(self, walk: Walk, x: Tensor, now: NoiseLevel, to: NoiseLevel) -> Tensor:
         """The three terms of eq. 12."""
-        guess = walk.denoise(x, now)
+        denoised = walk.denoise(x, now)
         variance = self.eta**2 * posterior_variance(now, to)
-        direct = (to.sigma**2 - variance).clamp(min=0)  # rounding could make it negative
-        x = to.alpha.to(x) * guess.x0 + direct.sqrt().to(x) * guess.eps
+        direct = (to.sigma**2 - variance).clamp(min=0)  # rounding can make it negative
+        x = to.alpha.to(x) * denoised.x0 + direct.sqrt().to(x) * denoised.eps
         return x + variance.sqrt().to(x) * walk.noise() if variance > 0 else x

@@ -1,7 +1,7 @@
-"""Samplers: how to walk the noise levels down to a picture.
+"""Samplers: how to go from noise to a picture, level by level.
 
-A sampler is one short ``step`` that mirrors its formula; the loop over levels stands once, in
-``sample``. Below, x is at level t (``now``) and the step leads to the cleaner level s (``to``).
+A sampler is a short ``step`` that mirrors its formula; ``sample`` is the loop over the levels.
+Everywhere x is at level t (``now``), and a step leads to the cleaner level s (``to``).
 """
 
 from abc import ABC, abstractmethod
@@ -24,14 +24,14 @@ from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.schedules import NoiseSchedule, Spacing
 
 Watch = Callable[[Tensor, NoiseLevel], None]
-"""Is shown x and its level after every step."""
+"""Called with x and its level after every step."""
 
 
 @dataclass
 class Walk:
-    """What the steps of one sampling share.
+    """What all steps of one walk share.
 
-    ``noise()`` gives fresh N(0, I) of the shape of x at each call. ``memory`` is what a step leaves
+    ``noise()`` returns new N(0, I) in the shape of x at each call. ``memory`` is what a step keeps
     for the next one; it is None before the first.
     """
 
@@ -44,9 +44,9 @@ class Walk:
 class Stepper(ABC):
     """One step of a sampler.
 
-    ``order``: the error at the end falls as steps^−order, in x for the same noise where the walk
-    is deterministic, else in the distribution; 0: not by more steps. ``evaluations`` of the
-    denoiser a step takes.
+    ``order``: the final error falls as steps^−order, in x for the same noise if the walk is
+    deterministic, else in the distribution; 0: more steps do not reduce it. ``evaluations``: calls
+    of the denoiser in one step.
     """
 
     order: int = 1
@@ -54,7 +54,7 @@ class Stepper(ABC):
 
     @abstractmethod
     def step(self, walk: Walk, x: Tensor, now: NoiseLevel, to: NoiseLevel) -> Tensor:
-        """x (B, …), which is at ``now``, at ``to``."""
+        """x (B, …) taken from level ``now`` to level ``to``."""
 
 
 def sample(
@@ -73,21 +73,21 @@ def sample(
 
 
 def steps_taken(steps: int, strength: float) -> int:
-    """How many of ``steps`` a walk of this strength in (0, 1] takes, the last ones: 1 or more."""
+    """How many of ``steps``, the last ones, a walk of ``strength`` in (0, 1] takes: 1 or more."""
     return max(1, round(strength * steps))
 
 
 def steps_for(evaluations: int, stepper: Stepper) -> int:
-    """The steps that take ``evaluations`` of the network, rounded up."""
+    """The number of steps for a budget of network ``evaluations``, rounded up."""
     return -(-evaluations // stepper.evaluations)
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """A recipe for pictures: the step, how many of them at which levels, and what bends the guess.
+    """A recipe for sampling: the kind of step, how many at which levels, guidance and threshold.
 
-    ``steps`` None takes every level of the schedule; ``threshold`` is applied to each guessed
-    picture, after ``guidance``.
+    ``steps`` None takes every level of the schedule; ``threshold`` is applied to each estimate of
+    x0, after ``guidance``.
     """
 
     stepper: Stepper
@@ -109,9 +109,9 @@ class Sampler:
     ) -> Tensor:
         """One picture (C, H, W) = shape for each id of ``noise``: (B, C, H, W) float32.
 
-        A picture depends on its own id only, whatever else is in the batch. With ``start``
-        (B, C, H, W) the walk begins at these pictures, noised, and goes the last ``strength`` share
-        of the steps, at least one (Meng et al. 2022, SDEdit). ``denoise`` is guided already.
+        A picture depends on its own id only, not on the batch. With ``start`` (B, C, H, W) the walk
+        starts from these pictures, noised, and takes the last ``strength`` share of the steps, at
+        least one (Meng et al. 2022, SDEdit). ``denoise`` includes guidance.
         """
         levels = schedule.grid(self.steps, self.spacing)
         if self.threshold is not None:

@@ -1,8 +1,8 @@
-"""Multistep solvers: the guesses of the steps before make a step of higher order.
+"""Multistep solvers, which reuse the estimates of earlier steps for a higher order.
 
 In λ = ½·ln SNR and with h = λ_s − λ_t for a step from level t to s, the probability-flow ODE is
 x_s = (sigma_s/sigma_t)·x_t + sigma_s·∫ e^λ·x0(x_λ, λ) dλ exactly (Lu et al. 2022b, "DPM-Solver++",
-eq. 8). The solvers differ in how they follow x0 through the integral.
+eq. 8). The solvers differ in how they approximate x0 within the integral.
 """
 
 from typing import Annotated, NamedTuple
@@ -16,7 +16,7 @@ from unnoise.diffusion.samplers.base import Stepper, Walk
 
 
 class Visit(NamedTuple):
-    """What a solver remembers of a level: x (B, …) there and the guess x0 of its picture."""
+    """What a solver keeps of a level: x (B, …) and the estimate of x0."""
 
     level: NoiseLevel
     x: Tensor
@@ -27,7 +27,7 @@ class DPMSolver(Stepper):
     """DPM-Solver++ 2M and its SDE form (Lu et al. 2022b, algorithm 2 and appendix B).
 
     x_s = (sigma_s/sigma_t)·E^η·x_t + alpha_s·(1 − E^(1+η))·D + sigma_s·√(1 − E^(2η))·z, E = e^−h,
-    D = x0 + (x0 − x0_before)/(2r), r = h_before/h. First step and last: D = x0.
+    D = x0 + (x0 − x0_before)/(2r), r = h_before/h. In the first and the last step D = x0.
 
     η = 0 is the ODE, η = 1 the reverse SDE (SDE-DPM-Solver++(2M)); between and above them η is τ²
     of Xue et al. 2023, "SA-Solver".
@@ -59,15 +59,15 @@ class UniPC(Stepper):
 
     Both are x_s = (sigma_s/sigma_t)·x_t + alpha_s·(1 − e^−h)·(x0 + Σ_k ρ_k·D_k), the paper's data
     prediction with B(h) = e^−h − 1 ("bh2"). The predictor has D_1 = (x0_before − x0)/r,
-    r = (λ_before − λ_t)/h, and ρ_1 = ½. The corrector repeats the step once the guess at s is
-    known, with D_2 = x0_s − x0 and ρ from the paper's R·ρ = b. It raises the order by one. First
-    and last step: of lower order.
+    r = (λ_before − λ_t)/h, and ρ_1 = ½. The corrector repeats the step once the estimate at s is
+    known, with D_2 = x0_s − x0 and ρ from the paper's R·ρ = b. It raises the order by one. The
+    first and the last step have a lower order.
     """
 
     order = 3
 
     def step(self, walk: Walk, x: Tensor, now: NoiseLevel, to: NoiseLevel) -> Tensor:
-        """Correct the step before, then predict the next."""
+        """Correct the previous step, then predict the next."""
         past: tuple[Visit, ...] = walk.memory or ()
         x0 = walk.denoise(x, now).x0
         if past:
@@ -78,7 +78,7 @@ class UniPC(Stepper):
 
 
 def _predicted(past: tuple[Visit, ...], to: NoiseLevel) -> Tensor:
-    """UniP of order 2, or 1 where nothing is remembered or ``to`` is clean."""
+    """UniP of order 2; of order 1 in the first step, or if ``to`` is clean."""
     here = past[-1]
     if len(past) == 1 or to.sigma == 0:
         return _advance(here, to, here.x0)
@@ -87,7 +87,7 @@ def _predicted(past: tuple[Visit, ...], to: NoiseLevel) -> Tensor:
 
 
 def _corrected(past: tuple[Visit, ...], x0: Tensor, to: NoiseLevel) -> Tensor:
-    """UniC: the last step again, now with the guess x0 at its end."""
+    """UniC: the previous step again, now with the estimate x0 at its end."""
     here = past[-1]
     D_2 = x0 - here.x0
     if len(past) == 1:
@@ -103,7 +103,7 @@ def _corrected(past: tuple[Visit, ...], x0: Tensor, to: NoiseLevel) -> Tensor:
 
 
 def _ratio(past: tuple[Visit, ...], to: NoiseLevel) -> Tensor:
-    """r = (λ_before − λ_t)/h, below 0."""
+    """r = (λ_before − λ_t)/h, which is negative."""
     before, here = past[0].level.log_snr, past[1].level.log_snr
     return (before - here) / (to.log_snr - here)
 

@@ -20,9 +20,9 @@ from unnoise.diffusion.schedules import LEAST_LOG_SNR
 Tolerance = Annotated[float, Field(gt=0)]
 
 
-def towards(guess: Denoised, to: NoiseLevel) -> Tensor:
-    """What the guess says x is at another level: alpha_s·x0 + sigma_s·ε."""
-    return diffuse(guess.x0, guess.eps, to)
+def towards(denoised: Denoised, to: NoiseLevel) -> Tensor:
+    """x at another level for the same x0 and ε: alpha_s·x0 + sigma_s·ε."""
+    return diffuse(denoised.x0, denoised.eps, to)
 
 
 class Euler(Stepper):
@@ -39,14 +39,14 @@ class Euler(Stepper):
 class Heun(Stepper):
     """y_s = y_t + (σ̂_s − σ̂_t)·(ε_t + ε_s)/2, with churn (Karras et al. 2022, algorithm 2).
 
-    ε_s is the guess where Euler's step leads. Before the step, noise raises the level to
-    (1 + gamma)·σ̂_t, though never above the schedule's noisiest. The last step, and one from
+    ε_s is the estimate after Euler's step. Before the step, noise raises the level to
+    (1 + gamma)·σ̂_t, but never above the schedule's noisiest. The last step, and a step from
     alpha_t = 0, is Euler's.
 
     Args:
         gamma: the paper's S_churn/N; 0 is the deterministic solver.
         S_tmin, S_tmax: levels σ̂ between which noise is added.
-        S_noise: standard deviation of that noise; a little above 1 makes up for detail lost.
+        S_noise: standard deviation of that noise; slightly above 1 restores lost detail.
     """
 
     order = 2
@@ -65,11 +65,11 @@ class Heun(Stepper):
         """Churn, Euler's step, and the trapezoid with the slope at its end."""
         if self.gamma > 0 and self.S_tmin <= now.sigma / now.alpha <= self.S_tmax:
             x, now = self._churn(walk, x, now)
-        guess = walk.denoise(x, now)
-        x_s = towards(guess, to)
+        denoised = walk.denoise(x, now)
+        x_s = towards(denoised, to)
         if to.sigma == 0 or now.alpha == 0:
             return x_s
-        eps = (guess.eps + walk.denoise(x_s, to).eps) / 2
+        eps = (denoised.eps + walk.denoise(x_s, to).eps) / 2
         scale = to.alpha / now.alpha
         return scale.to(x) * x + (to.sigma - scale * now.sigma).to(x) * eps
 
@@ -87,10 +87,10 @@ class Heun(Stepper):
 class AdaptiveODE(Stepper):
     """dy/d ln σ̂ = σ̂·ε from one level to the next by Dormand & Prince's adaptive method.
 
-    Two levels suffice: the method places its own steps between them, as many as the tolerances of
-    y ask. It chooses them for the batch as a whole, so a picture is the same in another batch up to
-    the tolerance only. The step to CLEAN is Euler's; where alpha_t = 0, an Euler step leads to
-    ln SNR = −14 first. ``order`` is the method's; of ``evaluations`` it takes what it needs.
+    Two levels suffice: the method places its own steps between them, as many as the tolerances for
+    y require. It chooses them for the whole batch, so a picture is the same in another batch only
+    up to the tolerance. The step to CLEAN is Euler's; where alpha_t = 0, an Euler step leads to
+    ln SNR = −14 first. ``order`` is that of the method; ``evaluations`` is not its real cost.
     """
 
     order = 5

@@ -1,4 +1,4 @@
-"""Stochastic samplers: the reverse SDE, Langevin dynamics, and both in turn.
+"""Stochastic samplers: the reverse SDE, Langevin dynamics, and both combined.
 
 The score of p(x_t) is −ε/sigma_t.
 """
@@ -15,31 +15,31 @@ from unnoise.diffusion.samplers.ode import towards
 
 Count = Annotated[int, Field(ge=1)]
 StepSize = Annotated[float, Field(gt=0, lt=4)]
-"""δ/sigma² of a Langevin step; below 4 it is stable, and the smaller the less biased."""
+"""δ/sigma² of a Langevin step: stable below 4, and less biased the smaller it is."""
 
 
 class EulerMaruyama(Stepper):
     """x_s = (1 − ln(alpha_t/alpha_s))·x_t − v·ε/sigma_t + √v·z (Song et al. 2021, eq. 6).
 
     The reverse SDE dx = [f·x − g²·score]dt + g dw with the integrals of f = d ln alpha/dt and of
-    g² over the step; for the latter stands v, the variance of q(x_t | x_s). Where alpha_t = 0 the
-    drift has no bound, and the step is Ancestral's with β̃, which is alpha_s·x0 + sigma_s·z there.
-    The last step adds no noise.
+    g² over the step; the latter is v, the variance of q(x_t | x_s). Where alpha_t = 0 the drift is
+    unbounded, and the step is Ancestral's with β̃, there alpha_s·x0 + sigma_s·z. The last step adds
+    no noise.
     """
 
     def step(self, walk: Walk, x: Tensor, now: NoiseLevel, to: NoiseLevel) -> Tensor:
         """The three terms."""
-        guess = walk.denoise(x, now)
+        denoised = walk.denoise(x, now)
         if now.alpha == 0:
-            return diffuse(guess.x0, walk.noise(), to)
+            return diffuse(denoised.x0, walk.noise(), to)
         v = transition(to, now)[1]
         growth = 1 - (now.alpha / to.alpha).log()
-        x = growth.to(x) * x - (v / now.sigma).to(x) * guess.eps
+        x = growth.to(x) * x - (v / now.sigma).to(x) * denoised.eps
         return x if to.sigma == 0 else x + v.sqrt().to(x) * walk.noise()
 
 
 def langevin(walk: Walk, x: Tensor, level: NoiseLevel, step_size: float) -> Tensor:
-    """One Langevin step at a level, which leads x towards p(x_t) from wherever it is.
+    """One Langevin step at a level, which moves x towards p(x_t).
 
     x + (δ/2)·score + √δ·z with δ = step_size·sigma² (Song & Ermon 2019, eq. 4).
     """
@@ -48,11 +48,11 @@ def langevin(walk: Walk, x: Tensor, level: NoiseLevel, step_size: float) -> Tens
 
 
 class AnnealedLangevin(Stepper):
-    """Langevin steps at every level, then on to the next one (Song & Ermon 2019, algorithm 1).
+    """Langevin steps at every level, then a move to the next (Song & Ermon 2019, algorithm 1).
 
-    Moving on leaves y = x/alpha as it is; from alpha_t = 0 it is Euler's step. The last move takes
-    the guessed picture (Jolicoeur-Martineau et al. 2021), one evaluation more. What remains
-    of error with many levels falls with step_size.
+    A move keeps y = x/alpha; from alpha_t = 0 it is Euler's step. The last move returns the
+    estimate of x0 (Jolicoeur-Martineau et al. 2021), with one more evaluation. The error that
+    remains with many levels falls with step_size.
 
     Args:
         steps_per_level: T of the paper.
@@ -74,12 +74,12 @@ class AnnealedLangevin(Stepper):
 
 
 class PredictorCorrector(Stepper):
-    """Any step, corrected by Langevin steps at the level it leads to (Song et al. 2021, alg. 1).
+    """Any step, followed by Langevin steps at its new level (Song et al. 2021, algorithm 1).
 
-    Corrections lead x off a predictor's path, so that multistep solvers start afresh at every
-    level, as in their first step. What remains of error with many levels falls with step_size. The
-    paper sets that by its signal-to-noise ratio r; with ‖score‖ = ‖z‖/sigma_t its
-    ε = 2·(r·‖z‖/‖score‖)² is step_size = 4·r², and so r = 0.16 is step_size = 0.1.
+    Corrections move x off the predictor's path, so multistep solvers start again at every level,
+    as in their first step. The error that remains with many levels falls with step_size. The paper
+    sets it by a signal-to-noise ratio r; with ‖score‖ = ‖z‖/sigma_t its ε = 2·(r·‖z‖/‖score‖)² is
+    step_size = 4·r², so r = 0.16 is step_size = 0.1.
 
     Args:
         predictor: the step.

@@ -1,4 +1,4 @@
-"""Noise schedules: which noise levels there are, and when each is reached."""
+"""Noise schedules: the noise levels, and the time of each."""
 
 from unnoise.diffusion.schedules.base import (
     LEAST_LOG_SNR,

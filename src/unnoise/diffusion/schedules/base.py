@@ -1,7 +1,6 @@
-"""Noise schedules: which levels there are, which ones training draws, which ones sampling visits.
+"""What a noise schedule is: its levels, those that training draws, those that sampling visits.
 
-A new schedule is a function that returns a DiscreteSchedule, or a class with the methods of
-NoiseSchedule. Tables are float64: in float32 the posterior mean is wrong by 1e-4.
+A new schedule is a function that returns a DiscreteSchedule, or a subclass of NoiseSchedule.
 """
 
 from abc import ABC, abstractmethod
@@ -15,19 +14,19 @@ from unnoise.diffusion.levels import CLEAN, NoiseLevel
 
 Spacing = Literal["uniform", "quadratic", "log_snr", "karras"]
 RHO = 7  # of Karras et al. 2022
-LEAST_LOG_SNR = -14.0  # alpha is 0.001 there: spacings by SNR, which may begin at 0, start here
+LEAST_LOG_SNR = -14.0  # alpha is 0.001 there: spacings by SNR start here if the SNR starts at 0
 Steps = Annotated[int, Field(ge=1)]
 
 
 def precise(x: Tensor) -> Tensor:
-    """x in float64, where the device has it."""
+    """x in float64; in float32 on a device without float64 (MPS)."""
     return x.to(torch.float32 if x.device.type == "mps" else torch.float64)
 
 
 class NoiseSchedule(ABC):
     """The levels of a diffusion process, at real times.
 
-    ``T`` is how many of them ``grid(None)`` takes.
+    ``T`` is the number of levels in ``grid(None)``.
     """
 
     T: int
@@ -35,7 +34,7 @@ class NoiseSchedule(ABC):
     @property
     @abstractmethod
     def ends(self) -> tuple[float, float]:
-        """Times of the noisiest and of the cleanest level that sampling visits."""
+        """Times of the noisiest and the cleanest level that sampling visits."""
 
     @abstractmethod
     def level(self, t: Tensor) -> NoiseLevel:
@@ -50,7 +49,7 @@ class NoiseSchedule(ABC):
         """Training times from u ~ U[0, 1), (B,) to (B,)."""
 
     def times(self, steps: int, spacing: Spacing) -> Tensor:
-        """Times (steps,) of falling noise, both ends included.
+        """Times (steps,) of falling noise, including both ends.
 
         "uniform" and "quadratic": at equal distances of t, or of √t from the clean end (DDIM,
         appendix D.2). "log_snr": of ln SNR (Lu et al. 2022, DPM-Solver). "karras": of

@@ -1,8 +1,8 @@
 """Noise schedules in continuous time, of score-based and flow models.
 
-``T`` is only how many levels a sampler visits that is not told. What the network is told changes
-about as fast from level to level as DDPM's 0 … 999 (a flow's is in 0 … 1000, that of the default
-EDM levels in −1554 … 1096), so that the sinusoidal embedding tells neighbours apart.
+``T`` is only the default number of levels for a sampler. The network's time input changes about as
+fast from level to level as DDPM's 0 … 999 (0 … 1000 for a flow, −1554 … 1096 for the default EDM
+levels), so that the sinusoidal embedding can resolve neighbouring levels.
 """
 
 import math
@@ -21,14 +21,14 @@ HALF_A_DRAW = 2.0**-25  # half the least uniform draw above 0
 
 
 def inside(u: Tensor) -> Tensor:
-    """u off 0 and 1, where the normal quantile is infinite or nothing of the noise is left."""
+    """u kept away from 0 and 1, where the normal quantile is infinite, or no noise is left."""
     return precise(u).clamp(HALF_A_DRAW, 1 - HALF_A_DRAW)
 
 
 class VarianceExploding(NoiseSchedule):
-    """alpha = 1, so that sigma alone is the level; own time ln sigma, from sigma_max to sigma_min.
+    """alpha = 1, so sigma is the level; its time is ln sigma, from sigma_max to sigma_min.
 
-    The network is told 250·ln sigma, which is 1000·c_noise of Karras et al. 2022, Table 1.
+    The network's time input is 250·ln sigma, 1000·c_noise of Karras et al. 2022, Table 1.
 
     Raises:
         ValueError: sigma_min is not below sigma_max.
@@ -58,7 +58,7 @@ class VarianceExploding(NoiseSchedule):
 class EDMSchedule(VarianceExploding):
     """EDM: training draws ln sigma ~ N(P_mean, P_std²) (Karras et al. 2022, Table 1).
 
-    Its sampling levels are those of spacing "karras".
+    The paper's sampling levels are those of spacing "karras".
     """
 
     def __init__(
@@ -82,8 +82,8 @@ class GeometricSchedule(VarianceExploding):
     """NCSN's levels, each the same multiple of the next (Song & Ermon 2019, §4).
 
     ``grid(None)`` visits T of them. Training draws from all of [sigma_min, sigma_max], uniform in
-    ln sigma, where the paper draws one of T, so that any sampler may take any level. sigma_max is
-    best about as large as the distance between two pictures (Song & Ermon 2020, technique 1).
+    ln sigma, while the paper draws one of T levels, so that any sampler may use any level. A good
+    sigma_max is the distance between two pictures (Song & Ermon 2020, technique 1).
     """
 
     def __init__(
@@ -100,8 +100,8 @@ class GeometricSchedule(VarianceExploding):
 class RectifiedFlow(NoiseSchedule):
     """The straight path alpha = 1 − t, sigma = t of flow matching; t = 1 is pure noise.
 
-    Training times are uniform; the network is told 1000·t. Source: Liu et al. 2023, "Flow straight
-    and fast", with time reversed.
+    Training times are uniform; the network's time input is 1000·t. Source: Liu et al. 2023, "Flow
+    straight and fast", with time reversed.
     """
 
     def __init__(self, T: Steps = 1000) -> None:
@@ -123,7 +123,7 @@ class RectifiedFlow(NoiseSchedule):
         return (-precise(log_snr) / 2).sigmoid().clamp(clean, noisy)
 
     def sample_times(self, u: Tensor) -> Tensor:
-        """In (0, 1): at t = 0 there is no noise to tell from the picture."""
+        """Times in (0, 1): at t = 0 there is no noise to remove."""
         return inside(u)
 
     def times(self, steps: int, spacing: Spacing) -> Tensor:
@@ -134,7 +134,7 @@ class RectifiedFlow(NoiseSchedule):
 
 
 class LogitNormalFlow(RectifiedFlow):
-    """Training times t = sigmoid(mean + std·z), z ~ N(0, 1), on the same path: the middle more.
+    """Training times t = sigmoid(mean + std·z), z ~ N(0, 1), on the same path: more in the middle.
 
     Source: Esser et al. 2024, "Scaling rectified flow transformers", §3.1 (Stable Diffusion 3).
     """

@@ -1,7 +1,6 @@
-"""Noise schedules: which levels there are, which ones training draws, which ones sampling visits.
+"""Noise schedules in discrete time, of DDPM and its successors.
 
-A new schedule is a function that returns a DiscreteSchedule, or a class with the methods of
-NoiseSchedule. Tables are float64: in float32 the posterior mean is wrong by 1e-4.
+Tables are float64: in float32 the posterior mean is wrong by 1e-4.
 """
 
 import math
@@ -23,16 +22,16 @@ class DiscreteSchedule(NoiseSchedule):
     """DDPM's T levels, from their β_1 … β_T; index t = 0 … T−1 is the papers' t = 1 … T.
 
     alpha_t² = ᾱ_t = Π_{i≤t} (1 − β_i), sigma_t² = 1 − ᾱ_t (DDPM eq. 4). Between two indices
-    ln SNR is linear in t, so that solvers may use any level.
+    ln SNR is linear in t, so solvers may use any level.
 
     Raises:
-        ValueError: a β outside (0, 1); only the last may be 1, which leaves nothing of the picture.
+        ValueError: a β outside (0, 1); only the last may be 1, where x_T is pure noise.
     """
 
     def __init__(self, betas: Float64[Tensor, " T"]) -> None:
         if not bool(((betas > 0) & (betas < 1))[:-1].all() and 0 < betas[-1] <= 1):
             raise ValueError(
-                f"every beta must lie in (0, 1); found {betas.min():.3g} … {betas.max():.3g}"
+                f"every beta must lie in (0, 1), not {betas.min():.3g} … {betas.max():.3g}"
             )
         self.betas = betas
         self.alphas_cumprod = torch.cumprod(1 - betas, 0)
@@ -78,12 +77,12 @@ class DiscreteSchedule(NoiseSchedule):
         return (u * self.T).long().clamp(max=self.T - 1)
 
     def times(self, steps: int, spacing: Spacing) -> Tensor:
-        """As for any schedule; "uniform" and "quadratic" give indices, none of them twice.
+        """As for any schedule; "uniform" and "quadratic" give distinct indices.
 
-        DDIM's code starts its quadratic grid at 0.8·T, this one at T−1, where x_T is noise.
+        DDIM's code starts its quadratic grid at 0.8·T; this one starts at T−1, at pure noise.
         """
         if not 1 <= steps <= self.T:
-            raise ValueError(f"{steps} steps asked of a schedule with T={self.T}: use 1 … {self.T}")
+            raise ValueError(f"{steps} steps with a schedule of T={self.T}: use 1 … {self.T}")
         times = super().times(steps, spacing)
         if spacing in ("log_snr", "karras"):
             return times
@@ -98,14 +97,14 @@ def linear(T: Steps = 1000, beta_1: Beta = 1e-4, beta_T: Beta = 0.02) -> Discret
 
 
 def quadratic(T: Steps = 1000, beta_1: Beta = 1e-4, beta_T: Beta = 0.02) -> DiscreteSchedule:
-    """√β_t linear in t; with 0.00085 … 0.012 it is what latent diffusion calls "linear"."""
+    """√β_t linear in t; latent diffusion's "linear" is this with 0.00085 … 0.012."""
     return DiscreteSchedule(
         torch.linspace(math.sqrt(beta_1), math.sqrt(beta_T), T, dtype=torch.float64) ** 2
     )
 
 
 def constant(T: Steps = 1000, beta: Beta = 0.01) -> DiscreteSchedule:
-    """β_t = β, so that ᾱ_t = (1 − β)^t."""
+    """β_t = β, so ᾱ_t = (1 − β)^t."""
     return DiscreteSchedule(torch.full((T,), beta, dtype=torch.float64))
 
 
@@ -146,11 +145,11 @@ def sigmoid(
 def zero_terminal_snr(schedule: DiscreteSchedule) -> DiscreteSchedule:
     """√ᾱ_t shifted and stretched so that √ᾱ_1 stays and √ᾱ_T is 0 (Lin et al. 2023, algorithm 1).
 
-    What training saw last is then pure noise, as sampling starts from. ε says nothing there: use
-    a prediction of v, x0 or flow.
+    Training then includes pure noise, from which sampling starts. There ε does not determine x0:
+    use a prediction of v, x0 or flow.
 
     Raises:
-        ValueError: a schedule of one level.
+        ValueError: the schedule has only one level.
     """
     if schedule.T < 2:
         raise ValueError("zero terminal SNR needs a schedule with T of at least 2")

@@ -1,4 +1,4 @@
-"""Guidance between two guesses known in closed form."""
+"""Guidance between two predictions known in closed form."""
 
 from functools import partial
 
@@ -26,7 +26,7 @@ def guided(scale: float, tolerance: float, device: torch.device) -> Result:
     for level in linear().grid(5)[:-1]:
         found = extrapolated(CONDITIONAL, pair, Guidance(scale))(x_t, level)
         for part in ("x0", "eps"):
-            strong, weak = (getattr(guess, part) for guess in pair(x_t, level))
+            strong, weak = (getattr(denoised, part) for denoised in pair(x_t, level))
             expected = scale * strong + (1 - scale) * weak
             off = max(off, float((getattr(found, part) - expected).abs().max()))
     return Result(off, 0, tolerance)
@@ -34,7 +34,9 @@ def guided(scale: float, tolerance: float, device: torch.device) -> Result:
 
 GROUP, SOURCE = "guidance", "Ho & Salimans 2022, eq. 6, with s = 1 + w"
 CHECKS = [
-    Check(GROUP, "s = 1 is the conditional guess, exactly", SOURCE, partial(guided, 1.0, 0.0)),
-    Check(GROUP, "s = 0 is the unconditional guess, exactly", SOURCE, partial(guided, 0.0, 0.0)),
+    Check(GROUP, "s = 1 is the conditional prediction, exactly", SOURCE, partial(guided, 1.0, 0.0)),
+    Check(
+        GROUP, "s = 0 is the unconditional prediction, exactly", SOURCE, partial(guided, 0.0, 0.0)
+    ),
     Check(GROUP, "s = 3 is 3·conditional − 2·unconditional", SOURCE, partial(guided, 3.0, 1e-5)),
 ]

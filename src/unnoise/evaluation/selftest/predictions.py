@@ -39,15 +39,17 @@ class Puts(nn.Module):
 def round_trip(
     prediction: Prediction, schedule: NoiseSchedule, target: Target, device: torch.device
 ) -> Result:
-    """Max error of x0 and ε guessed from the exact target, at four levels of a schedule."""
+    """Max error of x0 and ε computed from the exact target, at four levels of a schedule."""
     noise = Noise(0, torch.arange(8, device=with_float64(device)))
     x0, eps = (noise.normal(name, (64,)).double() for name in ("x0", "eps"))
     off = 0.0
     for level in schedule.grid(4)[:-1]:
         alpha, sigma = level.like(x0)
         network = Puts(target(x0, eps, alpha, sigma))
-        guess = Denoiser(network, prediction)(diffuse(x0, eps, level), level)
-        off = max(off, *(float((a - b).abs().max()) for a, b in ((guess.x0, x0), (guess.eps, eps))))
+        denoised = Denoiser(network, prediction)(diffuse(x0, eps, level), level)
+        off = max(
+            off, *(float((a - b).abs().max()) for a, b in ((denoised.x0, x0), (denoised.eps, eps)))
+        )
     return Result(off, 0, 1e-10)
 
 

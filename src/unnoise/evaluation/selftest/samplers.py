@@ -1,4 +1,4 @@
-"""Samplers, drawing with the best guess there is, where every marginal is known."""
+"""Samplers with the optimal denoiser, for which every marginal is known."""
 
 import math
 from collections.abc import Sequence
