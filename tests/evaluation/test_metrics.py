@@ -9,7 +9,7 @@ from torch import nn
 from torchmetrics.image.inception import InceptionScore
 
 from unnoise.evaluation.extractors.base import Features
-from unnoise.evaluation.quality import KINDS, estimates, nearest, quality
+from unnoise.evaluation.quality import KINDS, estimates, metric_name, nearest, quality
 from unnoise.evaluation.reference import Reference
 
 
@@ -65,8 +65,8 @@ def by_hand(real, drawn):
     return {
         "fd_toy": frechet(x, y),
         "sfd_toy": frechet(x_spatial, y_spatial),
-        "kd_toy": pairs(x) + pairs(y) - 2 * k(x, y).mean(),
-        "score_toy": np.exp((p * np.log(p / p.mean(0))).sum(1).mean()),
+        "kid_toy": pairs(x) + pairs(y) - 2 * k(x, y).mean(),
+        "is_toy": np.exp((p * np.log(p / p.mean(0))).sum(1).mean()),
         "precision_toy": (to <= apart[:, 2]).any(1).mean(),
         "recall_toy": (to <= others(x)[:, 2:3]).any(0).mean(),
         "density_toy": (to <= apart[:, 4]).sum() / (5 * len(x)),
@@ -93,14 +93,14 @@ def test_the_score_is_that_of_torchmetrics():
     drawn = features(80, 1)
     theirs = InceptionScore(feature=Same(), splits=1)
     theirs.update(drawn.logits.double())
-    assert computed(reference(), drawn)["score_toy"] == pytest.approx(float(theirs.compute()[0]))
+    assert computed(reference(), drawn)["is_toy"] == pytest.approx(float(theirs.compute()[0]))
 
 
 def test_the_score_of_sure_and_of_clueless_logits():
     sure = features(8, 1)._replace(logits=1000 * torch.eye(4).repeat(2, 1))
     clueless = features(8, 1)._replace(logits=torch.zeros(8, 4))
-    assert computed(reference(), sure)["score_toy"] == pytest.approx(4, abs=1e-12)
-    assert computed(reference(), clueless)["score_toy"] == pytest.approx(1, abs=1e-12)
+    assert computed(reference(), sure)["is_toy"] == pytest.approx(4, abs=1e-12)
+    assert computed(reference(), clueless)["is_toy"] == pytest.approx(1, abs=1e-12)
 
 
 def test_a_set_against_itself():
@@ -130,7 +130,7 @@ def test_reset_forgets():
 
 
 def test_streaming_metrics_do_not_grow():
-    metrics = quality(reference(), [kind for kind in KINDS if kind not in ("kd", "recall")])
+    metrics = quality(reference(), [kind for kind in KINDS if kind not in ("kid", "recall")])
 
     def size():
         return sum(
@@ -236,18 +236,18 @@ def test_chosen_metrics():
 
 
 def test_unknown_metric():
-    with pytest.raises(ValueError, match="no metric is called 'fid'; there are fd, sfd, kd"):
+    with pytest.raises(ValueError, match="no metric is called 'fid'; there are fd, sfd, kid"):
         quality(reference(), ["fid"])
 
 
-@pytest.mark.parametrize(("kind", "n"), [("fd", 1), ("sfd", 1), ("kd", 1), ("density", 5)])
+@pytest.mark.parametrize(("kind", "n"), [("fd", 1), ("sfd", 1), ("kid", 1), ("density", 5)])
 def test_a_reference_too_small(kind, n):
     with pytest.raises(ValueError, match=f", not {n}"):
         quality(reference(n), [kind])
 
 
 @pytest.mark.parametrize(
-    ("kind", "n"), [("fd", 1), ("kd", 1), ("recall", 3), ("score", 0), ("coverage", 0)]
+    ("kind", "n"), [("fd", 1), ("kid", 1), ("recall", 3), ("is", 0), ("coverage", 0)]
 )
 def test_too_few_pictures(kind, n):
     metrics = quality(reference(), [kind])
@@ -258,7 +258,7 @@ def test_too_few_pictures(kind, n):
 
 def test_errors_of_one_picture():
     with pytest.raises(ValueError, match="errors take 2 pictures"):
-        estimates(reference(), features(1, 1), ["score"])
+        estimates(reference(), features(1, 1), ["is"])
 
 
 def test_features_of_another_extractor():
@@ -286,3 +286,14 @@ def test_nearest_real_pictures():
     which, distance = nearest(rows(held.features, [5, 2, 40]), held)
     assert which.tolist() == [5, 2, 40]
     assert distance.tolist() == [0, 0, 0]
+
+
+def test_numbers_are_named_after_the_extractor_or_as_in_the_literature():
+    kinds = ("fd", "sfd", "kid", "is")
+    assert [metric_name(kind, "toy") for kind in kinds] == [
+        "fd_toy",
+        "sfd_toy",
+        "kid_toy",
+        "is_toy",
+    ]
+    assert [metric_name(kind, "inception") for kind in kinds] == ["fid", "sfid", "kid", "is"]

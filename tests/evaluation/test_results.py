@@ -64,7 +64,10 @@ def test_a_fingerprint_does_not_differ_from_itself():
     assert FINGERPRINT.differences(replace(FINGERPRINT)) == []
 
 
-@pytest.mark.parametrize("metric", ["fd_toy", "sfd_toy", "kd_toy", "memorised_toy", "bits_per_dim"])
+@pytest.mark.parametrize(
+    "metric",
+    ["fd_toy", "sfd_toy", "kid_toy", "fid", "sfid", "kid", "memorised_toy", "bits_per_dim"],
+)
 def test_less_is_better(metric):
     assert lower_is_better(metric)
     scores = [
@@ -76,7 +79,7 @@ def test_less_is_better(metric):
 
 
 @pytest.mark.parametrize(
-    "metric", ["score_toy", "precision_toy", "recall_toy", "density_toy", "coverage_toy"]
+    "metric", ["is_toy", "precision_toy", "recall_toy", "density_toy", "coverage_toy"]
 )
 def test_more_is_better(metric):
     assert not lower_is_better(metric)
@@ -90,7 +93,7 @@ def test_more_is_better(metric):
 
 def test_what_was_not_measured_is_not_ranked():
     with pytest.raises(ValueError, match=r"^b has no fd_toy$"):
-        ranked([score("a", fd_toy=1), score("b", kd_toy=2)], "fd_toy")
+        ranked([score("a", fd_toy=1), score("b", kid_toy=2)], "fd_toy")
 
 
 def test_groups_stand_in_order_of_appearance():
@@ -100,7 +103,7 @@ def test_groups_stand_in_order_of_appearance():
 
 
 def test_what_is_saved_is_read(tmp_path):
-    scores = [score("a", fd_toy=1 / 3), score("b", kd_toy=-1e-9)]
+    scores = [score("a", fd_toy=1 / 3), score("b", kid_toy=-1e-9)]
     scores[0].metrics["bits_per_dim"] = Estimate(3.5)
     save(tmp_path / "deep" / "quality.json", scores, run="outputs/run", seconds=1.5)
     assert read(tmp_path / "deep" / "quality.json") == scores
@@ -142,7 +145,7 @@ def test_metrics_that_are_no_table(tmp_path):
 
 
 def test_a_table_says_what_its_numbers_depend_on():
-    first, second = score("ddim 50", fd_toy=8.25, kd_toy=0.5), score("ddim 250", fd_toy=3)
+    first, second = score("ddim 50", fd_toy=8.25, kid_toy=0.5), score("ddim 250", fd_toy=3)
     second.pictures["evaluations"] = 250.0
     shown = table([first, second])
     assert "1000 pictures against train 10000 of 1a2b" in shown

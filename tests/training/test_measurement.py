@@ -172,7 +172,7 @@ class Killed(BaseException):
 @pytest.mark.parametrize("step", [2, 4])
 def test_a_measurement_that_a_kill_cut_off_is_made_up_for(tmp_path, monkeypatch, step):
     def run():
-        measured = Quality(SAMPLER, every=2, count=6, metrics=["fd", "kd"])
+        measured = Quality(SAMPLER, every=2, count=6, metrics=["fd", "kid"])
         return experiment({"quality": measured}, max_steps=4)
 
     def killed(self, trainer, module):
@@ -189,7 +189,7 @@ def test_a_measurement_that_a_kill_cut_off_is_made_up_for(tmp_path, monkeypatch,
     for _ in range(2):  # going on with a finished run measures nothing again
         fit(run(), {}, tmp_path / "killed", checkpoints(tmp_path / "killed")[-1])
     whole, killed_ = (
-        [(row["step"], row["quality/fd_tiny"], row["quality/kd_tiny"]) for row in rows(each)]
+        [(row["step"], row["quality/fd_tiny"], row["quality/kid_tiny"]) for row in rows(each)]
         for each in (tmp_path / "whole", tmp_path / "killed")
     )
     assert whole == killed_

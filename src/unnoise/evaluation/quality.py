@@ -12,8 +12,17 @@ from unnoise.evaluation.metrics import Frechet, Kernel, Neighbourhood, Quality, 
 from unnoise.evaluation.reference import Reference
 from unnoise.evaluation.results import Estimate
 
-KINDS = ("fd", "sfd", "kd", "score", "precision", "recall", "density", "coverage", "memorised")
-"""What can be measured; a metric is named after one and the extractor, as in "fd_garments"."""
+KINDS = ("fd", "sfd", "kid", "is", "precision", "recall", "density", "coverage", "memorised")
+"""What can be measured; see ``metric_name`` for the names of the numbers."""
+INCEPTION = {"fd": "fid", "sfd": "sfid"}
+
+
+def metric_name(kind: str, extractor: str) -> str:
+    """The name of a number: kind and extractor, as in "fd_garments".
+
+    By Inception it is the literature's: fid, sfid, kid, is, precision, …
+    """
+    return INCEPTION.get(kind, kind) if extractor == "inception" else f"{kind}_{extractor}"
 
 
 def known(names: Sequence[str]) -> tuple[str, ...]:
@@ -39,12 +48,12 @@ def quality(reference: Reference, names: Sequence[str] | None = None) -> MetricC
         ValueError: a name is not in KINDS, none is named, or the reference is too small.
     """
     chosen = KINDS if names is None else known(names)
-    full = {kind: f"{kind}_{reference.extractor}" for kind in KINDS if kind in chosen}
+    full = {kind: metric_name(kind, reference.extractor) for kind in KINDS if kind in chosen}
     makers: dict[str, Callable[[str], Quality]] = {
         "fd": lambda name: Frechet(name, "pooled", reference),
         "sfd": lambda name: Frechet(name, "spatial", reference),
-        "kd": lambda name: Kernel(name, reference),
-        "score": lambda name: Score(name, reference),
+        "kid": lambda name: Kernel(name, reference),
+        "is": lambda name: Score(name, reference),
         "recall": lambda name: Recall(name, reference),
     }
     metrics: dict[str, Metric | MetricCollection] = {
@@ -92,7 +101,7 @@ def estimates(
             parts = torch.stack([each[name] for each in without])
             error = ((parts - parts.mean()).square().sum() * (groups - 1) / groups).sqrt()
             found[name] = Estimate(float(value[name]), float(error))
-    order = [f"{kind}_{reference.extractor}" for kind in KINDS]
+    order = [metric_name(kind, reference.extractor) for kind in KINDS]
     return {name: found[name] for name in order if name in found}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from unnoise.files import write_durably
 
-LOWER_IS_BETTER = ("fd", "sfd", "kd", "memorised", "bits_per_dim")
+LOWER_IS_BETTER = ("fd", "fid", "sfd", "sfid", "kid", "memorised", "bits_per_dim")
 """Beginnings of the names of metrics of which less is better; of the others more is."""
 
 
@@ -142,7 +142,7 @@ def _group(scores: Sequence[Score]) -> str:
     about = scores[0].fingerprint
     names = list(dict.fromkeys(name for score in scores for name in score.metrics))
     cells = [["", "", *(name.partition("_")[0] for name in names)]]
-    cells += [["", "evaluations", *(f"_{name.partition('_')[2]}" for name in names)]]
+    cells += [["", "evaluations", *("".join(name.partition("_")[1:]) for name in names)]]
     for score in scores:
         cost = score.pictures.get("evaluations")
         values = (str(score.metrics.get(name, "")) for name in names)

@@ -24,9 +24,9 @@ class Features(NamedTuple):
 class Extractor(nn.Module, ABC):
     """A frozen network that turns pictures into features.
 
-    A distance is named after it: ``fd_inception``, ``fd_garments``. ``digest`` is the SHA-256 of
-    its weights, ``resize`` says in words how pictures come to the size that it reads, as in
-    "bilinear 28" or "none 16"; both are part of the fingerprint of a number.
+    A distance is named after it: ``fd_garments``; by Inception it is ``fid``. ``digest`` is the
+    SHA-256 of its weights, ``resize`` says in words how pictures come to the size that it reads,
+    as in "bilinear 28" or "none 16"; both are part of the fingerprint of a number.
     """
 
     name: str

@@ -67,13 +67,13 @@ def in_parts(device: torch.device) -> Result:
 def kernel_known(device: torch.device) -> Result:
     """Of 8 times the vector of ones from 8 times 0: k(x, x) + k(y, y) − 2·k(x, y) = 8 + 1 − 2."""
     ones = torch.ones(8, 16)
-    return Result(value("kd", features(0 * ones), features(ones), device), 7, 1e-6)
+    return Result(value("kid", features(0 * ones), features(ones), device), 7, 1e-6)
 
 
 def kernel_of_halves(device: torch.device) -> Result:
     """Of two halves of one distribution, in standard errors; √2 for that both are drawn."""
     real, drawn = features(normals("real", 500, 16)), features(normals("drawn", 500, 16))
-    found = estimates(Reference({"extractor": "known"}, real), drawn, ["kd"])["kd_known"]
+    found = estimates(Reference({"extractor": "known"}, real), drawn, ["kid"])["kid_known"]
     assert found.error is not None
     return Result(found.value / (math.sqrt(2) * found.error), 0, 4)
 
@@ -94,7 +94,7 @@ def of_itself(kind: str, device: torch.device) -> Result:
 def score(device: torch.device) -> Result:
     """exp KL of pictures that are surely of one of 5 classes, each class as often: 5."""
     x = features(torch.zeros(10, 2), 1000 * torch.eye(5).repeat(2, 1))
-    return Result(value("score", x, x, device), 5, 1e-6)
+    return Result(value("is", x, x, device), 5, 1e-6)
 
 
 GROUP = "metrics"
