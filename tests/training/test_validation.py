@@ -93,9 +93,9 @@ def test_bins_of_a_run_hold_each_picture_once(tmp_path):
     run = experiment(max_steps=1, validation_images=7, batch_size=3)
     fit(run, {}, tmp_path, None)
     (row,) = validation_rows(tmp_path)
-    from unnoise.training.diffusion import _hash
+    from unnoise.training.module import hashed
 
-    noise = Noise(_hash(0, "validation"), torch.arange(7))
+    noise = Noise(hashed(0, "validation"), torch.arange(7))
     level = run.objective.level(run.schedule, noise.uniform("time"))
     k = torch.bucketize(level.log_snr, torch.tensor(EDGES, dtype=torch.float64), right=True)
     counts = {name: int((k == i).sum()) for i, name in enumerate(NAMES)}

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from unnoise.data.pixels import to_signal
 from unnoise.diffusion.noise import Noise
+from unnoise.diffusion.schedules import NoiseSchedule
 from unnoise.files import write_durably
 from unnoise.report.figures.forward import strip
 from unnoise.report.sheets import grid, table
 from unnoise.training.callbacks.samples import Count, _or_without, _samples
-from unnoise.training.diffusion import DiffusionModule
 from unnoise.training.logging.record import log_picture
+from unnoise.training.module import GenerativeModule
 
 CELL = 78  # pixels of a picture of the forward process, about
 
@@ -41,12 +42,12 @@ class ForwardProcess(Callback):
         path = _samples(trainer) / "forward_process.png"
         if not trainer.is_global_zero or path.exists():
             return
-        assert isinstance(module, DiffusionModule)
+        assert isinstance(module, GenerativeModule)
         images = trainer.datamodule.validation_split  # type: ignore[attr-defined]
         ids = torch.arange(min(self.pictures, len(images)))
         x0 = to_signal(images.read(ids))
         eps = Noise(module.seed, ids).normal("eps", x0.shape[1:])
-        schedule = module.model.schedule
+        schedule: NoiseSchedule = module.model.schedule
         rows = strip(schedule, x0, eps, self.levels)
         drawn = table(
             [[grid(picture[None], width=CELL) for picture in row] for row in rows],

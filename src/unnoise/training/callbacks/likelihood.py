@@ -11,7 +11,7 @@ from unnoise.data.stream import split_loader
 from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.schedules import precise
 from unnoise.training.callbacks.measurement import Count, Measurement
-from unnoise.training.diffusion import DiffusionModule
+from unnoise.training.module import GenerativeModule
 
 
 class BitsPerDim(Measurement):
@@ -35,7 +35,7 @@ class BitsPerDim(Measurement):
         super().__init__(every)
         self.count, self.steps, self.batch_size = count, steps, batch_size
 
-    def measure(self, trainer: Trainer, module: DiffusionModule) -> dict[str, float]:
+    def measure(self, trainer: Trainer, module: GenerativeModule) -> dict[str, float]:
         """validation/bits_per_dim = L_T + Σ L_{t−1} + L_0, and the three."""
         model, ranks = module.ema.model, trainer.world_size
         sums = precise(torch.zeros(4, device=module.device))  # of the terms; of pictures

@@ -9,9 +9,9 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from pydantic import Field
 
-from unnoise.training.diffusion import DiffusionModule
 from unnoise.training.logging.jsonl import JsonLines
 from unnoise.training.logging.record import log_metrics
+from unnoise.training.module import GenerativeModule
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -31,7 +31,7 @@ class Measurement(Callback, ABC):
         self.every = every
 
     @abstractmethod
-    def measure(self, trainer: Trainer, module: DiffusionModule) -> dict[str, float]:
+    def measure(self, trainer: Trainer, module: GenerativeModule) -> dict[str, float]:
         """The metrics by name, over all processes; every process calls this."""
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
@@ -54,7 +54,7 @@ class Measurement(Callback, ABC):
     def _measure(self, trainer: Trainer, module: LightningModule) -> None:
         if told(trainer, self.seconds):
             return
-        assert isinstance(module, DiffusionModule)
+        assert isinstance(module, GenerativeModule)
         started = time.perf_counter()
         model = module.ema.model
         training = model.training

@@ -9,12 +9,12 @@ from pydantic import Field
 from torch import Tensor
 
 from unnoise.training.callbacks.measurement import told
-from unnoise.training.diffusion import DiffusionModule
 from unnoise.training.logging.record import log_metrics
+from unnoise.training.module import GenerativeModule
 
 
 class TrainingMetrics(Callback):
-    """Every ``every`` steps: mean loss, in all and by quartile of t, gradient norm, rate, speed.
+    """Every ``every`` steps: mean loss, gradient norm, rate, speed; loss by quartile of t, if any.
 
     Means are over the steps since the last line, without those that were skipped. Images a second
     count reading, but neither validation nor what callbacks after this one do. What validation
@@ -42,18 +42,19 @@ class TrainingMetrics(Callback):
         self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Start the clock: when the batch before was done, and this one began to be read."""
-        assert isinstance(module, DiffusionModule)
+        assert isinstance(module, GenerativeModule)
         self._started = module.idle_since or time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Add up; log when due."""
-        assert isinstance(module, DiffusionModule)
-        self._images += len(outputs["u"]) * trainer.world_size
-        quartile = (outputs["u"] * 4).long()
-        weight = outputs["weight"]
-        terms = torch.stack((weight * outputs["per_sample"], weight))
+        assert isinstance(module, GenerativeModule)
+        losses = outputs["per_sample"]
+        self._images += len(losses) * trainer.world_size
+        quartile = (outputs.get("u", torch.zeros_like(losses)) * 4).long()
+        weight = outputs.get("weight", torch.ones_like(losses))
+        terms = torch.stack((weight * losses, weight))
         zeros = torch.zeros(2, 4, device=terms.device)
         self._sums = zeros if self._sums is None else self._sums
         self._of_step.append(zeros.index_add(1, quartile, terms))
@@ -71,7 +72,7 @@ class TrainingMetrics(Callback):
             **{
                 f"train/loss_t{25 * q}-{25 * q + 25}%": loss[q] / count[q]
                 for q in range(4)
-                if count[q]
+                if "u" in outputs and count[q]
             },
             "train/gradient_norm": module.gradient_norm,
             "train/learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
@@ -82,7 +83,7 @@ class TrainingMetrics(Callback):
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Log what validation found; its time does not count."""
-        assert isinstance(module, DiffusionModule)
+        assert isinstance(module, GenerativeModule)
         module.idle_since = time.perf_counter()
         log_metrics(
             trainer,

@@ -16,9 +16,9 @@ from unnoise.distributed import group as ranks
 from unnoise.files import remove_with_digest, whole, write_durably
 from unnoise.runs.checkpoints import checkpoints, step_of
 from unnoise.training.callbacks.checkpoints import NotFinite
-from unnoise.training.diffusion import DiffusionModule
 from unnoise.training.logging.messages import say
 from unnoise.training.logging.record import alert, log_metrics
+from unnoise.training.module import GenerativeModule
 
 Count = Annotated[int, Field(ge=0)]
 WINDOW = 100  # steps whose losses a spike is measured by
@@ -36,13 +36,14 @@ class RollBack(BaseException):
 class Step(NamedTuple):
     """A step as it is reported: its number, means over all ranks, and this rank's samples.
 
-    ``samples`` has for each micro-batch place in the stream, picture of the split, u and loss (B,).
+    ``samples`` has for each micro-batch "position" in the stream, "index" in the split, "loss" and,
+    where there is one, "u": each (B,).
     """
 
     number: int
     loss: float
     gradient_norm: float
-    samples: list[tuple[Tensor, Tensor, Tensor, Tensor]]
+    samples: list[dict[str, Tensor]]
 
     @property
     def not_finite(self) -> str:
@@ -53,15 +54,16 @@ class Step(NamedTuple):
 
     def rows(self) -> list[dict[str, int | float | str]]:
         """This rank's samples, in plain numbers."""
-        return [
-            {"position": position, "index": index, "u": u, "loss": _plain(loss)}
+        rows = [
+            dict(zip(part, row, strict=True))
             for part in self.samples
-            for position, index, u, loss in zip(*(each.tolist() for each in part), strict=True)
+            for row in zip(*(each.tolist() for each in part.values()), strict=True)
         ]
+        return [row | {"loss": _plain(row["loss"])} for row in rows]
 
 
 class BadNumbers(Callback):
-    """Counts the steps that DiffusionModule skipped, and ends what cannot go well.
+    """Counts the steps that GenerativeModule skipped, and ends what cannot go well.
 
     If more than ``tolerated`` of the last ``within`` steps were bad, or a weight that was to be
     saved is not finite, the run goes back to its last checkpoint from before the bad steps, and on
@@ -92,7 +94,7 @@ class BadNumbers(Callback):
         self._losses: deque[float] = deque(maxlen=WINDOW)  # those with a finite logarithm
         self._bad: list[int] = []  # steps, of the last ``within``
         self._skipped = self._told = 0
-        self._samples: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []  # of the step under way
+        self._samples: list[dict[str, Tensor]] = []  # of the step under way
         self._last = Step(trainer.global_step, 0.0, 0.0, [])
         self._last_bad: Step | None = None
 
@@ -113,7 +115,7 @@ class BadNumbers(Callback):
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Tell that the run went back to this step."""
-        assert isinstance(module, DiffusionModule)
+        assert isinstance(module, GenerativeModule)
         if module.rollbacks > self._told:
             log_metrics(trainer, {"train/rollbacks": module.rollbacks})
         self._told = module.rollbacks
@@ -122,10 +124,10 @@ class BadNumbers(Callback):
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Look at the step that was taken or skipped."""
-        assert isinstance(module, DiffusionModule)
-        self._samples.append(
-            (batch["position"], batch["index"], outputs["u"], outputs["per_sample"])
-        )
+        assert isinstance(module, GenerativeModule)
+        times = {"u": outputs["u"]} if "u" in outputs else {}
+        where = {key: batch[key] for key in ("position", "index")}
+        self._samples.append(where | times | {"loss": outputs["per_sample"]})
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         loss = ranks.total([module.loss])[0] / trainer.world_size

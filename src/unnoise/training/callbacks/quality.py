@@ -20,7 +20,7 @@ from unnoise.models.prompts import Prompts
 from unnoise.models.trained import draw
 from unnoise.training.callbacks.measurement import Count, Measurement
 from unnoise.training.data_module import ImageDataModule
-from unnoise.training.diffusion import DiffusionModule
+from unnoise.training.module import GenerativeModule
 
 Pictures = Annotated[int, Field(gt=K_DENSITY)]
 
@@ -96,7 +96,7 @@ class Quality(Measurement):
         metrics = quality(real, self.metrics)
         return extractor, metrics.to(device if device.type == "cuda" else "cpu")  # as NCCL wants
 
-    def measure(self, trainer: Trainer, module: DiffusionModule) -> dict[str, float]:
+    def measure(self, trainer: Trainer, module: GenerativeModule) -> dict[str, float]:
         """quality/fd_garments and the like."""
         assert self._ready is not None, "on_fit_start has not run"
         extractor, metrics = self._ready

@@ -22,9 +22,9 @@ from unnoise.files import write_durably
 from unnoise.models.prompts import Prompts
 from unnoise.models.trained import draw
 from unnoise.report.sheets import save_gif, sheet
-from unnoise.training.diffusion import DiffusionModule
 from unnoise.training.logging.messages import say
 from unnoise.training.logging.record import log_picture
+from unnoise.training.module import GenerativeModule
 
 Count = Annotated[int, Field(ge=1)]
 FRAMES = 40  # of an animation, at most
@@ -68,7 +68,7 @@ class SampleGrid(Callback):
     ) -> None:
         if not trainer.is_global_zero:
             return
-        assert isinstance(module, DiffusionModule)
+        assert isinstance(module, GenerativeModule)
         model = module.ema.model
         steps = len(model.schedule.grid(sampler.steps, sampler.spacing)) - 1
         shown = {round(i * steps / FRAMES) for i in range(1, FRAMES + 1)}

@@ -1,0 +1,148 @@
+"""What every way of training a generative model shares: average, seeds, steps, checkpoints."""
+
+import hashlib
+import math
+import time
+from abc import ABC
+from typing import Any, Literal
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from unnoise.data.source import Batch
+from unnoise.diffusion.noise import Noise
+from unnoise.models.ema import EMA
+from unnoise.training.optimization import OptimizerFactory, factor
+
+
+class GenerativeModule(LightningModule, ABC):
+    """Trains a generative model; ``ema.model`` is validated, drawn from and evaluated.
+
+    A subclass gives ``training_step``: its randomness comes from ``training_noise``, its loss goes
+    through ``recorded``. It returns "loss" and "per_sample" (B,), the loss of each sample. The
+    training step of a batch is then a function of (seed, place in the training stream) alone.
+
+    A step whose loss or gradient is not finite on any rank is ``skipped`` by all: weights, EMA and
+    optimizer stay as they were, and the batch is used up.
+
+    Args:
+        model: what is trained and averaged.
+        optimizer: makes the one optimizer of all parameters, so that a step counts once.
+        ema_decay: of the average.
+        seed: of all noise; after ``rollbacks`` training noise is that of both.
+        max_steps: optimizer steps of the run.
+        warmup_steps: over which the learning rate rises from 0.
+        lr_decay: "cosine" lets it fall to 0 at ``max_steps``.
+        gradient_clip: greatest norm of the gradient; None does not clip.
+        config: plain containers; goes into each checkpoint, to rebuild the model from.
+        rollbacks: how often training went back to an earlier step; each brings other noise.
+        helpers: networks that are trained with the model but not averaged.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: OptimizerFactory,
+        *,
+        ema_decay: float,
+        seed: int,
+        max_steps: int,
+        warmup_steps: int = 0,
+        lr_decay: Literal["constant", "cosine"] = "constant",
+        gradient_clip: float | None = None,
+        config: dict[str, Any] | None = None,
+        rollbacks: int = 0,
+        helpers: tuple[nn.Module, ...] = (),
+    ) -> None:
+        super().__init__()
+        self.model: Any = model
+        self.ema: EMA[Any] = EMA(model, ema_decay)
+        self.seed, self.config, self.rollbacks = seed, config, rollbacks
+        self._noise_seed = hashed(seed, "rollback", rollbacks) if rollbacks else seed
+        self.gradient_clip = gradient_clip
+        self.loss = self.gradient_norm = 0.0  # of the last step; the loss is of this rank's share
+        self.skipped = False
+        self._means: list[Tensor] = []  # the losses of the step's micro-batches
+        self.idle_since: float | None = None
+        self._make_optimizer = optimizer
+        self._averaged = list(model.parameters())
+        self._trained = [p for each in (model, *helpers) for p in each.parameters()]
+        self._rate = warmup_steps, lr_decay, max_steps
+        parts = [part for each in (model, *helpers) for part in each.modules()]
+        self._reseed = any(isinstance(part, nn.Dropout) and part.p > 0 for part in parts)
+
+    def training_noise(self, batch: Batch, batch_idx: int) -> Noise:
+        """The randomness of a training batch.
+
+        Dropout draws from torch's generator, which is seeded here from (seed, step, rank).
+        """
+        if self._reseed:
+            micro = batch_idx % self.trainer.accumulate_grad_batches
+            torch.manual_seed(hashed(self._noise_seed, self.global_step, micro, self.global_rank))
+        return Noise(self._noise_seed, batch["position"])
+
+    def validation_noise(self, batch: Batch) -> Noise:
+        """The randomness of a validation batch: the same at every validation."""
+        return Noise(hashed(self.seed, "validation"), batch["position"])
+
+    def recorded(self, mean: Tensor) -> Tensor:
+        """The mean loss to minimise; where it is NaN, so is the gradient on all ranks."""
+        self._means.append(mean.detach())
+        return mean * (1 + 0 * mean.detach())
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        """Callbacks have had their turn: from here on the next batch is read."""
+        self.idle_since = time.perf_counter()
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, and update the average: once an optimizer step, before any checkpoint."""
+        super().optimizer_step(*args, **kwargs)
+        if not self.skipped:
+            self.ema.update(self._averaged)
+
+    def configure_gradient_clipping(self, *args: Any, **kwargs: Any) -> None:
+        """Scale the gradient to a norm of at most ``gradient_clip``, or drop it if not finite.
+
+        The gradient is that of all ranks already, so all decide alike. An optimizer leaves
+        parameters without a gradient, and what it knows of them, alone.
+        """
+        limit = math.inf if self.gradient_clip is None else self.gradient_clip
+        norm = nn.utils.clip_grad_norm_(self._trained, limit)
+        self.gradient_norm, *means = torch.stack((norm, *self._means)).tolist()  # waits for the GPU
+        self.loss = sum(means) / len(means)
+        self._means.clear()
+        self.skipped = not math.isfinite(self.gradient_norm)
+        if self.skipped:
+            for parameter in self._trained:
+                parameter.grad = None
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer, and the learning rate as a factor of the step."""
+        optimizer = self._make_optimizer(self._trained)
+        schedule = LambdaLR(optimizer, lambda step: factor(step, *self._rate))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the config."""
+        checkpoint["config"] = self.config
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Let Lightning count its batches from the optimizer steps taken.
+
+        Data and noise follow from the step alone; so do these counters, wherever between two steps
+        (in the middle of an accumulation, say) the checkpoint was written.
+        """
+        batches = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        for scope in ("total", "current"):
+            progress[scope] = dict.fromkeys(progress[scope], batches)
+
+
+def hashed(*key: int | str) -> int:
+    """A seed for a purpose: 56 bits of the key's digest."""
+    return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:7], "little")
