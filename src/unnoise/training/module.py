@@ -67,7 +67,7 @@ class GenerativeModule(LightningModule, ABC):
         self._means: list[Tensor] = []  # the losses of the step's micro-batches
         self.idle_since: float | None = None
         self._make_optimizer = optimizer
-        self._averaged = list(model.parameters())
+        self._averaged: list[Tensor] = list(model.parameters())
         self._trained = [p for each in (model, *helpers) for p in each.parameters()]
         self._rate = warmup_steps, lr_decay, max_steps
         parts = [part for each in (model, *helpers) for part in each.modules()]
