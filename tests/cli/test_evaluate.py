@@ -16,10 +16,10 @@ from untrained import make_run
 import unnoise
 from unnoise.cli import evaluate
 from unnoise.cli.judging import Question, drawn_rows, questions, real_rows
-from unnoise.cli.targets import shown, splits
 from unnoise.config.nodes import instantiate
 from unnoise.data.sprites import KINDS, Sprites
 from unnoise.diffusion.samplers import DDIM, Sampler
+from unnoise.evaluation.targets import shown, splits
 from unnoise.models.classifier import NoisyClassifier
 from unnoise.models.trained import Drawn
 
@@ -257,7 +257,7 @@ def test_captions_are_asked_for_as_seen_and_as_held_out():
 def test_no_more_captions_are_asked_for_than_there_are():
     with pytest.raises(ValueError, match="n 41 is more than the 40 captions"):
         questions(Sprites(60, 40), ("kind",), 41)
-    with pytest.raises(ValueError, match="captions can be judged of data=sprites only"):
+    with pytest.raises(ValueError, match="captions are judged of data with held-out pairings"):
         questions(SimpleNamespace(), ("kind",), 5)
     assert isinstance(questions(Sprites(60, 40), ("label",), 9999)[0], Question)
 

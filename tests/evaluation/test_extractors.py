@@ -8,7 +8,6 @@ from unnoise.data.cifar import CIFAR10
 from unnoise.data.classics import MNIST, FashionMNIST
 from unnoise.data.memory import TensorImages
 from unnoise.data.sprites import Sprites
-from unnoise.evaluation.extractors import find as extraction
 from unnoise.evaluation.extractors.domain import shipped
 from unnoise.evaluation.extractors.find import find_extractor, inception_weights, train_extractor
 from unnoise.evaluation.reference import reference, spread
@@ -91,8 +90,7 @@ def test_accuracy_is_that_of_the_held_out_pictures():
 
 
 def test_the_extractor_of_sprites_knows_new_ones():
-    held_out = Sprites(600, 600, seed=5).images("validation")
-    lessons = extraction._lessons(held_out)
+    lessons = Sprites(600, 600, seed=5).lessons("validation")
     found = shipped("sprites")(lessons.images).logits.argmax(1)
     assert (found == lessons.labels).float().mean() > 0.97
 

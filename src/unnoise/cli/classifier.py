@@ -17,15 +17,14 @@ from tqdm import tqdm
 
 from unnoise.cli.checks import device_problems, folder_problems, right_keys
 from unnoise.cli.command import run as run_command
-from unnoise.cli.targets import Target, splits
 from unnoise.config.nodes import instantiate
 from unnoise.config.problems import ConfigError, Problem
 from unnoise.config.schema import construction_problems, problems
 from unnoise.data.source import Images, ImageSource
-from unnoise.data.sprites import Sprites
 from unnoise.diffusion.levels import CLEAN, NoiseLevel
 from unnoise.diffusion.schedules import NoiseSchedule
 from unnoise.distributed.devices import named_device
+from unnoise.evaluation.targets import Target, splits
 from unnoise.models.classifier import NoisyClassifier, accuracy, train
 
 FOLDER = Path("outputs") / "classifiers"
@@ -87,8 +86,8 @@ def _data_problems(data: ImageSource, config: dict[str, Any]) -> list[Problem]:
     found = []
     if config["target"] == "label" and not data.class_names():
         found.append(Problem("data", "its pictures have no classes that could be told apart"))
-    if config["target"] != "label" and not isinstance(data, Sprites):
-        found.append(Problem("target", f"only data=sprites has a {config['target']}: use label"))
+    if config["target"] not in ("label", *getattr(data, "attributes", ())):
+        found.append(Problem("target", f"these data have no {config['target']}: use label"))
     if size is not None and size < config["batch_size"]:
         reason = f"{config['batch_size']} is more than the data ({size} images)"
         found.append(Problem("batch_size", reason))

@@ -15,8 +15,8 @@ from unnoise.cli.command import run as run_command
 from unnoise.config.nodes import instantiate
 from unnoise.config.problems import ConfigError, Problem
 from unnoise.config.schema import construction_problems, problems
-from unnoise.data.source import ImageSource
-from unnoise.evaluation.extractors.find import OWN, train_extractor
+from unnoise.data.source import ImageSource, own_extractor
+from unnoise.evaluation.extractors.find import train_extractor
 
 FOLDER = Path("outputs") / "extractors"
 TAKEN = ("auto", "inception")
@@ -68,7 +68,7 @@ def _data_problems(data: ImageSource, config: dict[str, Any]) -> list[Problem]:
     found = []
     if len(classes) < 2:
         found.append(Problem("data", "its pictures have no classes that could be told apart"))
-    if config.get("name") is None and type(data) not in OWN:
+    if config.get("name") is None and own_extractor(data) is None:
         found.append(Problem("name", "missing: what distances are to be called, as in name=pets"))
     return found
 
@@ -76,7 +76,8 @@ def _data_problems(data: ImageSource, config: dict[str, Any]) -> list[Problem]:
 def fit(config: dict[str, Any]) -> None:
     """Train, measure, write, and say where."""
     request = Request(**{key: instantiate(value) for key, value in config.items()})
-    name = request.name or OWN[type(request.data)]
+    name = request.name or own_extractor(request.data)
+    assert name is not None  # checked
     started = time.monotonic()
     try:
         extractor = train_extractor(request.data, name, request.seed, request.steps)

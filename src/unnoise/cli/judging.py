@@ -11,13 +11,12 @@ from torch import Tensor
 
 from unnoise.cli.checks import classifier_file
 from unnoise.cli.classifier import FOLDER
-from unnoise.cli.targets import UNSEEN, shown
 from unnoise.config.problems import Problem
-from unnoise.data.source import Images, ImageSource
-from unnoise.data.sprites import SpriteImages, Sprites
+from unnoise.data.source import HoldsOut, Images, ImageSource
 from unnoise.data.stream import split_loader
 from unnoise.diffusion.samplers import Sampler
 from unnoise.evaluation.adherence import Row, agreements
+from unnoise.evaluation.targets import UNSEEN, shown
 from unnoise.models.classifier import NoisyClassifier
 from unnoise.models.trained import TrainedModel
 
@@ -126,12 +125,12 @@ def questions(data: ImageSource, wanted: Sequence[str], n: int) -> list[Question
     """
     if "label" in wanted:
         return [Question("class", data.images("validation"))]
-    if not isinstance(data, Sprites):
-        raise ValueError("captions can be judged of data=sprites only")
+    if not isinstance(data, HoldsOut):
+        raise ValueError("captions are judged of data with held-out pairings, as data=sprites")
     most = min(UNSEEN, data.validation_size)
     if n > most:
         raise ValueError(f"n {n} is more than the {most} captions there are to ask for")
-    pictures: dict[str, SpriteImages] = {
+    pictures: dict[str, Images] = {
         "seen pairings": data.images("validation"),
         "held-out pairings": data.held_out(UNSEEN),
     }

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import torch
 from tqdm import tqdm
 
-from unnoise.cli.grid import checkpoints, named_settings, step_of
 from unnoise.cli.measuring import digest, evaluation_folder, read_once, run_data, told, write_csv
 from unnoise.cli.quality_request import GIVEN
 from unnoise.config.nodes import instantiate
@@ -22,6 +21,7 @@ from unnoise.evaluation.evaluator import Scorer, given_pictures, mixed
 from unnoise.evaluation.extractors.find import find_extractor
 from unnoise.evaluation.frontier import plot
 from unnoise.evaluation.gallery import Gallery, Setting, draw
+from unnoise.evaluation.grid import checkpoints, named_settings, step_of
 from unnoise.evaluation.reference import reference
 from unnoise.evaluation.results import Score, flat, save, table
 from unnoise.models.trained import TrainedModel

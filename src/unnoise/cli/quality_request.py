@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from unnoise.cli.checks import folder_problems, right_keys
-from unnoise.cli.grid import checkpoints, named_settings
 from unnoise.cli.measuring import Count, Number, Scale, data_problems, place_problems, read_once
 from unnoise.config.nodes import MODEL, instantiate
 from unnoise.config.problems import ConfigError, Problem, did_you_mean
 from unnoise.config.schema import construction_problems, problems
 from unnoise.data.source import ImageSource
 from unnoise.diffusion.samplers import Sampler
+from unnoise.evaluation.grid import checkpoints, named_settings
 from unnoise.evaluation.neighbours import K_DENSITY
 from unnoise.evaluation.quality import KINDS
 from unnoise.models.trained import TrainedModel

@@ -188,6 +188,8 @@ class _Idx(ClassicImages):
 class MNIST(_Idx):
     """Handwritten digits, 60,000 + 10,000 (LeCun, Bottou, Bengio, Haffner 1998)."""
 
+    extractor = "digits"
+
     title = "MNIST"
     train_size = 60_000
     folder = "mnist"
@@ -208,6 +210,8 @@ class MNIST(_Idx):
 @final
 class FashionMNIST(_Idx):
     """Articles of clothing, 60,000 + 10,000 (Xiao, Rasul, Vollgraf 2017)."""
+
+    extractor = "garments"
 
     title = "Fashion-MNIST"
     train_size = 60_000

@@ -10,7 +10,7 @@ Shapes: B batch, C channels, H × W pixels, N pictures in the split.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal, Protocol, TypedDict, runtime_checkable
+from typing import Any, Literal, Protocol, TypedDict, runtime_checkable
 
 from torch import Tensor
 
@@ -30,12 +30,14 @@ class Batch(TypedDict, total=False):
 class Images(ABC):
     """The pictures of one split, addressed by number.
 
-    ``labels`` is (N,) int64. ``captions`` holds N strings, or is None. ``quarantined`` says of each
-    picture that could not be read what stands in for it.
+    ``labels`` is (N,) int64. ``captions`` holds N strings, or is None; ``attributes`` N named
+    tuples of what a picture shows, or is None. ``quarantined`` says of each picture that could not
+    be read what stands in for it.
     """
 
     labels: Tensor
     captions: Sequence[str] | None = None
+    attributes: Sequence[Any] | None = None
     quarantined: Sequence[str] = ()
 
     @property
@@ -84,6 +86,26 @@ class ImageSource(Protocol):
 class HoldsOut(Protocol):
     """A source that keeps some combinations of what its captions name out of both splits."""
 
+    attributes: tuple[str, ...]  # of its pictures, that a classifier can tell
+    validation_size: int
+
     def held_out(self, size: int = ...) -> Images:
         """Pictures of ``size`` such combinations."""
         ...
+
+
+@runtime_checkable
+class HasLessons(Protocol):
+    """A source with finer classes than its labels, for the extractor to learn."""
+
+    lesson_names: tuple[str, ...]
+
+    def lessons(self, split: Split) -> Images:
+        """A split, labelled with these classes."""
+        ...
+
+
+def own_extractor(source: ImageSource) -> str | None:
+    """The name of the extractor that comes with a data set, its ``extractor``, or None."""
+    name: str | None = getattr(source, "extractor", None)
+    return name

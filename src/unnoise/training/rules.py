@@ -215,9 +215,10 @@ def _measurements(
 
 def _extractor(key: str, node: dict[str, Any], data: ImageSource) -> Iterator[Problem]:
     """Whether the extractor of a measurement is one, as far as can be told without reading it."""
-    from unnoise.evaluation.extractors.find import OWN
+    from unnoise.data.source import own_extractor
+    from unnoise.evaluation.extractors.find import NAMES
 
-    own, known = OWN.get(type(data), "inception"), ("auto", "inception", *OWN.values())
+    own, known = own_extractor(data) or "inception", ("auto", "inception", *NAMES)
     name, weights = str(node.get("extractor", "auto")), node.get("weights")
     if name not in known and not Path(name).is_file():
         near = did_you_mean(name, known)

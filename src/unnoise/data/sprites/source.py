@@ -148,8 +148,14 @@ KINDS = _kinds()
 STAMPS = _stamps()
 
 
+def _lesson(class_name: str, kind: str, colour: str, item: str | None) -> str:
+    return f"{class_name}: {colour} {kind}" + (f" with {item}" if item else "")
+
+
 class SpriteImages(TensorImages):
     """Sprites in memory: ``attributes[i]`` says what sprite i shows."""
+
+    attributes: Sequence[Attributes]
 
     def __init__(self, images: torch.Tensor, attributes: Sequence[Attributes]) -> None:
         labels = torch.tensor([CLASSES.index(each.class_name) for each in attributes])
@@ -168,6 +174,11 @@ class Sprites:
     """
 
     captioned = True
+    extractor = "sprites"
+    attributes = ("kind", "colour", "item", "material", "facing")
+    lesson_names = tuple(
+        _lesson(kind.class_name, kind.name, *pair) for kind in KINDS for pair in kind.shown
+    )
 
     def __init__(
         self,
@@ -203,6 +214,17 @@ class Sprites:
         if split == "train":
             return self._draw(self.size)
         return self._draw(self.validation_size, from_back=True)
+
+    def lessons(self, split: Split) -> TensorImages:
+        """A split, labelled by what a sprite is, in which colour, with which item.
+
+        The five classes could be told from the outline alone, by features that are blind to the
+        colours and items that captions name.
+        """
+        images = self.images(split)
+        number = {name: k for k, name in enumerate(self.lesson_names)}
+        names = (_lesson(a.class_name, a.kind, a.colour, a.item) for a in images.attributes)
+        return TensorImages(images.images, torch.tensor([number[name] for name in names]))
 
     def held_out(self, size: int = 1_000) -> SpriteImages:
         """Draw ``size`` sprites of pairings in neither split; ValueError if there are fewer."""

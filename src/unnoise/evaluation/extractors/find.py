@@ -8,9 +8,7 @@ import torch
 
 from unnoise.data.classics import MNIST, FashionMNIST
 from unnoise.data.downloads import fetch
-from unnoise.data.memory import TensorImages
-from unnoise.data.source import Images, ImageSource
-from unnoise.data.sprites import KINDS, Attributes, SpriteImages, Sprites
+from unnoise.data.source import HasLessons, Images, ImageSource, Split, own_extractor
 from unnoise.data.stream import split_loader, training_loader
 from unnoise.evaluation.extractors import inception
 from unnoise.evaluation.extractors.base import Extractor
@@ -18,8 +16,8 @@ from unnoise.evaluation.extractors.domain import SHIPPED, DomainExtractor, Learn
 from unnoise.evaluation.extractors.inception import InceptionExtractor, Resize
 from unnoise.evaluation.reference import cache_folder
 
-OWN = {MNIST: "digits", FashionMNIST: "garments", Sprites: "sprites"}
-"""The extractor of a data set, of those that have one."""
+NAMES = ("digits", "garments", "sprites")
+"""The extractors that come with data sets."""
 
 STEPS = 2500  # of training an extractor
 BATCH_SIZE = 128
@@ -43,8 +41,7 @@ def find_extractor(
     Raises:
         ValueError: there is no such extractor, or what it needs is not there.
     """
-    own = OWN.get(type(source))
-    name = (own or "inception") if name == "auto" else name
+    name = (own_extractor(source) or "inception") if name == "auto" else name
     if name == "inception":
         return InceptionExtractor(inception_weights(weights), resize).to(device)
     if weights is not None or resize != "original":
@@ -56,7 +53,7 @@ def find_extractor(
     try:
         return DomainExtractor.load(Path(name)).to(device)
     except FileNotFoundError as error:
-        known = ", ".join(["auto", "inception", *OWN.values()])
+        known = ", ".join(["auto", "inception", *NAMES])
         raise ValueError(
             f"there is no extractor {name}: name one of {known}, or a file that unnoise-extractor "
             "wrote"
@@ -105,7 +102,7 @@ def train_extractor(
 
 def _plan(source: ImageSource, name: str, seed: int, steps: int) -> Learned:
     source.prepare()
-    classes = SPRITES if isinstance(source, Sprites) else source.class_names()
+    classes = source.lesson_names if isinstance(source, HasLessons) else source.class_names()
     if len(classes) < 2:
         raise ValueError("the pictures have no classes that an extractor could learn to tell apart")
     size = min(source.image_size, LARGEST)
@@ -114,7 +111,7 @@ def _plan(source: ImageSource, name: str, seed: int, steps: int) -> Learned:
 
 
 def _trained(source: ImageSource, plan: Learned) -> DomainExtractor:
-    training, held_out = _lessons(source.images("train")), _lessons(source.images("validation"))
+    training, held_out = _lessons(source, "train"), _lessons(source, "validation")
     batch_size = min(BATCH_SIZE, len(training))
     batches = training_loader(training, batch_size=batch_size, seed=plan.seed)
     extractor = fit(plan, ((batch["image"], batch["label"]) for batch in batches))
@@ -152,26 +149,6 @@ def _own_size(source: ImageSource) -> ImageSource:
     return source
 
 
-def _sprite(class_name: str, kind: str, colour: str, item: str | None) -> str:
-    return f"{class_name}: {colour} {kind}" + (f" with {item}" if item else "")
-
-
-SPRITES = tuple(_sprite(k.class_name, k.name, *pair) for k in KINDS for pair in k.shown)
-"""The classes that the extractor of sprites tells apart: what, in which colour, with which item.
-
-The five labels could be told from the outline alone, by features that are blind to the colours and
-items that captions ask for.
-"""
-
-
-def _lessons(images: Images) -> Images:
+def _lessons(source: ImageSource, split: Split) -> Images:
     """The pictures with the labels that an extractor learns."""
-    if not isinstance(images, SpriteImages):
-        return images
-    number = {name: k for k, name in enumerate(SPRITES)}
-
-    def shown(each: Attributes) -> str:
-        return _sprite(each.class_name, each.kind, each.colour, each.item)
-
-    labels = torch.tensor([number[shown(each)] for each in images.attributes])
-    return TensorImages(images.images, labels)
+    return source.lessons(split) if isinstance(source, HasLessons) else source.images(split)

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from unnoise.data.memory import TensorImages
-from unnoise.data.source import Images, ImageSource
-from unnoise.data.sprites import SpriteImages, Sprites
+from unnoise.data.source import HoldsOut, Images, ImageSource
 
 Target = Literal["label", "kind", "colour", "item", "material", "facing"]
 UNSEEN = 1_000  # sprites of held-out pairings that the classifier does not learn
@@ -27,22 +26,21 @@ class Splits:
 def splits(data: ImageSource, target: Target) -> Splits:
     """The pictures of a data set, labelled with the target.
 
-    Of sprites, a classifier also learns pairings that are held out from diffusion models, since it
-    has to judge pictures of them.
+    Where pairings are held out, a classifier also learns those, since it has to
+    judge pictures of them.
     """
     training, validation = data.images("train"), data.images("validation")
-    if not (isinstance(training, SpriteImages) and isinstance(validation, SpriteImages)):
+    if not isinstance(data, HoldsOut):
         return Splits(data.class_names(), training, {"validation": validation})
-    assert isinstance(data, Sprites)
     pairings = data.held_out(6 * UNSEEN)
     names = data.class_names()
     if target != "label":
         names = tuple(sorted({*_values(training, target), *_values(pairings, target)}))
-    held_out = TensorImages(pairings.images, shown(pairings, target, names))
-    images = torch.cat((training.images, held_out.images[UNSEEN:]))
+    held_out = TensorImages(pixels(pairings), shown(pairings, target, names))
+    images = torch.cat((pixels(training), held_out.images[UNSEEN:]))
     labels = torch.cat((shown(training, target, names), held_out.labels[UNSEEN:]))
     real: dict[str, Images] = {
-        "validation": TensorImages(validation.images, shown(validation, target, names)),
+        "validation": TensorImages(pixels(validation), shown(validation, target, names)),
         "held out": TensorImages(held_out.images[:UNSEEN], held_out.labels[:UNSEEN]),
     }
     return Splits(names, TensorImages(images, labels), real)
@@ -54,7 +52,7 @@ def shown(images: Images, target: str, names: Sequence[str]) -> Tensor:
     Raises:
         ValueError: the classifier does not know one of them.
     """
-    if target == "label" or not isinstance(images, SpriteImages):
+    if target == "label" or images.attributes is None:
         return images.labels
     number = {name: k for k, name in enumerate(names)}
     values = _values(images, target)
@@ -63,6 +61,11 @@ def shown(images: Images, target: str, names: Sequence[str]) -> Tensor:
     return torch.tensor([number[value] for value in values])
 
 
-def _values(images: SpriteImages, target: str) -> list[str]:
-    """The attribute of each sprite, "none" where its kind has no such part."""
-    return [getattr(each, target) or "none" for each in images.attributes]
+def pixels(images: Images) -> Tensor:
+    """All pictures of a split: (N, C, H, W) uint8."""
+    return images.read(torch.arange(len(images)))
+
+
+def _values(images: Images, target: str) -> list[str]:
+    """The attribute of each sprite, "none" where it has no such part."""
+    return [getattr(each, target) or "none" for each in images.attributes or ()]

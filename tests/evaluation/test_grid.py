@@ -4,8 +4,8 @@ import pytest
 import torch
 import yaml
 
-from unnoise.cli.grid import checkpoints, named_settings, sampler_name
 from unnoise.config.compose import CONF, check_command_line
+from unnoise.evaluation.grid import checkpoints, named_settings, sampler_name
 
 TRAINED = {"sampler": yaml.safe_load((CONF / "sampler" / "ddim.yaml").read_text())}
 ONE = [Path("step_00000007.ckpt")]
