@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_runs import MANIFEST, make, rows, score
+from made_runs import MANIFEST, make, score
 
 from unnoise.evaluation.results import save
 from unnoise.report.reader import find_runs, read_run
@@ -83,8 +83,8 @@ def test_what_was_chosen_for_each_group(tmp_path):
     assert any("choices" in problem for problem in odd.problems)
 
 
-OLD = {k: v for k, v in MANIFEST.items() if k not in ("resumed", "finished", "seconds")}
-OPEN = OLD | {"resumed": [], "host": platform.node(), "pid": os.getpid()}
+OPEN = {k: v for k, v in MANIFEST.items() if k not in ("finished", "seconds")}
+OPEN |= {"host": platform.node(), "pid": os.getpid()}
 
 
 @pytest.mark.parametrize(
@@ -96,16 +96,11 @@ OPEN = OLD | {"resumed": [], "host": platform.node(), "pid": os.getpid()}
         (OPEN, "running"),
         (OPEN | {"pid": 2**22 + 1}, "interrupted"),
         (OPEN | {"host": "elsewhere"}, "unfinished"),
-        (OLD, "finished"),
         (OPEN | {"pid": None}, "unknown"),
     ],
 )
 def test_state(manifest, state, tmp_path):
     assert read_run(make(tmp_path / "run", manifest=manifest)).state == state
-
-
-def test_an_old_run_that_stopped_early_is_not_finished(tmp_path):
-    assert read_run(make(tmp_path / "run", rows(3), manifest=OLD)).state == "unknown"
 
 
 def test_runs_are_found_below_but_not_inside_of_each_other_or_hidden(tmp_path):

@@ -1,4 +1,4 @@
-"""What run directories hold, read so that damage is told and does not stop a report."""
+"""Run directories as a report reads them: what is damaged becomes a problem, not an error."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from unnoise.evaluation.results import Score, read
 from unnoise.untrusted import load_yaml
 
 MARKS = ("manifest.json", "metrics.jsonl")
-"""Files that make a folder a run."""
+"""Files of which one makes a folder a run directory."""
 KINDS: dict[str, type | tuple[type, ...]] = {
     "resumed": list,
     "overrides": list,
@@ -23,15 +23,15 @@ KINDS: dict[str, type | tuple[type, ...]] = {
     "seconds": (int, float),
     "pid": int,
 }
-"""Of what the manifest says, where a report counts on it."""
+"""Types of the manifest's keys on which a report relies."""
 
 Curve = list[tuple[int, float]]
-"""(step, value), by step."""
+"""(step, value), in order of steps."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """An evaluation that is told in rows, such as adherence or likelihood."""
+    """An evaluation in rows, such as adherence or likelihood; ``about`` has its settings."""
 
     measure: str
     about: dict[str, Any]
@@ -40,9 +40,9 @@ class Table:
 
 @dataclass
 class Run:
-    """A run directory's content; ``problems`` says what of it could not be read.
+    """The content of a run directory; ``problems`` says what could not be read.
 
-    ``choices`` has the option that was chosen for each group of the config, under the group's key.
+    ``choices`` has the chosen option of each config group, by the group's key.
     """
 
     folder: Path
@@ -58,28 +58,28 @@ class Run:
 
     @property
     def name(self) -> str:
-        """As the config has it, or the folder's."""
+        """The name in the config, else that of the folder."""
         return str(self.config.get("name") or self.manifest.get("name") or self.folder.name)
 
     @property
     def grids(self) -> dict[int, Path]:
         """The sample grid of each step that has one."""
-        found = sorted((self.folder / "samples").glob("step_*.png"))
-        return {int(path.stem[5:]): path for path in found if path.stem[5:].isdecimal()}
+        paths = sorted((self.folder / "samples").glob("step_*.png"))
+        return {int(path.stem[5:]): path for path in paths if path.stem[5:].isdecimal()}
 
     @property
     def checkpoints(self) -> list[Path]:
-        """From the first to the newest."""
+        """The checkpoints, the newest last."""
         return sorted((self.folder / "checkpoints").glob("step_*.ckpt"))
 
     @property
     def step(self) -> int:
-        """The last one that anything was logged at."""
+        """The last logged step."""
         return max((curve[-1][0] for curve in self.curves.values()), default=0)
 
     @property
     def steps(self) -> int | None:
-        """How many there were to be."""
+        """The number of steps to train, by the config."""
         steps = self.config.get("max_steps")
         return steps if isinstance(steps, int) else None
 
@@ -93,14 +93,14 @@ class Run:
 
     @property
     def seconds(self) -> float | None:
-        """How long it took, by the manifest or else from the first logged line to the last."""
+        """The duration, by the manifest, else from the first logged line to the last."""
         if "seconds" in self.manifest:
             return float(self.manifest["seconds"])
         return self.times[-1] - self.times[0] if len(self.times) > 1 else None
 
     @property
     def speed(self) -> float | None:
-        """Images a second: the median of what was logged, without the first."""
+        """Images per second: the median of the logged values, without the first."""
         curve = self.curves.get("train/images_per_second", [])
         return statistics.median(v for _, v in curve[1:] or curve) if curve else None
 
@@ -111,13 +111,12 @@ class Run:
 
     @property
     def state(self) -> str:
-        """Finished, pruned, failed, running, interrupted, unfinished (or elsewhere) or unknown."""
+        """Finished, pruned, failed, running, interrupted, unfinished (elsewhere) or unknown."""
         if self.manifest.get("failed"):
             return "failed"
         if self.manifest.get("pruned"):
             return "pruned"
-        old = "resumed" not in self.manifest  # and says neither
-        if self.manifest.get("finished") or (old and self.steps and self.step >= self.steps):
+        if self.manifest.get("finished"):
             return "finished"
         if "seconds" in self.manifest:
             return "interrupted"
@@ -129,7 +128,7 @@ class Run:
 
 
 def _alive(pid: int) -> bool:
-    """Whether there is a process of that number on this machine."""
+    """Whether this machine has a process with that id."""
     try:
         os.kill(pid, 0)
     except (OSError, OverflowError) as error:
@@ -138,34 +137,38 @@ def _alive(pid: int) -> bool:
 
 
 def find_runs(folder: Path) -> list[Path]:
-    """The run directories at or below a folder, in order of their names; none inside another.
+    """The run directories at or below a folder, by name; none inside another run.
 
     Raises:
-        FileNotFoundError: there is no such folder, or no run in it.
+        FileNotFoundError: no such folder, or no run in it.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is {'a file' if folder.exists() else 'not there'}")
-    found = []
+    runs = []
     for path, folders, files in os.walk(folder):
         if any(mark in files for mark in MARKS):
-            found.append(Path(path))
+            runs.append(Path(path))
             folders.clear()
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-    if not found:
+    if not runs:
         raise FileNotFoundError(f"no run is at or below {folder} (a folder with {MARKS[1]})")
-    return found
+    return runs
 
 
 def read_run(folder: Path) -> Run:
-    """All that a report tells of a run directory."""
+    """Read a run directory; never fails, but fills ``problems``."""
     run = Run(folder)
     run.config = _read(run, "config.yaml", load_yaml, {})
-    run.manifest = _read(run, "manifest.json", _json, {})
+    run.manifest = _read(run, "manifest.json", lambda path: json.loads(path.read_text()), {})
     for key, kind in KINDS.items():
         if key in run.manifest and not isinstance(run.manifest[key], kind):
             run.problems.append(f"manifest.json: {key} is {run.manifest.pop(key)!r}")
     run.overrides = [str(each) for each in run.manifest.get("overrides", [])]
-    run.choices = _choices(run.manifest.get("choices", {}))
+    run.choices = {  # such as {"sampler": "ddim", "callbacks.samples.sampler": "euler"}
+        str(group).rpartition("@")[2].replace("/", "."): option
+        for group, option in run.manifest.get("choices", {}).items()
+        if isinstance(option, str)
+    }
     for step, time, values in _lines(run):
         run.times.append(time)
         for name, value in values.items():
@@ -181,40 +184,26 @@ def read_run(folder: Path) -> Run:
     return run
 
 
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text())
-
-
-def _choices(chosen: dict[str, Any]) -> dict[str, str]:
-    """By key of the config: {"sampler": "ddim", "callbacks.samples.sampler": "euler", …}."""
-    return {
-        str(group).rpartition("@")[2].replace("/", "."): option
-        for group, option in chosen.items()
-        if isinstance(option, str)
-    }
-
-
 def _read(run: Run, name: str, parse: Any, default: Any) -> Any:
-    """A file of the run, parsed; ``default`` where it is not there or not of that type."""
+    """A file of the run, parsed; ``default`` if it is missing, damaged or of another type."""
     path = run.folder / name
     if not path.exists():
-        if not name.startswith("."):
-            run.problems.append(f"{name} is missing")
+        run.problems.append(f"{name} is missing")
         return default
     try:
         content = parse(path)
-        json.dumps(content, default=str)  # can be told
+        json.dumps(content, default=str)  # whether it can be shown
     except (ValueError, TypeError, OSError, RecursionError) as error:
         run.problems.append(f"{name} is unreadable: {' '.join(str(error).split())}")
         return default
     if not isinstance(content, type(default)):
-        run.problems.append(f"{name} does not hold what it should")
+        run.problems.append(f"{name} is not of the right type")
         return default
     return content
 
 
 def _lines(run: Run) -> Iterator[tuple[int, float, dict[str, float]]]:
-    """The lines of metrics.jsonl; a last one without an end is one that is being written."""
+    """(step, time, values) from metrics.jsonl, without a last line that is still being written."""
     path = run.folder / "metrics.jsonl"
     try:
         text = path.read_text(errors="replace") if path.exists() else ""
@@ -227,9 +216,7 @@ def _lines(run: Run) -> Iterator[tuple[int, float, dict[str, float]]]:
         try:
             row = json.loads(line)
             step, time = int(row.pop("step")), float(row.pop("time"))
-            values = {
-                name: math.nan if value is None else float(value) for name, value in row.items()
-            }
+            values = {k: math.nan if v is None else float(v) for k, v in row.items()}
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             if line.endswith("\n"):
                 run.problems.append(f"metrics.jsonl, line {number} is left out: {error}")
@@ -238,14 +225,13 @@ def _lines(run: Run) -> Iterator[tuple[int, float, dict[str, float]]]:
 
 
 def _checked(scores: list[Score]) -> list[Score]:
-    """Scores of which all is what it should be."""
+    """The scores, if all their values have the right types."""
     for score in scores:
-        values = [each.value for each in score.metrics.values()]
-        values += [each.error for each in score.metrics.values() if each.error is not None]
+        values = [v for each in score.metrics.values() for v in (each.value, each.error or 0.0)]
         if not isinstance(score.pictures, dict) or not isinstance(score.fingerprint.count, int):
             raise ValueError(f"{score.name} does not say what was scored")
         if not all(isinstance(value, int | float) for value in values):
-            raise ValueError(f"{score.name} has values that are no numbers")
+            raise ValueError(f"{score.name} has values that are not numbers")
     return scores
 
 

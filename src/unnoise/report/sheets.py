@@ -1,6 +1,6 @@
-"""Pictures: the two scales of their pixels, and grids, tables and animations to look at.
+"""Grids, tables and animations of pictures.
 
-Small pictures are always enlarged by whole factors, pixels kept square.
+Small pictures are enlarged by whole factors, so pixels stay square.
 """
 
 import functools
@@ -31,8 +31,8 @@ def grid(
 ) -> Image.Image:
     """Images (N, C, H, W) uint8 in rows, near-square where ``columns`` is None.
 
-    Small images are enlarged to about ``width`` pixels in all. ``captions``, one an image, stand
-    below the images, which are then large enough for words.
+    Small images are enlarged, to a sheet of about ``width`` pixels. ``captions``, one for each
+    image, stand below the images, which are then wide enough for words.
     """
     n, _, height, w = images.shape
     columns = columns or math.ceil(math.sqrt(n * height / w))
@@ -64,10 +64,10 @@ def table(
     title: str,
     note: str,
 ) -> Image.Image:
-    """Cells with a name before each row and above each column, under a title and a note.
+    """Cells in ``rows`` and ``columns`` with these names, below a title and a note.
 
-    A column is as wide as its first cell, a row as high as its highest. Where nothing stands above
-    the columns, ``columns`` is empty.
+    A column is as wide as its first cell, a row as high as its highest cell. ``columns`` may be
+    empty.
     """
     widths = [cell.width for cell in cells[0]]
     names = [_wrapped(name, 150) for name in rows]
@@ -100,7 +100,7 @@ def table(
 
 
 def stacked(sheets: Sequence[Image.Image]) -> Image.Image:
-    """One below the other, at the left, on white."""
+    """Sheets one below the other, aligned left, on white."""
     size = max(sheet.width for sheet in sheets), sum(sheet.height for sheet in sheets)
     whole, top = Image.new("RGB", size, _PAPER), 0
     for sheet in sheets:
@@ -110,7 +110,7 @@ def stacked(sheets: Sequence[Image.Image]) -> Image.Image:
 
 
 def beside(first: Tensor, second: Tensor) -> Tensor:
-    """Pairs of pictures (N, 1 or C, H, W), with white to their right: (N, C, H, 2·W + 1)."""
+    """Pairs of pictures (N, 1 or C, H, W), with a white column at the right: (N, C, H, 2·W + 1)."""
     n, height = len(first), first.shape[2]
     channels = max(first.shape[1], second.shape[1])
     white = second.new_full((n, channels, height, 1), 255)
@@ -119,7 +119,7 @@ def beside(first: Tensor, second: Tensor) -> Tensor:
 
 
 def save_gif(frames: Sequence[Image.Image], path: Path, seconds: float = 4.0) -> None:
-    """Frames as an endless animation; the last stays for another quarter of the time."""
+    """Save an endless animation of ``seconds``; the last frame stays a quarter longer."""
     each = max(20, int(1000 * seconds / len(frames)))
     durations = [each] * (len(frames) - 1) + [each + int(250 * seconds)]
     first, *rest = [frame.convert("P", palette=Image.Palette.ADAPTIVE) for frame in frames]
@@ -136,7 +136,7 @@ def _enlarged(image: Tensor, factor: int) -> Image.Image:
 
 @functools.cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which has Greek and accents, as it comes with matplotlib."""
+    """DejaVu Sans, which has Greek letters and accents; matplotlib brings it."""
     import matplotlib
 
     return ImageFont.truetype(
@@ -149,7 +149,7 @@ def _width(text: str) -> int:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """Lines of at most ``width`` pixels, broken between words where words are not too long."""
+    """Lines of at most ``width`` pixels, broken between words, or within very long words."""
     lines = [""]
     for word in text.split():
         line = f"{lines[-1]} {word}".strip()
@@ -169,7 +169,7 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def _height(texts: Sequence[list[str]]) -> int:
-    """Of texts side by side, with room below."""
+    """The height of texts side by side, with a margin below."""
     lines = max((len(lines) for lines in texts), default=0)
     return lines * _LINE + 6 if lines else 0
 

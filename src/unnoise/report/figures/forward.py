@@ -1,4 +1,4 @@
-"""The forward process in pictures and curves."""
+"""The forward process as pictures and curves."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -20,14 +20,14 @@ from unnoise.report.sheets import grid, stacked, table
 
 DPI = 100
 POINTS = 400  # of a curve
-LOG_SNRS = (-14, 14)  # of the axes; beyond, nothing is left of the picture, or of the noise
+LOG_SNRS = (-14, 14)  # of the axes; beyond, x_t is pure noise, or clean
 
 
 def strip(schedule: NoiseSchedule, x0: Tensor, eps: Tensor, levels: int) -> Tensor:
-    """The forward process at ``levels`` equal distances of time, the cleanest first.
+    """The forward process at ``levels`` equally spaced times, the cleanest first.
 
-    What is shown of x_t is x_t/√(alpha² + sigma²): itself where the schedule preserves variance,
-    and where it does not, noise that is seen as noise rather than as black and white.
+    x_t is shown as x_t/√(alpha² + sigma²), so that noise does not saturate to black and white where
+    the schedule does not preserve variance.
 
     Args:
         schedule: any.
@@ -47,18 +47,18 @@ def strip(schedule: NoiseSchedule, x0: Tensor, eps: Tensor, levels: int) -> Tens
 
 
 class DataFigure(ABC):
-    """A picture that takes a data set."""
+    """A figure of a data set."""
 
     @abstractmethod
     def draw(self, data: ImageSource) -> Image.Image:
-        """The picture, RGB."""
+        """The figure, RGB."""
 
 
 @dataclass(frozen=True)
 class Schedules(DataFigure):
-    """The forward process of one picture under each schedule, with its log-SNR; all curves below.
+    """The forward process of one picture under each schedule, with curves of the log-SNR.
 
-    ``picture`` is a number in the validation split.
+    ``picture`` is its index in the validation split.
     """
 
     schedules: dict[str, NoiseSchedule]
@@ -67,7 +67,7 @@ class Schedules(DataFigure):
     seed: Annotated[int, Field(ge=0)] = 0
 
     def draw(self, data: ImageSource) -> Image.Image:
-        """A row a schedule."""
+        """A row for each schedule, and all curves below."""
         images = data.images("validation")
         ids = torch.tensor([self.picture]) % len(images)
         x0 = to_signal(images.read(ids))
@@ -80,7 +80,7 @@ class Schedules(DataFigure):
         rows = table(
             cells,
             list(self.schedules),
-            ["picture → noise, at equal distances of time", "ln SNR over time"],
+            ["picture → noise, at equally spaced times", "ln SNR over time"],
             "The forward process under each schedule",
             "x_t = α·x0 + σ·ε with the same x0 and ε in every row, shown as x_t/√(α² + σ²)",
         )
@@ -88,7 +88,7 @@ class Schedules(DataFigure):
 
 
 def log_snr(schedule: NoiseSchedule) -> tuple[Tensor, Tensor]:
-    """Equal distances of time, from 1 at the noisy end to 0 at the clean one, and ln SNR there."""
+    """Equally spaced times, from 1 at the noisy end to 0 at the clean end, and their ln SNR."""
     times = torch.linspace(*schedule.ends, POINTS, dtype=torch.float64)
     return torch.linspace(1, 0, POINTS), schedule.level(times).log_snr.clamp(-50, 50)
 
@@ -96,7 +96,7 @@ def log_snr(schedule: NoiseSchedule) -> tuple[Tensor, Tensor]:
 def _small(
     schedules: Mapping[str, NoiseSchedule], name: str, width: int, height: int
 ) -> Image.Image:
-    """ln SNR of the schedule ``name`` in its colour, before all others in grey."""
+    """ln SNR of the schedule ``name`` in its colour, and all others in grey."""
     figure = _figure(width, height)
     axes = figure.add_axes((0.16, 0.06, 0.82, 0.88))
     for other, schedule in schedules.items():
@@ -109,7 +109,7 @@ def _small(
 
 
 def _curves(schedules: Mapping[str, NoiseSchedule], width: int, height: int) -> Image.Image:
-    """The share of the picture's power, and ln SNR, of all schedules over time."""
+    """The signal's share of the power, and ln SNR, of all schedules over time."""
     figure = _figure(width, height)
     left, right = figure.subplots(1, 2)
     for name, schedule in schedules.items():
@@ -133,9 +133,7 @@ def _colours(schedules: Mapping[str, NoiseSchedule]) -> dict[str, str]:
 
 
 def _figure(width: int, height: int) -> Any:
-    from matplotlib.backends.backend_agg import (
-        FigureCanvasAgg,
-    )  # slow to import, and needs no display
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # needs no display, but is slow
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)

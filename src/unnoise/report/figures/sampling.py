@@ -1,4 +1,4 @@
-"""What a trained model draws, by each sampler, each guidance scale, each caption, each noise."""
+"""Samples of a trained model: by sampler, guidance scale, caption and sampling noise."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -27,26 +27,26 @@ Number = Annotated[int, Field(ge=0)]
 
 
 class ModelFigure(ABC):
-    """A picture that takes a trained model, its sampler and its data."""
+    """A figure of a trained model, its sampler and its data."""
 
     @abstractmethod
     def draw(self, model: DiffusionModel, sampler: Sampler, data: ImageSource) -> Image.Image:
-        """The picture, RGB.
+        """The figure, RGB.
 
         Raises:
-            ValueError: the model is not one that this figure is about.
+            ValueError: the figure cannot be drawn for such a model.
         """
 
     def guidance(self, sampler: Sampler) -> Sequence[float]:
-        """The scales of guidance that it draws with."""
+        """The guidance scales of its samplers."""
         return (sampler.guidance.scale,)
 
 
 @dataclass(frozen=True)
 class Samplers(ModelFigure):
-    """The same noise through each sampler at the same numbers of network evaluations.
+    """Samplers at equal numbers of network evaluations, from the same noise.
 
-    A cell holds ``pictures`` of them, two in a row.
+    Each cell has ``pictures`` samples, two in a row.
     """
 
     samplers: dict[str, Sampler]
@@ -55,7 +55,7 @@ class Samplers(ModelFigure):
     seed: Number = 0
 
     def draw(self, model: DiffusionModel, sampler: Sampler, data: ImageSource) -> Image.Image:
-        """A row a sampler, a column a number of evaluations."""
+        """A row for each sampler, a column for each number of evaluations."""
         rows = {name: self._counted(name, model.schedule) for name in self.samplers}
         ids = torch.arange(self.pictures, device=model.device)
         batch = Prompts(model, partial(_validation, data)).batch(ids)
@@ -71,15 +71,15 @@ class Samplers(ModelFigure):
             list(self.samplers),
             [str(count) for count in self.evaluations],
             "Samplers at equal cost",
-            "columns: evaluations of the network a picture; every cell starts from the same noise",
+            "columns: network evaluations per picture; every cell starts from the same noise",
         )
 
     def guidance(self, sampler: Sampler) -> Sequence[float]:
-        """Those of its own samplers."""
+        """The scales of its own samplers."""
         return [each.guidance.scale for each in self.samplers.values()]
 
     def _counted(self, name: str, schedule: NoiseSchedule) -> list[Sampler]:
-        """A sampler at each number of evaluations, all found fit before any is drawn with."""
+        """A sampler at each number of evaluations, all checked before any is used."""
         each, row = self.samplers[name], []
         for count in self.evaluations:
             row.append(replace(each, steps=steps_for(count, each.stepper)))
@@ -93,9 +93,9 @@ class Samplers(ModelFigure):
 
 @dataclass(frozen=True)
 class GuidanceScales(ModelFigure):
-    """Classifier-free guidance at several scales, for ``rows`` conditions; the noise is the same.
+    """Classifier-free guidance at several scales, for ``rows`` conditions, from the same noise.
 
-    A cell holds ``pictures`` of them, two in a row.
+    Each cell has ``pictures`` samples, two in a row.
     """
 
     scales: Sequence[Annotated[float, Field(ge=0)]] = (0, 1, 2, 3, 5, 8)
@@ -104,7 +104,7 @@ class GuidanceScales(ModelFigure):
     seed: Number = 0
 
     def draw(self, model: DiffusionModel, sampler: Sampler, data: ImageSource) -> Image.Image:
-        """A row a condition, a column a scale; first what is asked for, if it is a picture."""
+        """A row for each condition, a column for each scale; a picture that is a prompt first."""
         if model.conditioner is None:
             raise ValueError("the model is unconditional: there is nothing to guide it towards")
         numbers = torch.arange(self.rows * self.pictures, device=model.device)
@@ -115,7 +115,7 @@ class GuidanceScales(ModelFigure):
         shown = prompts.pictures(batch)
         if shown is not None:
             cells.append([_cell(to_signal(each[:1])) for each in torch.split(shown, self.pictures)])
-            heads.append("asked for")
+            heads.append("prompt")
         for scale in tqdm(self.scales, "scales", leave=False, disable=None):
             guided = replace(sampler, guidance=replace(sampler.guidance, scale=scale))
             x = model.sample(guided, noise, batch)
@@ -127,20 +127,20 @@ class GuidanceScales(ModelFigure):
             said[:: self.pictures],
             heads,
             "Classifier-free guidance",
-            "unconditional + s·(conditional − unconditional): s = 0 asks for nothing, s = 1 is no "
+            "unconditional + s·(conditional − unconditional): s = 0 is unconditional, s = 1 is no "
             "guidance; every cell starts from the same noise",
         )
 
     def guidance(self, sampler: Sampler) -> Sequence[float]:
-        """Its own."""
+        """Its own scales."""
         return self.scales
 
 
 @dataclass(frozen=True)
 class Captions(ModelFigure):
-    """Pictures drawn for captions: one's own, else ``count`` of the data's.
+    """Samples for given ``captions``, else for ``count`` captions of the data.
 
-    Of sprites these are pairings that training has seen, and pairings that were held out.
+    If the data hold some combinations out, there are as many of these.
     """
 
     captions: Annotated[Sequence[str], Field(min_length=1)] | None = None
@@ -149,17 +149,17 @@ class Captions(ModelFigure):
     seed: Number = 0
 
     def draw(self, model: DiffusionModel, sampler: Sampler, data: ImageSource) -> Image.Image:
-        """A grid for each origin of the captions."""
+        """A grid for each source of captions."""
         if model.conditioner is None or model.conditioner.reads != ("caption",):
             raise ValueError("the model does not read captions: take one with a text conditioning")
-        asked_for = {"asked for": self.captions} if self.captions else self._captions(data)
+        sources = {"given": self.captions} if self.captions else self._captions(data)
         cells = []
-        for captions in asked_for.values():
+        for captions in sources.values():
             ids = torch.arange(len(captions), device=model.device)
             x = model.sample(sampler, Noise(self.seed, ids), {"caption": list(captions)})
             cells.append([grid(to_pixels(x).cpu(), self.columns, captions=captions)])
-        title, note = "Asked for in words", "each picture is drawn for the words below it"
-        return table(cells, list(asked_for), [], title, note)
+        title, note = "Samples for captions", "each picture is drawn for the caption below it"
+        return table(cells, list(sources), [], title, note)
 
     def _captions(self, data: ImageSource) -> dict[str, Sequence[str]]:
         seen = _validation(data).captions
@@ -174,14 +174,14 @@ class Captions(ModelFigure):
 
 @dataclass(frozen=True)
 class SamplingNoise(ModelFigure):
-    """Ancestral sampling with the noise of each variance, and without any (DDPM's algorithm 2)."""
+    """Ancestral sampling with each variance of the noise, and without noise (DDPM algorithm 2)."""
 
     variances: Sequence[Variance | Literal["none"]] = ("beta", "posterior", "none")
     pictures: Count = 8
     seed: Number = 0
 
     def draw(self, model: DiffusionModel, sampler: Sampler, data: ImageSource) -> Image.Image:
-        """A row a variance; a column starts from the same noise."""
+        """A row for each variance; the samples of a column start from the same noise."""
         ids = torch.arange(self.pictures, device=model.device)
         batch = Prompts(model, partial(_validation, data)).batch(ids)
         said = {"beta": "σ² = β", "posterior": "σ² = β̃", "learned": "σ² learned", "none": "σ = 0"}
@@ -200,11 +200,11 @@ class SamplingNoise(ModelFigure):
 
 
 def _validation(data: ImageSource) -> Images:
-    """The validation split, fetched if need be."""
+    """The validation split, downloaded if necessary."""
     data.prepare()
     return data.images("validation")
 
 
 def _cell(x: Tensor) -> Image.Image:
-    """A few pictures (N, C, H, W), two in a row."""
+    """Pictures (N, C, H, W), two in a row."""
     return grid(to_pixels(x).cpu(), min(2, len(x)), width=160)

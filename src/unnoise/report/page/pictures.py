@@ -1,4 +1,4 @@
-"""Pictures inside a page, as data URIs."""
+"""Pictures as data URIs, which are part of the page."""
 
 import base64
 import io
@@ -8,18 +8,18 @@ from pathlib import Path
 from PIL import Image
 
 WIDE, NARROW = 720, 90
-"""Pixels of a picture's width, at most and about at least, once it is compressed anew."""
+"""Largest and approximately smallest width, in pixels, of a picture that is compressed again."""
 FRAMES = 16
-"""Of an animation, at most."""
+"""Most frames of an animation."""
 
 
 def still(path: Path, large: int = 250_000) -> str:
     """A picture as a data URI; a file of more than ``large`` bytes is compressed with loss.
 
-    Its width is halved until it takes no more than them.
+    Its width is halved until it takes no more than ``large`` bytes.
 
     Raises:
-        OSError: the file is not there, or is no picture.
+        OSError: the file is missing, or is not a picture.
     """
     with _opened(path) as picture:
         picture.load()
@@ -34,10 +34,10 @@ def still(path: Path, large: int = 250_000) -> str:
 
 
 def animation(path: Path, large: int = 500_000) -> str:
-    """A GIF as a data URI; if it is larger, ``FRAMES`` frames of it as WebP, as long in all.
+    """A GIF as a data URI; above ``large`` bytes ``FRAMES`` of its frames, with the same duration.
 
     Raises:
-        OSError: the file is not there, or is no picture.
+        OSError: the file is missing, or is not a picture.
     """
     with _opened(path) as picture:
         if path.stat().st_size <= large:
@@ -62,7 +62,7 @@ def _opened(path: Path) -> Image.Image:
 
 
 def _narrow(picture: Image.Image, width: int) -> Image.Image:
-    """RGB, and not wider than ``width``."""
+    """The picture in RGB, at most ``width`` wide."""
     picture = picture.convert("RGB")
     if picture.width <= width:
         return picture
@@ -71,7 +71,7 @@ def _narrow(picture: Image.Image, width: int) -> Image.Image:
 
 
 def _webp(frames: Sequence[Image.Image], durations: Sequence[int], quality: int | None) -> bytes:
-    """Without loss where ``quality`` is None, which suits enlarged pixels."""
+    """WebP; lossless if ``quality`` is None, which suits enlarged pixels."""
     content = io.BytesIO()
     first, *rest = frames
     first.save(

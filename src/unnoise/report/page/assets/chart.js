@@ -177,7 +177,7 @@ function hover(box, svg, series, x, y, spec, top, bottom) {
     const at = event.clientX - frame.left, height = event.clientY - frame.top;
     const one = spec.dots || series.length > WIDEST;
     const distance = (p) => Math.abs(x.at(p[0]) - at) + (one ? Math.abs(y.at(p[1]) - height) : 0);
-    const found = series
+    const nearest = series
       .map((each) => {
         const seen = each.points.filter((point) => point[1] !== null);
         const best = seen.reduce((a, b) => (a && distance(a) <= distance(b) ? a : b), null);
@@ -185,9 +185,9 @@ function hover(box, svg, series, x, y, spec, top, bottom) {
       })
       .filter(Boolean)
       .sort((a, b) => distance(a.best) - distance(b.best));
-    if (!found.length) return;
-    const place = found[0].best[0];
-    const listed = one ? found.slice(0, 1) : found.filter(({ best }) => best[0] === place);
+    if (!nearest.length) return;
+    const place = nearest[0].best[0];
+    const listed = one ? nearest.slice(0, 1) : nearest.filter(({ best }) => best[0] === place);
     const order = [...listed].sort((a, b) => b.best[1] - a.best[1]);
     tip.replaceChildren(
       ...order.map(({ each, best }) => {

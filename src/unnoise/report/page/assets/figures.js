@@ -112,7 +112,7 @@ function named(metric, metrics) {
 // Of many runs: one metric, large.
 function overlay(box, data) {
   const hidden = new Set(), chart = make("div", { class: "chart" });
-  const told = make("p", { class: "note" });
+  const note = make("p", { class: "note" });
   const redraw = () => {
     const chosen = data.curves[metric.value].map(([run, steps, values]) => ({
       name: data.runs[run], style: styled(run), steps, values,
@@ -121,14 +121,14 @@ function overlay(box, data) {
     const y = { label: metric.value, log: isLog(axis.value, finite(series)) };
     draw(chart, { series, x: { label: "step" }, y, height: 400 });
     const keys = data.differ[metric.value].join(", ");
-    told.textContent = keys && `Not all of these values compare: the runs differ in ${keys}.`;
+    note.textContent = keys && `Not all of these values compare: the runs differ in ${keys}.`;
   };
   const [metric, metricLabel] = select("metric", Object.keys(data.curves), redraw);
   const [axis, axisLabel] = select("y axis", AXES, redraw);
   const [smooth, smoothLabel] = range("smoothing", redraw);
   const tools = make("div", { class: "tools" }, metricLabel, axisLabel, smoothLabel);
   const key = legend(data.runs, data.runs.map((_, k) => styled(k)), hidden, redraw);
-  box.append(tools, chart, key, told);
+  box.append(tools, chart, key, note);
   return redraw;
 }
 
@@ -179,7 +179,7 @@ function cost(box, data) {
 
 // A metric against a key: a point a run, a line through the means; a line of its own each kind.
 function sweep(box, data) {
-  const chart = make("div", { class: "chart" }), told = make("p", { class: "note" });
+  const chart = make("div", { class: "chart" }), note = make("p", { class: "note" });
   const redraw = () => {
     const values = data.keys[key.value], chosen = data.metrics.find((each) => each.name === metric.value);
     const numeric = values.every((value) => typeof value === "number");
@@ -204,14 +204,14 @@ function sweep(box, data) {
     const x = { label: key.value, names, at: numeric ? values : null, log: numeric && isLog("automatic", values) };
     const title = `${metric.value} against ${key.value}`, y = { log: isLog(axis.value, finite(series)) };
     draw(chart, { title, series, x, y, height: 340, dots: true });
-    told.textContent = kinds.length > 1
+    note.textContent = kinds.length > 1
       ? `Colours are kinds that do not compare, since the runs differ in ${chosen.differ.join(", ")}.`
       : "A point a run, the line through their means.";
   };
   const [key, keyLabel] = select("key", Object.keys(data.keys), redraw);
   const [metric, metricLabel] = select("metric", data.metrics.map((each) => each.name), redraw);
   const [axis, axisLabel] = select("y axis", AXES, redraw);
-  box.append(make("div", { class: "tools" }, keyLabel, metricLabel, axisLabel), chart, told);
+  box.append(make("div", { class: "tools" }, keyLabel, metricLabel, axisLabel), chart, note);
   return redraw;
 }
 

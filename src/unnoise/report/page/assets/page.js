@@ -1,4 +1,4 @@
-// Tables that are sorted, pictures that are chosen, keys that are found.
+// Sorting tables, choosing pictures, searching keys.
 
 function compared(a, b, sign) {
   if (a === b) return 0;
@@ -16,8 +16,8 @@ function sort(table, column, sign) {
   rows.sort((a, b) => (a.kind || 0) - (b.kind || 0) || compared(a.value, b.value, sign));
   body.append(...rows.map(({ row }) => row));
   [...table.tHead.rows[0].cells].forEach((cell) => cell.removeAttribute("aria-sort"));
-  const told = sign > 0 ? "ascending" : "descending";
-  table.tHead.rows[0].cells[column].setAttribute("aria-sort", told);
+  const direction = sign > 0 ? "ascending" : "descending";
+  table.tHead.rows[0].cells[column].setAttribute("aria-sort", direction);
 }
 
 for (const table of document.querySelectorAll("table.sortable")) {
