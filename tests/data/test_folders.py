@@ -170,9 +170,9 @@ def test_the_next_readable_image_stands_in_for_a_quarantined_one(damaged, in_mem
     ]
     folder = damaged / "train"
     assert said == [
-        ("02.png", f"{folder}/a/03.png stands in for it"),
-        ("05.png", f"{folder}/b/06.png stands in for it"),
-        ("11.png", f"{folder}/a/00.png stands in for it"),
+        ("02.png", f"{folder}/a/03.png replaces it"),
+        ("05.png", f"{folder}/b/06.png replaces it"),
+        ("11.png", f"{folder}/a/00.png replaces it"),
     ]
 
 

@@ -58,7 +58,7 @@ def test_quarantined_images_are_said_once_and_the_run_is_the_same_on_workers_and
         assert said(folder).count("is unreadable") == 3
         listed = json.loads((run_of(folder) / "manifest.json").read_text())["data"]["quarantined"]
         assert [each.rpartition("/")[2] for each in listed] == [
-            f"{k + 1:02}.jpg stands in for it" for k in (3, 8, 21)
+            f"{k + 1:02}.jpg replaces it" for k in (3, 8, 21)
         ]
         losses.append([row["train/loss"] for row in rows(run_of(folder)) if "train/loss" in row])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)

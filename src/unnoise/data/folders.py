@@ -37,8 +37,8 @@ def held_out(key: bytes, share: float) -> bool:
 class FileImages(Images):
     """Images decoded from their files each time they are read.
 
-    ``fingerprint`` reads every file once, when first asked for. ``quarantined`` says which files
-    were unreadable, and what stands in for each.
+    ``fingerprint`` reads every file once, when it is first used. ``quarantined`` says which
+    files were unreadable, and what replaces each.
     """
 
     def __init__(
@@ -65,9 +65,9 @@ class FileImages(Images):
             ) from error
 
     def without_unreadable(self, most: int) -> "FileImages":
-        """The same images, but for unreadable ones the next that can be read, with its label.
+        """The same images; an unreadable one is replaced by the next readable one and its label.
 
-        Decodes every file once. What comes out depends on the files alone.
+        Decodes every file once. The result depends on the files alone.
 
         Raises:
             Unreadable: more than ``most`` are; names each.
@@ -82,21 +82,23 @@ class FileImages(Images):
 
         n = len(self)
         with ThreadPoolExecutor(os.cpu_count()) as threads:
-            told = list(threads.map(problem, range(n)))
-        bad = [index for index in range(n) if told[index] is not None]
+            problems = list(threads.map(problem, range(n)))
+        bad = [index for index in range(n) if problems[index] is not None]
         if len(bad) > most or len(bad) == n:
-            listed = "; ".join(str(told[index]) for index in bad[:10])
+            listed = "; ".join(str(problems[index]) for index in bad[:10])
             more = f"; and {len(bad) - 10} more" if len(bad) > 10 else ""
             raise Unreadable(
                 f"{len(bad)} images are unreadable, data.quarantine is {most}: {listed}{more}"
             )
         rows = list(range(n))
         for index in bad:
-            rows[index] = next(k % n for k in range(index + 1, index + n) if told[k % n] is None)
+            rows[index] = next(
+                k % n for k in range(index + 1, index + n) if problems[k % n] is None
+            )
         images = FileImages(
             [self.paths[row] for row in rows], self.labels[rows], self.image_size, self.channels
         )
-        images.quarantined = [f"{told[k]}; {self.paths[rows[k]]} stands in for it" for k in bad]
+        images.quarantined = [f"{problems[k]}; {self.paths[rows[k]]} replaces it" for k in bad]
         return images
 
     @cached_property

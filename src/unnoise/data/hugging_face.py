@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class TableImages(Images):
     """Images decoded from a table's column each time they are read.
 
-    ``fingerprint`` reads every image's bytes once, when first asked for.
+    ``fingerprint`` reads every image's bytes once, when it is first used.
     """
 
     def __init__(

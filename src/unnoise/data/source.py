@@ -32,7 +32,7 @@ class Images(ABC):
 
     ``labels`` is (N,) int64. ``captions`` holds N strings, or is None; ``attributes`` N named
     tuples of what a picture shows, or is None. ``quarantined`` says of each picture that could not
-    be read what stands in for it.
+    be read what replaces it.
     """
 
     labels: Tensor

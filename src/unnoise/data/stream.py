@@ -57,7 +57,7 @@ class _Stream(Dataset[Batch]):
 
 
 class _Split(Dataset[Batch]):
-    """Picture numbers (B,) to batches, in the order asked for."""
+    """Picture numbers (B,) to batches, in the given order."""
 
     def __init__(self, images: Images) -> None:
         self.images = images

@@ -218,8 +218,8 @@ class Sprites:
     def lessons(self, split: Split) -> TensorImages:
         """A split, labelled by what a sprite is, in which colour, with which item.
 
-        The five classes could be told from the outline alone, by features that are blind to the
-        colours and items that captions name.
+        The outline alone would suffice to learn the five classes, with features that do not see
+        the colours and items that captions name.
         """
         images = self.images(split)
         number = {name: k for k, name in enumerate(self.lesson_names)}
