@@ -15,10 +15,10 @@ from untrained import make_run
 
 import unnoise
 from unnoise.cli import evaluate
-from unnoise.cli.judging import Question, drawn_rows, questions, real_rows
 from unnoise.config.nodes import instantiate
 from unnoise.data.sprites import KINDS, Sprites
 from unnoise.diffusion.samplers import DDIM, Sampler
+from unnoise.evaluation.judges import Question, drawn_rows, questions, real_rows
 from unnoise.evaluation.targets import shown, splits
 from unnoise.models.classifier import NoisyClassifier
 from unnoise.models.trained import Drawn

@@ -6,8 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from unnoise.cli.checks import classifier_file, right_keys
-from unnoise.cli.judging import drawn_rows, find_judges, load_judge, questions, real_rows, targets
+from unnoise.cli.checks import right_keys
 from unnoise.cli.measuring import (
     Count,
     RunRequest,
@@ -23,7 +22,16 @@ from unnoise.config.schema import construction_problems, problems
 from unnoise.diffusion.samplers import Sampler
 from unnoise.distributed.devices import named_device
 from unnoise.evaluation.adherence import Row, table
+from unnoise.evaluation.judges import (
+    drawn_rows,
+    find_judges,
+    load_judge,
+    questions,
+    real_rows,
+    targets,
+)
 from unnoise.files import file_digest
+from unnoise.models.classifier import classifier_file
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -51,11 +51,6 @@ def home(checkpoint: Path) -> Path:
     return checkpoint.parents[1] if checkpoint.parent.name == "checkpoints" else Path()
 
 
-def classifier_file(path: str) -> Path:
-    """The file of a classifier: itself, or that in a folder of unnoise-classifier."""
-    return Path(path) / "classifier.pt" if Path(path).is_dir() else Path(path)
-
-
 @functools.cache
 def scratch() -> str:
     """A folder for what Hydra notes of a sweep, gone when the process ends."""

@@ -20,15 +20,12 @@ from unnoise.cli.command import run as run_command
 from unnoise.config.nodes import instantiate
 from unnoise.config.problems import ConfigError, Problem
 from unnoise.config.schema import construction_problems, problems
-from unnoise.data.source import Images, ImageSource
-from unnoise.diffusion.levels import CLEAN, NoiseLevel
+from unnoise.data.source import ImageSource
 from unnoise.diffusion.schedules import NoiseSchedule
 from unnoise.distributed.devices import named_device
 from unnoise.evaluation.targets import Target, splits
-from unnoise.models.classifier import NoisyClassifier, accuracy, train
+from unnoise.models.classifier import FOLDER, NoisyClassifier, by_noise_level, train
 
-FOLDER = Path("outputs") / "classifiers"
-LOG_SNRS = (6.0, 4.0, 2.0, 0.0, -2.0, -4.0)  # of the printed table, besides clean
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -132,7 +129,7 @@ def fit(config: dict[str, Any]) -> None:
             watch=watch,
         )
     seconds = time.monotonic() - started
-    about["accuracy"] = measured = _by_noise_level(classifier, pictures.real)
+    about["accuracy"] = measured = by_noise_level(classifier, pictures.real)
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
     folder = Path(request.out or FOLDER / f"{request.name}_{request.target}_{digest}")
     classifier.save(folder / "classifier.pt")
@@ -140,25 +137,6 @@ def fit(config: dict[str, Any]) -> None:
     print(f"{request.target} of {len(pictures.names)}, {request.steps} steps in {seconds:.0f} s")
     print(_table(measured))
     print(f"  classifier  {os.path.relpath(folder / 'classifier.pt')}")
-
-
-def _by_noise_level(
-    classifier: NoisyClassifier, real: dict[str, Images]
-) -> list[dict[str, float | str | None]]:
-    """Accuracy on each set of real pictures at each level, first of all the clean one."""
-    rows: list[dict[str, float | str | None]] = []
-    for log_snr in (None, *LOG_SNRS):
-        level = CLEAN if log_snr is None else _at(log_snr)
-        noise = float(level.sigma / level.alpha)
-        shares = {name: accuracy(classifier, images, level) for name, images in real.items()}
-        rows.append({"log_snr": log_snr, "sigma/alpha": noise, **shares})
-    return rows
-
-
-def _at(log_snr: float) -> NoiseLevel:
-    """The variance-preserving level of this ln SNR."""
-    value = torch.tensor(log_snr, dtype=torch.float64)
-    return NoiseLevel(torch.tensor(0.0), value.sigmoid().sqrt(), (-value).sigmoid().sqrt())
 
 
 def _table(rows: list[dict[str, float | str | None]]) -> str:

@@ -10,11 +10,12 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from unnoise.cli.checks import classifier_file, folder_problems, home, run_problems
+from unnoise.cli.checks import folder_problems, home, run_problems
 from unnoise.config.problems import ConfigError, Problem
 from unnoise.data.pixels import square, to_pixels, to_signal
 from unnoise.diffusion.editing import Edit, ImageToImage, Inpaint, Interpolate
 from unnoise.diffusion.samplers import Sampler
+from unnoise.models.classifier import classifier_file
 
 Count = Annotated[int, Field(ge=1)]
 Number = Annotated[int, Field(ge=0)]

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unnoise.cli.checks import classifier_file, device_problems, right_keys, run_problems
+from unnoise.cli.checks import device_problems, right_keys, run_problems
 from unnoise.cli.command import run as run_command
 from unnoise.cli.request import Request, drawn_folder, edit_of, read_pictures, request_problems
 from unnoise.config.nodes import instantiate
@@ -21,7 +21,7 @@ from unnoise.config.problems import ConfigError, Problem
 from unnoise.config.schema import construction_problems, problems
 from unnoise.diffusion.editing import Edit
 from unnoise.distributed.group import gathered, processes
-from unnoise.models.classifier import NoisyClassifier
+from unnoise.models.classifier import NoisyClassifier, classifier_file
 from unnoise.report.sheets import grid
 
 if TYPE_CHECKING:

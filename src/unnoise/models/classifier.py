@@ -25,6 +25,9 @@ from unnoise.diffusion.schedules import NoiseSchedule
 from unnoise.files import write_durably
 from unnoise.untrusted import UnsafeFile, check_fit, load_tensors
 
+FOLDER = Path("outputs") / "classifiers"
+"""Where unnoise-classifier writes."""
+LOG_SNRS = (6.0, 4.0, 2.0, 0.0, -2.0, -4.0)  # that accuracy is measured at, besides clean
 CLEAN_SHARE = 0.5  # of a training batch, which has no noise
 
 
@@ -171,3 +174,27 @@ def accuracy(classifier: NoisyClassifier, images: Images, level: NoiseLevel = CL
         for number, batch in enumerate(split_loader(images, batch_size=256))
     )
     return right / len(images)
+
+
+def by_noise_level(
+    classifier: NoisyClassifier, real: dict[str, Images]
+) -> list[dict[str, float | str | None]]:
+    """The accuracy on each set of real pictures, clean and then at each level of LOG_SNRS."""
+    rows: list[dict[str, float | str | None]] = []
+    for log_snr in (None, *LOG_SNRS):
+        level = CLEAN if log_snr is None else _at(log_snr)
+        noise = float(level.sigma / level.alpha)
+        shares = {name: accuracy(classifier, images, level) for name, images in real.items()}
+        rows.append({"log_snr": log_snr, "sigma/alpha": noise, **shares})
+    return rows
+
+
+def _at(log_snr: float) -> NoiseLevel:
+    """The variance-preserving level of this ln SNR."""
+    value = torch.tensor(log_snr, dtype=torch.float64)
+    return NoiseLevel(torch.tensor(0.0), value.sigmoid().sqrt(), (-value).sigmoid().sqrt())
+
+
+def classifier_file(path: str) -> Path:
+    """The file of a classifier: itself, or that in a folder of unnoise-classifier."""
+    return Path(path) / "classifier.pt" if Path(path).is_dir() else Path(path)

@@ -9,15 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unnoise.cli.checks import classifier_file
-from unnoise.cli.classifier import FOLDER
 from unnoise.config.problems import Problem
 from unnoise.data.source import HoldsOut, Images, ImageSource
 from unnoise.data.stream import split_loader
 from unnoise.diffusion.samplers import Sampler
 from unnoise.evaluation.adherence import Row, agreements
 from unnoise.evaluation.targets import UNSEEN, shown
-from unnoise.models.classifier import NoisyClassifier
+from unnoise.models.classifier import FOLDER, NoisyClassifier, classifier_file
 from unnoise.models.trained import TrainedModel
 
 SAME_DATA = ("_target_", "image_size", "channels", "classes", "seed")
