@@ -102,7 +102,7 @@ print(f"jumped: mean {0.5 * levels[-1].alpha:.3f}, standard deviation {levels[-1
 # %% [markdown]
 # ## Training
 #
-# The network sees $x_t$ and $t$ and guesses $\varepsilon$; the loss is
+# The network sees $x_t$ and $t$ and predicts $\varepsilon$; the loss is
 # $\lVert \varepsilon - \varepsilon_\theta(x_t, t) \rVert^2$ (Algorithm 1). A run is one command.
 # What it is made of can be changed on the command line: try `schedule=cosine`.
 
