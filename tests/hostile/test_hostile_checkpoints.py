@@ -152,7 +152,12 @@ TARGETS = [
     *("torch.utils.model_zoo.load_url", "torch.hub.load_state_dict_from_url", "torch.nn.Linear"),
     *("unnoise.networks.unet.torch.load", "unnoise.networks.conditioning.text.torch.hub.load"),
     *("unnoise.diffusion.samplers.base.torch.load", "unnoise.networks.unet.torch.os.system"),
-    *("unnoise.api.torch.load", "unnoise.api.load", "unnoise.untrusted.load_tensors"),
+    *(
+        "unnoise.models.trained.torch.load",
+        "unnoise.models.trained.load",
+        "unnoise.api.load",
+        "unnoise.untrusted.load_tensors",
+    ),
     *("unnoise.training.loop.torch.hub.load", "unnoise.training.loop.fit"),
     *("unnoise.training.logging.wandb.WeightsAndBiases", "unnoise.training.logging.choices.wandb"),
     *(
