@@ -1,9 +1,5 @@
 """Where the training command keeps its runs, and which of them it goes on with."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import yaml
 from test_train import TINY, command, elsewhere  # noqa: F401 (a fixture)
@@ -45,23 +41,6 @@ def test_a_run_is_never_written_over(monkeypatch, tmp_path, capsys):
     assert stop.value.code == 2
     assert "holds a run already" in capsys.readouterr().err
     assert (run / "metrics.jsonl").read_text() == before
-
-
-@pytest.mark.parametrize(
-    ("variables", "rank"),
-    [
-        ({}, 0),
-        ({"LOCAL_RANK": "1"}, 1),
-        ({"RANK": "5", "LOCAL_RANK": "1"}, 5),
-        ({"SLURM_PROCID": "2", "SLURM_LOCALID": "0"}, 2),
-    ],
-)
-def test_processes_know_their_number_however_they_were_started(variables, rank, tmp_path):
-    rest = {k: v for k, v in os.environ.items() if "RANK" not in k and "SLURM" not in k}
-    program = "from unnoise.cli import train; print(train._RANK)"
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(command, env=rest | variables, capture_output=True, text=True, check=True)
-    assert int(done.stdout) == rank
 
 
 def test_resume_finds_the_run_whatever_does_not_change_it(monkeypatch, tmp_path, capsys):

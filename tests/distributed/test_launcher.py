@@ -14,7 +14,7 @@ from unnoise.cli import train
 from unnoise.config.compose import CONF
 from unnoise.distributed import group as ranks
 from unnoise.distributed.devices import count
-from unnoise.distributed.environment import requeued, started, started_as_rank
+from unnoise.distributed.environment import Place, place, requeued
 from unnoise.distributed.launcher import RankFailed, train_on_ranks
 
 ALLOCATION = {
@@ -40,23 +40,42 @@ def bare(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("variables", "nodes", "processes", "as_rank", "place"),
+    ("variables", "nodes", "processes", "as_rank", "lightnings"),
     [
         ({}, 1, 1, False, "LightningEnvironment"),
         (ALLOCATION, 1, 1, False, "LightningEnvironment"),
         (step(1), 1, 1, False, "LightningEnvironment"),
-        (step(2), 2, 2, False, "SLURMEnvironment"),
-        (step(2), 1, 2, True, "SLURMEnvironment"),
-        (step(8), 2, 8, True, "SLURMEnvironment"),
+        (step(2), 2, 2, False, "Srun"),
+        (step(2), 1, 2, True, "Srun"),
+        (step(8), 2, 8, True, "Srun"),
         ({"WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "x"}, 2, 2, True, "TorchElasticEnvironment"),
     ],
     ids=["alone", "salloc", "one task", "one a node", "ranks", "ranks on nodes", "torchrun"],
 )
-def test_who_starts_the_ranks(variables, nodes, processes, as_rank, place, monkeypatch):
+def test_who_starts_the_ranks(variables, nodes, processes, as_rank, lightnings, monkeypatch):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert (started(), started_as_rank(nodes)) == (processes, as_rank)
-    assert type(ranks.environment()).__name__ == place
+    here = place()
+    assert (here.world_size, here.trains(nodes)) == (processes, as_rank)
+    assert type(ranks.lightning_environment()).__name__ == lightnings
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, Place()),
+        (ALLOCATION, Place()),
+        ({"WORLD_SIZE": "2", "LOCAL_RANK": "1"}, Place(1, 1, 2, "torchrun")),
+        ({"WORLD_SIZE": "8", "RANK": "5", "LOCAL_RANK": "1"}, Place(5, 1, 8, "torchrun")),
+        (step(4) | {"SLURM_PROCID": "2", "SLURM_LOCALID": "0"}, Place(2, 0, 4, "srun")),
+        (step(4) | {"WORLD_SIZE": "8", "RANK": "5"}, Place(5, 0, 8, "torchrun")),
+    ],
+    ids=["alone", "salloc", "one machine", "torchrun", "srun", "torchrun below srun"],
+)
+def test_processes_know_their_rank_however_they_were_started(variables, expected, monkeypatch):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert place() == expected
 
 
 def test_a_job_knows_that_it_runs_again(monkeypatch):

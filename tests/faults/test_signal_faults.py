@@ -18,7 +18,7 @@ from lightning.fabric.plugins.environments.lightning import find_free_network_po
 from two_ranks import STEPPING, Run, alive, rows
 
 from unnoise.distributed.group import RankLost
-from unnoise.distributed.launcher import GONE
+from unnoise.distributed.launcher import LOST
 from unnoise.runs.checkpoints import newest_whole, step_of
 from unnoise.training.callbacks.checkpoints import Checkpoints
 from unnoise.training.callbacks.metrics import TrainingMetrics
@@ -83,7 +83,7 @@ def forked(*arguments):
     except SystemExit as end:
         status = end.code
     except RankLost:
-        status = GONE
+        status = LOST
     except BaseException:
         traceback.print_exc()
     finally:
@@ -160,7 +160,7 @@ def test_a_signal_to_any_rank_saves_and_ends_all(folder, number, hurt, doing):
     took = time.monotonic() - begun
     expected = 130 if number == signal.SIGINT else 143
     assert any(statuses[rank] == expected for rank in hurt), (statuses, said())
-    assert set(statuses.values()) <= {130, 143, GONE}, (statuses, said())
+    assert set(statuses.values()) <= {130, 143, LOST}, (statuses, said())
     saved = step_of(newest_whole(folder / "run"))
     assert reached <= saved == last(folder)
     assert said().count(f"step {saved} is saved; go on with the same command and resume=") == 1

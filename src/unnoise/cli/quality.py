@@ -16,7 +16,7 @@ from unnoise.config.nodes import instantiate
 from unnoise.config.problems import ConfigError
 from unnoise.data.source import ImageSource, Split
 from unnoise.distributed.devices import named_device
-from unnoise.distributed.group import processes
+from unnoise.distributed.group import join
 from unnoise.evaluation.evaluator import Scorer, given_pictures, mixed
 from unnoise.evaluation.extractors.find import find_extractor
 from unnoise.evaluation.frontier import plot
@@ -30,7 +30,8 @@ from unnoise.runs.checkpoints import find_checkpoint
 
 def evaluate(config: dict[str, Any]) -> None:
     """Draw what is not drawn yet, measure, print, write, and say where."""
-    started, (rank, ranks) = time.monotonic(), processes()
+    started, here = time.monotonic(), join()
+    rank, ranks = here.rank, here.world_size
     device = named_device(config["device"])
     fixed = {k: v for k, v in config.items() if k not in ("device", "batch_size", "data_root")}
     scores: list[Score] = []

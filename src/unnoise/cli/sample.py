@@ -20,7 +20,7 @@ from unnoise.config.nodes import instantiate
 from unnoise.config.problems import ConfigError, Problem
 from unnoise.config.schema import construction_problems, problems
 from unnoise.diffusion.editing import Edit
-from unnoise.distributed.group import gathered, processes
+from unnoise.distributed.group import gather, join
 from unnoise.models.classifier import NoisyClassifier, classifier_file
 from unnoise.report.sheets import grid
 
@@ -61,7 +61,7 @@ def draw(config: dict[str, Any]) -> None:
     try:
         trained = load(request.run, averaged=request.averaged, device=request.device)
         edit, given = edit_of(request, trained.model.image_shape)
-        parts = gathered(_drawn(trained, request, edit))
+        parts = gather(_drawn(trained, request, edit))
     except ValueError as error:  # what only the checkpoint could tell
         raise ConfigError(str(error)) from error
     if not parts:
@@ -100,8 +100,8 @@ def _drawn(trained: "Model", request: Request, edit: Edit | None) -> "Pictures |
     """This process's pictures, with what else the request names read from its files."""
     from unnoise.api import load
 
-    rank, ranks = processes()
-    first, end = (request.n * k // ranks for k in (rank, rank + 1))
+    here = join()
+    first, end = (request.n * k // here.world_size for k in (here.rank, here.rank + 1))
     if first == end:
         return None
     shape, device = trained.model.image_shape, trained.model.device
@@ -124,7 +124,7 @@ def _drawn(trained: "Model", request: Request, edit: Edit | None) -> "Pictures |
         weak=weak,
         classifier=classifier,
         batch_size=request.batch_size,
-        progress=rank == 0,
+        progress=here.rank == 0,
     )
 
 

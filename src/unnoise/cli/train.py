@@ -18,7 +18,7 @@ from unnoise.config.identity import SWEEP, resume_problems, run_directory
 from unnoise.config.nodes import instantiate, resolve_target
 from unnoise.config.problems import UNKNOWN, ConfigError, Problem
 from unnoise.config.schema import construction_problems, problems
-from unnoise.distributed.environment import number, rank, requeued, started, started_as_rank
+from unnoise.distributed.environment import place, requeued
 from unnoise.distributed.launcher import RankFailed, train_on_ranks
 from unnoise.distributed.signals import end_on_signals, leave
 from unnoise.runs.lock import RunLocked
@@ -33,8 +33,7 @@ LAST_ERROR = 2
 LIGHTNING = ("callbacks", "logger", "trainer")
 
 
-_RANK = rank()
-_LOCAL_RANK = number("LOCAL_RANK", "SLURM_LOCALID")
+_PLACE = place()
 
 
 def main() -> None:
@@ -45,7 +44,7 @@ def main() -> None:
             from unnoise.cli.sweep import run as sweep
 
             sweep.run(check, train)
-        elif started() > 1 and _RANK > 0:
+        elif _PLACE.rank > 0:
             follow()
         else:
             run("train", check, train)
@@ -107,7 +106,7 @@ def check(config: dict[str, Any]) -> Iterator[list[Problem]]:
 
 def train(config: dict[str, Any]) -> None:
     """Train the run in Hydra's output directory, and say where its results are."""
-    if _RANK > 0:  # a launcher started one on each node
+    if _PLACE.rank > 0:  # a launcher started one on each node
         _share(experiment_of(config), config, None, None, None)
         return
     hydra = HydraConfig.get()
@@ -166,7 +165,7 @@ def _share(
     from unnoise.training.loop import devices_of, fit
 
     devices, nodes = devices_of(experiment), config["trainer"].get("num_nodes", 1)
-    if devices == 1 or started_as_rank(nodes):
+    if devices == 1 or _PLACE.trains(nodes):
         try:
             fit(experiment, config, run_dir, checkpoint, origin)
         except (ConfigMismatch, RankLost, RunLocked, NotFinite, NotSaved, RankTimeout) as error:
@@ -199,12 +198,12 @@ def experiment_of(config: dict[str, Any]) -> "Recipe":
     experiment = instantiate(config)
     assert isinstance(experiment, Recipe)
     _load_text_encoder(experiment.conditioning)
-    if _LOCAL_RANK == 0:
+    if _PLACE.local_rank == 0:
         try:
             experiment.data.prepare()
         except (FileNotFoundError, ValueError) as error:
             raise ConfigError(f"data: {error}") from error
-    if _RANK == 0:
+    if _PLACE.rank == 0:
         _find_extractors(experiment)
     return experiment
 

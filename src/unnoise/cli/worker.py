@@ -8,8 +8,8 @@ from typing import Any
 
 from unnoise.cli import failures
 from unnoise.config.problems import ConfigError
-from unnoise.distributed.environment import rank
-from unnoise.distributed.launcher import GONE, SILENT
+from unnoise.distributed.environment import place
+from unnoise.distributed.launcher import LOST, TIMED_OUT
 from unnoise.distributed.signals import end_on_signals, leave
 
 
@@ -45,12 +45,12 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     except RankLost:
-        return GONE  # why it is gone, the supervisor knows
+        return LOST  # why it is lost, the supervisor knows
     except RankTimeout as error:
         print(error, file=sys.stderr)
-        return SILENT
+        return TIMED_OUT
     except (NotFinite, NotSaved) as error:  # every rank has it
-        if rank() == 0:
+        if place().rank == 0:
             print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:

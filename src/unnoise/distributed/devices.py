@@ -1,8 +1,13 @@
-"""How many devices a trainer is asked for."""
-
-import os
+"""The devices of this machine that a trainer or a command uses."""
 
 import torch
+
+from unnoise.distributed.environment import place
+
+
+def uses_gpu(accelerator: str) -> bool:
+    """Whether a Trainer's ``accelerator`` is a GPU here."""
+    return accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available()
 
 
 def count(devices: object, accelerator: str) -> int:
@@ -12,19 +17,21 @@ def count(devices: object, accelerator: str) -> int:
     accelerator.
     """
     if devices in ("auto", "-1", -1):
-        gpu = accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available()
-        return torch.cuda.device_count() if gpu else 1
+        return torch.cuda.device_count() if uses_gpu(accelerator) else 1
     if isinstance(devices, str) and "," in devices:
         devices = [name for name in devices.split(",") if name.strip()]
     return len(devices) if isinstance(devices, list) else int(str(devices))
 
 
 def named_device(name: str) -> torch.device:
-    """The device; "auto" takes an accelerator where there is one, under torchrun one a process."""
+    """The device of that name; "auto" is an accelerator where there is one, else the CPU.
+
+    Ranks on one machine share its accelerators.
+    """
     if name != "auto":
         return torch.device(name)
     if not torch.accelerator.is_available():
         return torch.device("cpu")
     found = torch.accelerator.current_accelerator()
     assert found is not None
-    return torch.device(found.type, int(os.environ.get("LOCAL_RANK", 0)))
+    return torch.device(found.type, place().local_rank % torch.accelerator.device_count())

@@ -1,29 +1,39 @@
-"""Starts the ranks of a run on this machine and watches over them, with torchrun's own agent."""
+"""Which rank this process is, how many there are, and what started it."""
 
 import os
+from dataclasses import dataclass
+from typing import Literal
 
 
-def started() -> int:
-    """How many processes torchrun or srun started; 1 alone."""
-    return int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_STEP_NUM_TASKS", 1)))
+@dataclass(frozen=True)
+class Place:
+    """A process among those that share the work of one command."""
+
+    rank: int = 0
+    local_rank: int = 0
+    """Its number on its own machine."""
+    world_size: int = 1
+    launcher: Literal["torchrun", "srun"] | None = None
+    """"torchrun" stands for everything that sets its variables, such as our own launcher."""
+
+    def trains(self, nodes: int) -> bool:
+        """Whether it is one rank of a training run on ``nodes`` machines, and starts none itself.
+
+        If srun started one process on each machine, each of them starts the ranks of its machine.
+        """
+        return self.launcher == "torchrun" or self.world_size > nodes
 
 
-def number(*names: str) -> int:
-    """This process's, by the first of some environment variables that is there; alone it is 0."""
-    return next((int(os.environ[name]) for name in names if name in os.environ), 0)
-
-
-def rank() -> int:
-    """This process's number among those of the run, as Lightning looks for it."""
-    return number("RANK", "LOCAL_RANK", "SLURM_PROCID")
-
-
-def started_as_rank(nodes: int) -> bool:
-    """Whether torchrun or srun started this process as one rank of several.
-
-    If srun started one process on each of the nodes, each of these starts the ranks of its node.
-    """
-    return "WORLD_SIZE" in os.environ or started() > nodes
+def place() -> Place:
+    """This process's place, from the variables that torchrun, Lightning or srun has set."""
+    env = os.environ
+    if "WORLD_SIZE" in env:
+        local = int(env.get("LOCAL_RANK", 0))
+        return Place(int(env.get("RANK", local)), local, int(env["WORLD_SIZE"]), "torchrun")
+    tasks = int(env.get("SLURM_STEP_NUM_TASKS", 1))  # not set in an allocation without srun
+    if tasks == 1:
+        return Place()
+    return Place(int(env["SLURM_PROCID"]), int(env.get("SLURM_LOCALID", 0)), tasks, "srun")
 
 
 def requeued() -> bool:

@@ -12,15 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from unnoise.distributed.environment import started
+from unnoise.distributed.environment import place
 from unnoise.distributed.signals import heard, status_of
 
 MEETING = 900
 """Seconds that the machines of a run wait for each other before they start."""
 GRACE = 30
 """Seconds that ranks have to save and end after a signal, before they are killed."""
-GONE, SILENT = 75, 124
-"""How a rank exits that found another one gone, or waited for it for too long."""
+LOST, TIMED_OUT = 75, 124
+"""The statuses of a rank that lost another one, or waited for it for too long."""
 
 
 class RankFailed(RuntimeError):
@@ -34,10 +34,10 @@ class RankFailed(RuntimeError):
 def train_on_ranks(orders: Mapping[str, Any], devices: int, nodes: int) -> None:
     """Train on ``devices`` ranks of this machine, one of ``nodes``; returns when all are done.
 
-    ``orders`` is what each rank is given: the plain keyword arguments of ``rank.train``.
+    ``orders`` are the arguments of ``unnoise.cli.worker.train``, in plain containers.
 
     Raises:
-        RankFailed: a rank failed, was killed, or was told to stop.
+        RankFailed: a rank failed, was killed, or was stopped by a signal.
     """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -74,12 +74,12 @@ def train_on_ranks(orders: Mapping[str, Any], devices: int, nodes: int) -> None:
         except SignalException as error:
             raise RankFailed("stopped", status_of(error.sigval)) from error
         except ChildFailedError as error:
-            raise RankFailed(*_told(error.failures)) from error
+            raise RankFailed(*_cause(error.failures)) from error
 
 
-def _told(failures: Mapping[int, Any]) -> tuple[str, int]:
+def _cause(failures: Mapping[int, Any]) -> tuple[str, int]:
     """What ended the run, and the status: of the first that failed by itself."""
-    rank = min(failures, key=lambda r: (failures[r].exitcode == GONE, failures[r].timestamp))
+    rank = min(failures, key=lambda r: (failures[r].exitcode == LOST, failures[r].timestamp))
     code = failures[rank].exitcode
     if code in (130, 143):
         return "stopped", code
@@ -92,16 +92,16 @@ def _meeting(nodes: int) -> dict[str, Any]:
     """How the agents meet: on this machine, or on the first of SLURM's, which gets rank 0."""
     if nodes == 1:
         return {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0"}
-    if started() != nodes:
-        told = f"trainer.num_nodes is {nodes}, but {started()} of them started a process"
-        raise RankFailed(f"{told}: use srun, torchrun or hydra/launcher=slurm", 2)
-    from unnoise.distributed.group import environment
+    if (started := place().world_size) != nodes:
+        message = f"trainer.num_nodes is {nodes}, but {started} of them started a process"
+        raise RankFailed(f"{message}: use srun, torchrun or hydra/launcher=slurm", 2)
+    from unnoise.distributed.group import lightning_environment
 
-    place = environment()
+    cluster = lightning_environment()
     return {
         "rdzv_backend": "static",
-        "rdzv_endpoint": f"{place.main_address}:{place.main_port}",
-        "rdzv_configs": {"rank": place.node_rank(), "timeout": MEETING},
+        "rdzv_endpoint": f"{cluster.main_address}:{cluster.main_port}",
+        "rdzv_configs": {"rank": cluster.node_rank(), "timeout": MEETING},
     }
 
 

@@ -1,9 +1,11 @@
-"""From an experiment to a finished run directory."""
+"""The precision of a run."""
 
 from pathlib import Path
 from typing import Literal
 
 import torch
+
+from unnoise.distributed.devices import uses_gpu
 
 
 def lightning_precision(
@@ -12,10 +14,10 @@ def lightning_precision(
     """Lightning's name; "auto" is bf16 autocast where the accelerator is fast at it, else fp32."""
     if precision != "auto":
         return {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[precision]
-    if accelerator in ("gpu", "cuda"):
-        fast = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
+    if uses_gpu(accelerator):
+        fast = torch.cuda.get_device_capability() >= (8, 0)
     else:
-        fast = accelerator == "cpu" and "avx512_bf16" in _cpu_flags()
+        fast = accelerator in ("cpu", "auto") and "avx512_bf16" in _cpu_flags()
     return "bf16-mixed" if fast else "32-true"
 
 

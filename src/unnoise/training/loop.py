@@ -7,13 +7,13 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml  # type: ignore[import-untyped]
 from lightning import Trainer
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 
 from unnoise.distributed import group as ranks
 from unnoise.distributed.devices import count
+from unnoise.distributed.environment import place
 from unnoise.distributed.precision import lightning_precision
 from unnoise.files import write_durably
 from unnoise.runs import manifest
@@ -61,19 +61,19 @@ def fit(
     devices, accelerator = devices_of(experiment), _accelerator(experiment)
     stop = Stop()
     meeting = ranks.together(devices, accelerator, experiment.rank_timeout)
-    with stop.hearing(), meeting as place:
-        run_dir, checkpoint = ranks.from_first((run_dir, checkpoint))
+    with stop.hearing(), meeting as cluster:
+        run_dir, checkpoint = ranks.broadcast((run_dir, checkpoint))
         assert run_dir is not None
-        ranks.agree("configuration", config)
-        with held(run_dir) if ranks.number() == 0 else nullcontext():
-            if ranks.number() == 0:
+        ranks.check_same("configuration", config)
+        with held(run_dir) if place().rank == 0 else nullcontext():
+            if place().rank == 0:
                 text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
                 write_durably(run_dir / "config.yaml", lambda temporary: temporary.write_text(text))
             earlier = 0 if checkpoint is None else manifest.rollbacks(run_dir)
-            rollbacks = ranks.from_first(earlier)
+            rollbacks = ranks.broadcast(earlier)
             while True:
                 try:
-                    given = (checkpoint, origin or {}, place, rollbacks, stop)
+                    given = (checkpoint, origin or {}, cluster, rollbacks, stop)
                     _train(experiment, config, run_dir, *given)
                     return run_dir
                 except manifest.Pruned:
@@ -95,7 +95,7 @@ def _train(
     run_dir: Path,
     checkpoint: Path | None,
     origin: dict[str, Any],
-    place: ClusterEnvironment,
+    cluster: ClusterEnvironment,
     rollbacks: int,
     stop: Stop,
 ) -> None:
@@ -117,7 +117,7 @@ def _train(
         default_root_dir=run_dir,
         logger=[metrics, *dashboards],
         callbacks=stop.among([*experiment.callbacks.values(), Progress(experiment.name, metrics)]),
-        plugins=[DurableCheckpointIO(), place],
+        plugins=[DurableCheckpointIO(), cluster],
         max_steps=experiment.max_steps,
         max_epochs=-1,
         precision=lightning_precision(experiment.precision, _accelerator(experiment)),
@@ -195,9 +195,7 @@ def _quieten_lightning() -> None:
 
 
 def _accelerator(experiment: Recipe) -> str:
-    """What the trainer is going to use, as far as it matters for the precision."""
-    asked = getattr(experiment.trainer, "keywords", {}).get("accelerator", "auto")
-    return str(asked) if asked != "auto" else "gpu" if torch.cuda.is_available() else "cpu"
+    return str(getattr(experiment.trainer, "keywords", {}).get("accelerator", "auto"))
 
 
 def results(run_dir: Path) -> dict[str, Path]:

@@ -19,7 +19,7 @@ from unnoise.cli.sweep import summary as ledger
 from unnoise.cli.sweep.jobs import Job, Sweep, problems_of, sweep_of, those_of
 from unnoise.config.identity import sweep_told
 from unnoise.config.problems import ConfigError, Problem, did_you_mean
-from unnoise.distributed.environment import rank, started
+from unnoise.distributed.environment import place
 from unnoise.files import write_durably
 from unnoise.report.reader import read_run
 
@@ -37,9 +37,9 @@ def run(check: Check, train: Train) -> None:
     Everything is composed and checked before the first job is started; of a search, what it keeps
     fixed. With sweep=status only the ledger is printed.
     """
-    if started() > 1:
+    if place().world_size > 1:
         told = "-m: torchrun and srun start the ranks of one run; for a sweep use trainer=ddp"
-        _refuse(told if rank() == 0 else None)
+        _refuse(told if place().rank == 0 else None)
     arguments = typed()
     config, found = parse("train")
     stop_if_wrong([found])
@@ -96,7 +96,7 @@ def attempt(
     hydra = HydraConfig.get()
     swept = those_of(keys, hydra.overrides.task)
     job = Job(swept, config, Path(hydra.runtime.output_dir))
-    if rank() > 0:  # on another machine of the run: the first one tells
+    if place().rank > 0:  # on another machine of the run: the first one tells
         if ledger.row(job).state not in ledger.DONE:
             train(config)
         return None

@@ -143,14 +143,14 @@ def save(trainer: Trainer, together: bool = True) -> Path:
     assert isinstance(writer, DurableCheckpointIO)
     path = _folder(trainer) / f"step_{step:08d}.ckpt"
     broken = not _finite(trainer.lightning_module.state_dict())
-    if any(ranks.total([broken])) if together else broken:
+    if any(ranks.sum_over_ranks([broken])) if together else broken:
         raise NotFinite(f"a weight is not finite after step {step}, which is not saved")
     if together:
         trainer.save_checkpoint(path, weights_only=False)  # the optimizer too
     elif trainer.is_global_zero:
         content = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
         writer.save_checkpoint(content, path)
-    failure = ranks.from_first(writer.failure) if together else writer.failure
+    failure = ranks.broadcast(writer.failure) if together else writer.failure
     if failure is not None:
         raise NotSaved(f"the checkpoint of step {step} could not be written: {failure}")
     return path

@@ -4,6 +4,7 @@ import json
 import math
 from collections import deque
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any, NamedTuple
@@ -130,7 +131,7 @@ class BadNumbers(Callback):
         self._samples.append(where | times | {"loss": outputs["per_sample"]})
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        loss = ranks.total([module.loss])[0] / trainer.world_size
+        loss = ranks.sum_over_ranks([module.loss])[0] / trainer.world_size
         step = Step(trainer.global_step, loss, module.gradient_norm, self._samples)
         self._last, self._samples = step, []
         self._bad = [number for number in self._bad if number > step.number - self.within]
@@ -146,8 +147,8 @@ class BadNumbers(Callback):
         """
         run_dir = Path(trainer.default_root_dir)
         before = min(self._bad, default=trainer.global_step + 1)
-        first = ranks.number() == 0
-        checkpoint = ranks.from_first(_last_good(run_dir, before) if first else None)
+        first = trainer.is_global_zero
+        checkpoint = ranks.broadcast(_last_good(run_dir, before) if first else None)
         if checkpoint is not None and rollbacks < self.rollbacks:
             then = f"going on from step {step_of(checkpoint)} with other noise"
             count = f"rollback {rollbacks + 1} of {self.rollbacks}"
@@ -185,9 +186,9 @@ class BadNumbers(Callback):
 
     def _write_report(self, path: Path, error: str, rollbacks: int) -> None:
         step = self._last_bad or self._last
-        samples = [row for rows in ranks.from_all(step.rows()) for row in rows]
-        if ranks.number() > 0:
-            return
+        gathered = ranks.gather(step.rows())
+        if not gathered:
+            return  # rank 0 writes
         report = {
             "error": error,
             "step": step.number,
@@ -195,7 +196,7 @@ class BadNumbers(Callback):
             "loss": _plain(step.loss),
             "gradient_norm": _plain(step.gradient_norm),
             "rollbacks": rollbacks,
-            "samples": sorted(samples, key=lambda row: row["position"]),
+            "samples": sorted(chain(*gathered), key=lambda row: row["position"]),
         }
         text = json.dumps(report, indent=2) + "\n"
         write_durably(path, lambda temporary: temporary.write_text(text))

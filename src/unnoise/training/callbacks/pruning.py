@@ -34,7 +34,7 @@ class Pruning(Callback):
             Pruned: the run is not worth going on with.
         """
         told = self._ask(trainer) if trainer.is_global_zero and TRIAL in os.environ else None
-        if (told := ranks.from_first(told)) is not None:
+        if (told := ranks.broadcast(told)) is not None:
             raise Pruned(told)
 
     def _ask(self, trainer: Trainer) -> str | None:

@@ -97,12 +97,12 @@ class Stop(Callback):
         """End the run if a signal came to one of the ranks during the last step."""
         if self._in_step:
             return
-        interrupted, told = ranks.total([self._signal == signal.SIGINT, self._signal != 0])
+        interrupted, told = ranks.sum_over_ranks([self._signal == signal.SIGINT, self._signal != 0])
         if told:
             self._signal = self._signal or (signal.SIGINT if interrupted else signal.SIGTERM)
             self._leaving = True
             self._save(signal.Signals(self._signal).name)
-            ranks.total([0])  # the others wait: a rank that ends lets its supervisor end all
+            ranks.sum_over_ranks([0])  # wait until rank 0 has saved: one that ends has all ended
             raise SystemExit(status_of(signal.SIGINT if interrupted else signal.SIGTERM))
         self._in_step = True
 
@@ -137,7 +137,7 @@ class Stop(Callback):
         signal.setitimer(signal.ITIMER_REAL, 0)
         fit_to_save = isinstance(exception, Exception | SystemExit)
         if fit_to_save and not isinstance(exception, FloatingPointError | NotSaved | Pruned):
-            lost = ranks.lost(exception)
+            lost = ranks.is_lost_rank(exception)
             why = "another rank is lost" if lost else type(exception).__name__
             self._save(signal.Signals(self._signal).name if self._signal else why)
 
