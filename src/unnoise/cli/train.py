@@ -87,7 +87,7 @@ def check(config: dict[str, Any]) -> Iterator[list[Problem]]:
     if not (inspect.isclass(schema) and issubclass(schema, Recipe)):
         yield [Problem("_target_", f"{config['_target_']} is no Recipe")]
         return
-    config = {key: value for key, value in config.items() if key != "_target_"}
+    whole, config = config, {key: value for key, value in config.items() if key != "_target_"}
     keys = inspect.signature(schema).parameters
     quick = {key: UNKNOWN if key in LIGHTNING else value for key, value in config.items()}
     found = problems(quick, schema)
@@ -96,7 +96,7 @@ def check(config: dict[str, Any]) -> Iterator[list[Problem]]:
     others = ("data", "schedule", "prediction", "objective", "times", "sampler")
     found += construction_problems(config, [k for k in others if k in right], device="cpu")
     if not found and isinstance(config["resume"], str):
-        found += resume_problems(config)
+        found += resume_problems(whole)
     yield found or rules(config)
 
     slow = {key: config[key] if key in LIGHTNING else UNKNOWN for key in config if key in keys}
