@@ -238,7 +238,7 @@ def test_a_hostile_checkpoint_executes_nothing(tmp_path, monkeypatch):
     torch.save({"config": Payload(), "state_dict": {}}, "pickle.ckpt")
     torch.save(
         {"config": {"network": {"_target_": "os.system", "command": "touch executed"},
-                    "prediction": {}}, "state_dict": {}},
+                    "prediction": {}}, "state_dict": {}, "layout": 2},
         "target.ckpt",
     )  # fmt: skip
     with pytest.raises(ValueError, match=r"pickle\.ckpt names 'posix system'"):

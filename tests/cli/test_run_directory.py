@@ -1,8 +1,14 @@
 """Where the training command keeps its runs, and which of them it goes on with."""
 
 import pytest
+import torch
 import yaml
 from test_train import TINY, command, elsewhere  # noqa: F401 (a fixture)
+
+import unnoise
+from unnoise.files import write_with_digest
+from unnoise.runs.checkpoints import find_checkpoint
+from unnoise.untrusted import UnsafeFile
 
 
 def test_a_sweep_trains_every_combination_in_its_own_directory(monkeypatch, tmp_path):
@@ -67,3 +73,16 @@ def test_a_certain_run_goes_on_to_more_steps(monkeypatch, tmp_path):
     command(monkeypatch, *TINY, f"resume={run}", "max_steps=4")
     assert (run / "checkpoints" / "step_00000004.ckpt").exists()
     assert "max_steps: 4" in (run / "config.yaml").read_text()
+
+
+def test_a_checkpoint_of_another_layout_is_refused_in_one_line(monkeypatch, tmp_path, capsys):
+    command(monkeypatch, *TINY)
+    (run,) = (tmp_path / "outputs" / "sprites").iterdir()
+    newest = find_checkpoint(run)
+    content = torch.load(newest, weights_only=True)
+    del content["layout"]
+    write_with_digest(newest, lambda path: torch.save(content, path))
+    with pytest.raises(UnsafeFile, match=rf"{newest.name} was saved by another version of unnoise"):
+        unnoise.load(run)
+    with pytest.raises(SystemExit, match=r"saved by another version of unnoise: train .* again$"):
+        command(monkeypatch, *TINY, f"resume={run}", "max_steps=4")

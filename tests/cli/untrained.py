@@ -7,6 +7,7 @@ from unnoise.config.compose import check_command_line
 from unnoise.config.nodes import instantiate
 from unnoise.diffusion.denoiser import Denoiser
 from unnoise.models.diffusion import DiffusionModel
+from unnoise.runs.checkpoints import LAYOUT
 
 TINY = (
     "network.channels=8 network.multipliers=[1,1] network.blocks=1 network.head_size=null "
@@ -33,6 +34,6 @@ def make_run(folder, *overrides, seed=0):
             parameter.data += 0.02 * torch.randn_like(parameter)
         state |= {prefix + key: value for key, value in model.state_dict().items()}
     (folder / "checkpoints").mkdir(parents=True)
-    plain = {"config": config, "state_dict": state}
+    plain = {"config": config, "state_dict": state, "layout": LAYOUT}
     torch.save(plain, folder / "checkpoints" / "step_00000001.ckpt")
     return folder

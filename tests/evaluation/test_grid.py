@@ -5,7 +5,8 @@ import torch
 import yaml
 
 from unnoise.config.compose import CONF, check_command_line
-from unnoise.evaluation.grid import checkpoints, named_settings, sampler_name
+from unnoise.evaluation.grid import named_settings, sampler_name
+from unnoise.runs.checkpoints import find_checkpoints
 
 TRAINED = {"sampler": yaml.safe_load((CONF / "sampler" / "ddim.yaml").read_text())}
 ONE = [Path("step_00000007.ckpt")]
@@ -55,10 +56,10 @@ def test_checkpoints_are_found_by_step(tmp_path):
         torch.save({}, tmp_path / "checkpoints" / f"step_{step:08d}.ckpt")
     steps = {
         chosen if isinstance(chosen, str) else "some": [
-            int(path.stem[5:]) for path in checkpoints(tmp_path, chosen)
+            int(path.stem[5:]) for path in find_checkpoints(tmp_path, chosen)
         ]
         for chosen in ("newest", "all", [2000, 10])
     }
     assert steps == {"newest": [2000], "all": [10, 300, 2000], "some": [2000, 10]}
     with pytest.raises(ValueError, match="no checkpoint of step 5, but of 10, 300, 2000"):
-        checkpoints(tmp_path, [5])
+        find_checkpoints(tmp_path, [5])

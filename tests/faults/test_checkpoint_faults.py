@@ -13,7 +13,8 @@ import torch
 from faulty import run_of, said, start, wait_for_step
 
 from unnoise.files import SUMS, remove_with_digest, whole
-from unnoise.runs.checkpoints import checkpoints, newest_whole, step_of
+from unnoise.runs.checkpoints import checkpoints, newest_whole
+from unnoise.runs.layout import step_of
 from unnoise.training.callbacks.checkpoints import DurableCheckpointIO
 
 pytestmark = pytest.mark.faults

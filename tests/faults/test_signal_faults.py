@@ -19,7 +19,8 @@ from two_ranks import STEPPING, Run, alive, rows
 
 from unnoise.distributed.group import RankLost
 from unnoise.distributed.launcher import LOST
-from unnoise.runs.checkpoints import newest_whole, step_of
+from unnoise.runs.checkpoints import newest_whole
+from unnoise.runs.layout import step_of
 from unnoise.training.callbacks.checkpoints import Checkpoints
 from unnoise.training.callbacks.metrics import TrainingMetrics
 from unnoise.training.loop import fit

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from faulty import rows, said, start
 
-from unnoise.runs.checkpoints import newest_whole, step_of
+from unnoise.runs.checkpoints import newest_whole
+from unnoise.runs.layout import step_of
 
 ENDLESS = ("max_steps=1000000", "callbacks.checkpoints.every=1000000")
 STEPPING = ("validate_every=1000000", "callbacks.samples.every=1000000")

@@ -19,6 +19,7 @@ from unnoise.config.compose import check_command_line
 from unnoise.config.nodes import instantiate
 from unnoise.diffusion.denoiser import Denoiser
 from unnoise.models.diffusion import DiffusionModel
+from unnoise.runs.checkpoints import LAYOUT
 
 TINY = (
     "network.channels=8 network.multipliers=[1,1] network.blocks=1 network.head_size=null "
@@ -40,7 +41,7 @@ def content():
     )
     state = model.state_dict()
     weights = {f"{prefix}{key}": state[key] for prefix in ("model.", "ema.model.") for key in state}
-    return {"config": config, "state_dict": weights}
+    return {"config": config, "state_dict": weights, "layout": LAYOUT}
 
 
 class Calls:

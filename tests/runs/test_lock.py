@@ -11,7 +11,8 @@ import time
 
 import pytest
 
-from unnoise.runs.lock import NAME, RunLocked, check, held
+from unnoise.runs.layout import RunDirectory
+from unnoise.runs.lock import RunLocked, check, held
 
 HOLD = """
 import sys, time
@@ -51,10 +52,10 @@ def test_the_second_is_refused_with_process_host_and_time_of_the_first(tmp_path,
 def test_a_lock_does_not_outlive_its_holder(tmp_path, holder, number):
     holder.send_signal(number)
     holder.wait()
-    assert (tmp_path / NAME).exists()
+    assert RunDirectory(tmp_path).lock.exists()
     check(tmp_path)
     with held(tmp_path):
-        assert str(os.getpid()) in (tmp_path / NAME).read_text()
+        assert str(os.getpid()) in RunDirectory(tmp_path).lock.read_text()
 
 
 def test_a_child_that_lives_on_does_not_keep_the_lock(tmp_path):
@@ -89,7 +90,7 @@ def test_a_lock_file_that_is_not_one_of_ours_still_refuses(tmp_path):
     ours, child = os.pipe()
     keeper = os.fork()
     if keeper == 0:
-        with (tmp_path / NAME).open("a+") as file:
+        with RunDirectory(tmp_path).lock.open("a+") as file:
             fcntl.lockf(file, fcntl.LOCK_EX)
             os.write(child, b"up")
             time.sleep(60)

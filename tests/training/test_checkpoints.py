@@ -14,7 +14,8 @@ from lightning import Callback
 from tiny import experiment
 
 from unnoise.files import SUMS, whole, write_with_digest
-from unnoise.runs.checkpoints import DamagedCheckpoints, checkpoints, newest_whole, step_of
+from unnoise.runs.checkpoints import DamagedCheckpoints, checkpoints, newest_whole
+from unnoise.runs.layout import step_of
 from unnoise.training.callbacks import checkpoints as saving
 from unnoise.training.callbacks.checkpoints import (
     Checkpoints,

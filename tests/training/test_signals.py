@@ -14,7 +14,8 @@ from lightning import Callback, Trainer
 from tiny import experiment
 
 from unnoise.runs import manifest
-from unnoise.runs.checkpoints import checkpoints, step_of
+from unnoise.runs.checkpoints import checkpoints
+from unnoise.runs.layout import step_of
 from unnoise.training.callbacks import stop as signals
 from unnoise.training.callbacks.checkpoints import Checkpoints
 from unnoise.training.loop import fit

@@ -46,11 +46,6 @@ def folder_problems(key: str, folder: Path) -> Iterator[Problem]:
         yield Problem(key, f"{there} cannot be written to")
 
 
-def home(checkpoint: Path) -> Path:
-    """Where what is made of a checkpoint goes: its run, or here for a file from elsewhere."""
-    return checkpoint.parents[1] if checkpoint.parent.name == "checkpoints" else Path()
-
-
 @functools.cache
 def scratch() -> str:
     """A folder for what Hydra notes of a sweep, gone when the process ends."""

@@ -9,6 +9,7 @@ def told(error: BaseException, config: dict[str, Any]) -> str | None:
     from unnoise.distributed.group import ConfigMismatch
     from unnoise.runs.lock import RunLocked
     from unnoise.training.callbacks.checkpoints import NotSaved
+    from unnoise.untrusted import UnsafeFile
 
     if _is_out_of_memory(error):
         return _out_of_memory(error, config)
@@ -19,7 +20,7 @@ def told(error: BaseException, config: dict[str, Any]) -> str | None:
     if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
         reason = str(error).partition("\n")[0].rstrip(". ")
         return f"workers: {reason}; the system kills what takes too much memory: try fewer workers"
-    if isinstance(error, FloatingPointError | NotSaved | RunLocked | ConfigMismatch):
+    if isinstance(error, FloatingPointError | NotSaved | RunLocked | ConfigMismatch | UnsafeFile):
         return str(error)
     return None
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from unnoise.cli.checks import device_problems, folder_problems, home, right_keys, run_problems
+from unnoise.cli.checks import device_problems, folder_problems, right_keys, run_problems
 from unnoise.cli.command import run as run_command
 from unnoise.config.nodes import DATA, instantiate, resolve_target
 from unnoise.config.problems import ConfigError, Problem
@@ -18,6 +18,7 @@ from unnoise.data.source import ImageSource
 from unnoise.diffusion.samplers import Sampler
 from unnoise.report.figures.forward import DataFigure
 from unnoise.report.figures.sampling import ModelFigure, Samplers
+from unnoise.runs.layout import RunDirectory
 
 FIGURES = Path("outputs") / "figures"
 
@@ -88,7 +89,7 @@ def _folder(run: str | None) -> Path:
     """Where pictures go of which it is not said where."""
     from unnoise.runs.checkpoints import find_checkpoint
 
-    return FIGURES if run is None else home(find_checkpoint(Path(run))) / "figures"
+    return FIGURES if run is None else RunDirectory.of(find_checkpoint(Path(run))).figures
 
 
 def draw(config: dict[str, Any]) -> None:

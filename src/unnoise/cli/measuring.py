@@ -12,13 +12,14 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from unnoise.cli.checks import device_problems, folder_problems, home, run_problems
+from unnoise.cli.checks import device_problems, folder_problems, run_problems
 from unnoise.config.nodes import DATA, instantiate
 from unnoise.config.problems import ConfigError, Problem
 from unnoise.data.source import ImageSource
 from unnoise.files import write_durably
 from unnoise.models.trained import TrainedModel, load
 from unnoise.runs.checkpoints import find_checkpoint
+from unnoise.runs.layout import RunDirectory
 
 Count = Annotated[int, Field(ge=1)]
 Number = Annotated[int, Field(ge=0)]
@@ -61,7 +62,7 @@ def run_data(config: dict[str, Any], root: str | None) -> ImageSource:
 
 def evaluation_folder(checkpoint: Path) -> Path:
     """Where what is measured of a checkpoint goes."""
-    return home(checkpoint) / "evaluation"
+    return RunDirectory.of(checkpoint).evaluation
 
 
 def place_problems(config: dict[str, Any], right: set[str]) -> list[Problem]:

@@ -21,11 +21,11 @@ from unnoise.evaluation.evaluator import Scorer, given_pictures, mixed
 from unnoise.evaluation.extractors.find import find_extractor
 from unnoise.evaluation.frontier import plot
 from unnoise.evaluation.gallery import Gallery, Setting, draw
-from unnoise.evaluation.grid import checkpoints, named_settings, step_of
+from unnoise.evaluation.grid import named_settings, step_of
 from unnoise.evaluation.reference import reference
 from unnoise.evaluation.results import Score, flat, save, table
 from unnoise.models.trained import TrainedModel
-from unnoise.runs.checkpoints import find_checkpoint
+from unnoise.runs.checkpoints import find_checkpoint, find_checkpoints
 
 
 def evaluate(config: dict[str, Any]) -> None:
@@ -85,7 +85,7 @@ def _settings(config: dict[str, Any], device: torch.device) -> list[tuple[str, S
     if config["run"] is None:
         return []
     fast = lightning_precision(config["precision"], device.type) == "bf16-mixed"
-    chosen = checkpoints(Path(config["run"]), config["checkpoints"])
+    chosen = find_checkpoints(Path(config["run"]), config["checkpoints"])
     newest = _read(config, find_checkpoint(Path(config["run"])), config["averaged"][0])
     precision: Literal["fp32", "bf16"] = "bf16" if fast else "fp32"
     return list(named_settings(config, newest.config, chosen, precision, _asked(newest)))

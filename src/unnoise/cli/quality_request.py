@@ -14,11 +14,11 @@ from unnoise.config.problems import ConfigError, Problem, did_you_mean
 from unnoise.config.schema import construction_problems, problems
 from unnoise.data.source import ImageSource
 from unnoise.diffusion.samplers import Sampler
-from unnoise.evaluation.grid import checkpoints, named_settings
+from unnoise.evaluation.grid import named_settings
 from unnoise.evaluation.neighbours import K_DENSITY
 from unnoise.evaluation.quality import KINDS
 from unnoise.models.trained import TrainedModel
-from unnoise.runs.checkpoints import find_checkpoint
+from unnoise.runs.checkpoints import find_checkpoint, find_checkpoints
 
 GIVEN = Path("outputs") / "evaluation"
 """Where the scores of pictures from elsewhere go."""
@@ -102,7 +102,7 @@ def _run_problems(config: dict[str, Any]) -> Iterator[Problem]:
     run = Path(config["run"])
     try:
         newest = read_once(find_checkpoint(run), config["averaged"][0], config["device"])
-        chosen = checkpoints(run, config["checkpoints"])
+        chosen = find_checkpoints(run, config["checkpoints"])
     except (ValueError, ConfigError) as error:
         yield Problem("run", str(error))
         return

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from unnoise.cli.report import runs_below, typed
 from unnoise.files import write_durably
+from unnoise.runs.layout import RunDirectory
 from unnoise.untrusted import load_yaml
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def _send(folder: Path, arguments: argparse.Namespace) -> bool:
             board = _board(folder, arguments)
             if arguments.new:
                 name = uuid.uuid4().hex[:8]
-                write_durably(folder / "wandb_id", lambda temporary: temporary.write_text(name))
+                write_durably(RunDirectory(folder).wandb_id, lambda path: path.write_text(name))
             lines = replay(folder, board)
     except Exception as error:  # of the next run it may be different
         print(f"{shown} was not sent: {' '.join(str(error).split())}", file=sys.stderr)
@@ -82,7 +83,7 @@ def _board(folder: Path, arguments: argparse.Namespace) -> "WeightsAndBiases":
     """
     from unnoise.training.logging import choices
 
-    path = folder / "config.yaml"
+    path = RunDirectory(folder).config
     config = load_yaml(path) if path.exists() else {}
     logger = config.get("logger", {})
     wandb = logger.get("_target_", "").endswith(".wandb")

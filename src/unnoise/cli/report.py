@@ -11,6 +11,7 @@ from unnoise.cli.checks import folder_problems
 from unnoise.config.problems import Problem
 from unnoise.report.page import write
 from unnoise.report.reader import find_runs
+from unnoise.runs.layout import RunDirectory
 
 EXAMPLES = """examples:
   unnoise-report outputs/sprites/2026-01-31_12-00-00_1a2b3c4d   one run: its report.html
@@ -92,7 +93,7 @@ def runs_below(paths: Sequence[Path]) -> tuple[list[Path], list[Problem]]:
 def default_page(paths: Sequence[Path], folders: Sequence[Path]) -> Path:
     """In the run if there is one only, else in the folder that was named, or above all of them."""
     if len(folders) == 1:
-        return folders[0] / "report.html"
+        return RunDirectory(folders[0]).report
     return (
         Path(os.path.relpath(os.path.commonpath([path.resolve() for path in paths])))
         / "report.html"

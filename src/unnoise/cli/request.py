@@ -10,12 +10,13 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from unnoise.cli.checks import folder_problems, home, run_problems
+from unnoise.cli.checks import folder_problems, run_problems
 from unnoise.config.problems import ConfigError, Problem
 from unnoise.data.pixels import square, to_pixels, to_signal
 from unnoise.diffusion.editing import Edit, ImageToImage, Inpaint, Interpolate
 from unnoise.diffusion.samplers import Sampler
 from unnoise.models.classifier import classifier_file
+from unnoise.runs.layout import RunDirectory
 
 Count = Annotated[int, Field(ge=1)]
 Number = Annotated[int, Field(ge=0)]
@@ -86,7 +87,7 @@ def request_problems(request: Request) -> Iterator[Problem]:
 
 def drawn_folder(checkpoint: Path) -> Path:
     """Where pictures go of which it is not said where."""
-    return home(checkpoint) / "drawn"
+    return RunDirectory.of(checkpoint).drawn
 
 
 def _edit_problems(request: Request) -> Iterator[Problem]:

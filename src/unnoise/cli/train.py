@@ -21,6 +21,7 @@ from unnoise.config.schema import construction_problems, problems
 from unnoise.distributed.environment import place, requeued
 from unnoise.distributed.launcher import RankFailed, train_on_ranks
 from unnoise.distributed.signals import end_on_signals, leave
+from unnoise.runs.layout import RunDirectory, step_of
 from unnoise.runs.lock import RunLocked
 from unnoise.runs.lock import check as check_lock
 
@@ -119,9 +120,8 @@ def train(config: dict[str, Any]) -> None:
 
 
 def _train(config: dict[str, Any], run_dir: Path, hydra: Any) -> None:
-    from unnoise.runs.checkpoints import DamagedCheckpoints, newest_whole, step_of
+    from unnoise.runs.checkpoints import DamagedCheckpoints, newest_whole
     from unnoise.runs.manifest import pruned
-    from unnoise.training.loop import results
 
     is_job = hydra.mode == RunMode.MULTIRUN
     if config["sweep"] == "status" and not is_job:
@@ -137,12 +137,12 @@ def _train(config: dict[str, Any], run_dir: Path, hydra: Any) -> None:
         print(f"resuming {shown} at step {step_of(checkpoint)}")
     elif config["resume"] and not is_job:
         print("resume: no checkpoint of an earlier run of this configuration, starting at step 0")
-    elif (run_dir / "config.yaml").exists() and not goes_on:
+    elif RunDirectory(run_dir).config.exists() and not goes_on:
         raise ConfigError(f"{shown} holds a run already; resume={shown} goes on with it")
     experiment = experiment_of(config)
     begun = time.monotonic()
     _share(experiment, config, run_dir, checkpoint, _origin(hydra))
-    found = _report(run_dir) | results(run_dir)
+    found = _report(run_dir) | RunDirectory(run_dir).results()
     minutes, seconds = divmod(int(time.monotonic() - begun), 60)
     why = pruned(run_dir)
     ended = "done in" if why is None else f"pruned: {why}, after"
@@ -163,12 +163,14 @@ def _share(
     from unnoise.distributed.group import ConfigMismatch, RankLost, RankTimeout
     from unnoise.training.callbacks.checkpoints import NotFinite, NotSaved
     from unnoise.training.loop import devices_of, fit
+    from unnoise.untrusted import UnsafeFile
 
     devices, nodes = devices_of(experiment), config["trainer"].get("num_nodes", 1)
+    lost = ConfigMismatch, RankLost, RankTimeout
     if devices == 1 or _PLACE.trains(nodes):
         try:
             fit(experiment, config, run_dir, checkpoint, origin)
-        except (ConfigMismatch, RankLost, RunLocked, NotFinite, NotSaved, RankTimeout) as error:
+        except (*lost, RunLocked, NotFinite, NotSaved, UnsafeFile) as error:
             sys.exit(str(error))
         return
     orders = {
@@ -224,7 +226,7 @@ def _report(run_dir: Path) -> dict[str, Path]:
     """Write the page of the run; that it could not be written does not undo the training."""
     from unnoise.report.page import write
 
-    path = run_dir / "report.html"
+    path = RunDirectory(run_dir).report
     try:
         write(path, [run_dir])
     except Exception as error:

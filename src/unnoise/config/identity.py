@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from unnoise.config.problems import Problem
 from unnoise.distributed.environment import requeued
+from unnoise.runs.layout import RunDirectory
 
 OUTPUTS = Path("outputs")
 NAMELESS = (
@@ -42,14 +43,14 @@ def resume_problems(config: dict[str, Any]) -> list[Problem]:
     run_dir = Path(config["resume"])
     try:
         find_checkpoint(run_dir)
-        if not (run_dir / "config.yaml").is_file():
+        if not RunDirectory(run_dir).config.is_file():
             raise FileNotFoundError(f"{run_dir} is not a run directory")
-        before = load_yaml(run_dir / "config.yaml")
+        before = load_yaml(RunDirectory(run_dir).config)
         then, now = (dict(leaves(_fixed(c))) for c in (before, config))
     except (FileNotFoundError, UnsafeFile) as error:
         return [Problem("resume", str(error))]
     except (AttributeError, KeyError, TypeError):
-        return [Problem("resume", f"{run_dir / 'config.yaml'} is not the config of a run")]
+        return [Problem("resume", f"{RunDirectory(run_dir).config} is not the config of a run")]
     why = {"max_steps": "; the learning rate was to fall to 0 there (lr_decay)"}
     return [
         Problem(
@@ -156,11 +157,11 @@ def _resolved(root: DictConfig) -> dict[str, Any]:
 
 def _how_far(run_dir: Path) -> tuple[bool, bool, str]:
     try:
-        ended = json.loads((run_dir / "manifest.json").read_text())
+        ended = json.loads(RunDirectory(run_dir).manifest.read_text())
         done = isinstance(ended, dict) and ("finished" in ended or "pruned" in ended)
     except (OSError, ValueError):
         done = False
-    return done, any(run_dir.glob("checkpoints/step_*.ckpt")), run_dir.name
+    return done, bool(RunDirectory(run_dir).saved()), run_dir.name
 
 
 OmegaConf.register_new_resolver("run_directory", run_directory, replace=True)

@@ -12,29 +12,8 @@ from unnoise.config.compose import CONF
 from unnoise.config.nodes import instantiate
 from unnoise.diffusion.samplers import Sampler, steps_for
 from unnoise.evaluation.gallery import Setting
-from unnoise.runs.checkpoints import find_checkpoint
 
 Node = dict[str, Any]
-
-
-def checkpoints(run: Path, chosen: str | list[int]) -> list[Path]:
-    """Those of a run: "newest", "all", or those after certain steps.
-
-    Raises:
-        ValueError: the run does not have one of them.
-    """
-    newest = find_checkpoint(run)
-    if chosen == "newest":
-        return [newest]
-    every = {step: p for p in newest.parent.iterdir() if (step := step_of(p)) is not None}
-    if not every:
-        raise ValueError(f"there is no step_….ckpt beside {newest}: leave checkpoints=newest")
-    if chosen == "all":
-        return [every[step] for step in sorted(every)]
-    if missing := [step for step in chosen if step not in every]:
-        there = ", ".join(map(str, sorted(every)))
-        raise ValueError(f"the run has no checkpoint of step {missing[0]}, but of {there}")
-    return [every[int(step)] for step in chosen]
 
 
 def step_of(checkpoint: Path) -> int | None:

@@ -24,7 +24,7 @@ from unnoise.diffusion.samplers import Sampler, Watch, steps_taken
 from unnoise.distributed.devices import named_device
 from unnoise.models.diffusion import Classifier, DiffusionModel
 from unnoise.models.prompts import Prompts
-from unnoise.runs.checkpoints import find_checkpoint, is_whole
+from unnoise.runs.checkpoints import check_layout, find_checkpoint, is_whole
 from unnoise.untrusted import UnsafeFile, check_fit, load_tensors
 
 
@@ -252,6 +252,7 @@ def load(
     content = load_tensors(path)
     if not is_whole(path):
         raise UnsafeFile(path, "is damaged: it is not what was written")
+    check_layout(path, content)
     prefix = "ema.model." if averaged else "model."
     try:
         config: dict[str, Any] = content["config"]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from unnoise.evaluation.results import Score, read
+from unnoise.runs.layout import RunDirectory
 from unnoise.untrusted import load_yaml
 
 MARKS = ("manifest.json", "metrics.jsonl")
@@ -64,13 +65,13 @@ class Run:
     @property
     def grids(self) -> dict[int, Path]:
         """The sample grid of each step that has one."""
-        paths = sorted((self.folder / "samples").glob("step_*.png"))
+        paths = RunDirectory(self.folder).grids()
         return {int(path.stem[5:]): path for path in paths if path.stem[5:].isdecimal()}
 
     @property
     def checkpoints(self) -> list[Path]:
         """The checkpoints, the newest last."""
-        return sorted((self.folder / "checkpoints").glob("step_*.ckpt"))
+        return RunDirectory(self.folder).saved()
 
     @property
     def step(self) -> int:
@@ -157,9 +158,9 @@ def find_runs(folder: Path) -> list[Path]:
 
 def read_run(folder: Path) -> Run:
     """Read a run directory; never fails, but fills ``problems``."""
-    run = Run(folder)
-    run.config = _read(run, "config.yaml", load_yaml, {})
-    run.manifest = _read(run, "manifest.json", lambda path: json.loads(path.read_text()), {})
+    run, files = Run(folder), RunDirectory(folder)
+    run.config = _read(run, files.config, load_yaml, {})
+    run.manifest = _read(run, files.manifest, lambda path: json.loads(path.read_text()), {})
     for key, kind in KINDS.items():
         if key in run.manifest and not isinstance(run.manifest[key], kind):
             run.problems.append(f"manifest.json: {key} is {run.manifest.pop(key)!r}")
@@ -173,7 +174,7 @@ def read_run(folder: Path) -> Run:
         run.times.append(time)
         for name, value in values.items():
             run.curves.setdefault(name, []).append((step, value))
-    for path in sorted((folder / "evaluation").glob("*.json")):
+    for path in sorted(files.evaluation.glob("*.json")):
         try:
             if path.stem.startswith("quality"):
                 run.scores += _checked(read(path))
@@ -184,27 +185,26 @@ def read_run(folder: Path) -> Run:
     return run
 
 
-def _read(run: Run, name: str, parse: Any, default: Any) -> Any:
+def _read(run: Run, path: Path, parse: Any, default: Any) -> Any:
     """A file of the run, parsed; ``default`` if it is missing, damaged or of another type."""
-    path = run.folder / name
     if not path.exists():
-        run.problems.append(f"{name} is missing")
+        run.problems.append(f"{path.name} is missing")
         return default
     try:
         content = parse(path)
         json.dumps(content, default=str)  # whether it can be shown
     except (ValueError, TypeError, OSError, RecursionError) as error:
-        run.problems.append(f"{name} is unreadable: {' '.join(str(error).split())}")
+        run.problems.append(f"{path.name} is unreadable: {' '.join(str(error).split())}")
         return default
     if not isinstance(content, type(default)):
-        run.problems.append(f"{name} is not of the right type")
+        run.problems.append(f"{path.name} is not of the right type")
         return default
     return content
 
 
 def _lines(run: Run) -> Iterator[tuple[int, float, dict[str, float]]]:
     """(step, time, values) from metrics.jsonl, without a last line that is still being written."""
-    path = run.folder / "metrics.jsonl"
+    path = RunDirectory(run.folder).metrics
     try:
         text = path.read_text(errors="replace") if path.exists() else ""
     except OSError as error:

@@ -1,28 +1,40 @@
-"""The checkpoints of a run directory: which there are, and which of them is whole."""
+"""The checkpoints of a run: which there are, and which of them are whole."""
 
 import sys
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from unnoise.files import whole
+from unnoise.runs.layout import RunDirectory, step_of
+from unnoise.untrusted import UnsafeFile
+
+LAYOUT = 2
+"""Of what a checkpoint holds, under "layout": one of another layout is not read."""
 
 
 class DamagedCheckpoints(ValueError):
     """A run has checkpoints, but none of them is whole."""
 
 
+def check_layout(path: Path, content: Mapping[str, Any]) -> None:
+    """See that a checkpoint is of this layout.
+
+    Raises:
+        UnsafeFile: it is not.
+    """
+    if "state_dict" in content and content.get("layout") != LAYOUT:
+        raise UnsafeFile(path, "was saved by another version of unnoise: train the run again")
+
+
 def checkpoints(run_dir: Path) -> list[Path]:
     """The checkpoints of a run, oldest first."""
-    return sorted((run_dir / "checkpoints").glob("step_*.ckpt"))
-
-
-def step_of(checkpoint: Path) -> int:
-    """The optimizer step a checkpoint was saved at."""
-    return int(checkpoint.stem.removeprefix("step_"))
+    return RunDirectory(run_dir).saved()
 
 
 def newest_whole(run_dir: Path) -> Path | None:
-    """The newest checkpoint of a run that is whole; None if it has none at all.
+    """What a run goes on from: its newest checkpoint that is whole; None if it has none at all.
 
     Newer ones, which are damaged, are named on stderr, and are called ``….ckpt.damaged`` from then
     on.
@@ -31,25 +43,31 @@ def newest_whole(run_dir: Path) -> Path | None:
         DamagedCheckpoints: there are checkpoints, and none is whole. They keep their names, so that
             the run cannot be taken for one that has not started.
     """
-    damaged: list[Path] = []
-    for path in reversed(checkpoints(run_dir)):
-        if whole(path):
-            for each in damaged:
-                aside = each.rename(f"{each}.damaged")
-                print(
-                    f"warning: {each} is damaged (it is not what was written) and is now called "
-                    f"{aside.name}; {path.name} before it is taken",
-                    file=sys.stderr,
-                )
-            return path
-        damaged.append(path)
-    if damaged:
-        names = ", ".join(path.name for path in damaged)
+    found = checkpoints(run_dir)
+    newest = next((path for path in reversed(found) if whole(path)), None)
+    if newest is None:
+        if not found:
+            return None
+        names = ", ".join(path.name for path in reversed(found))
         raise DamagedCheckpoints(
             f"every checkpoint of {run_dir} is damaged ({names}): put back a whole one, or move "
             f"{run_dir / 'checkpoints'} away to start at step 0"
         )
-    return None
+    for path in found[found.index(newest) + 1 :]:
+        aside = path.rename(f"{path}.damaged")
+        print(
+            f"warning: {path} is damaged (it is not what was written) and is now called "
+            f"{aside.name}; {newest.name} before it is taken",
+            file=sys.stderr,
+        )
+    return newest
+
+
+def before_step(run_dir: Path, step: int) -> Path | None:
+    """The newest whole checkpoint from before a step, else the oldest whole one; None without."""
+    found = [path for path in checkpoints(run_dir) if whole(path)]
+    earlier = [path for path in found if step_of(path) < step]
+    return next(iter(earlier[-1:] + found[:1]), None)
 
 
 def find_checkpoint(run: Path) -> Path:
@@ -64,7 +82,7 @@ def find_checkpoint(run: Path) -> Path:
         return run
     if not run.is_dir():
         raise FileNotFoundError(f"there is no run or checkpoint {run}")
-    found = sorted((run / "checkpoints").glob("step_*.ckpt"))
+    found = checkpoints(run)
     if not found and (runs := sorted(run.glob("*/checkpoints"))):
         raise FileNotFoundError(
             f"{run} is a folder of runs, not a run: name one, such as the last, {runs[-1].parent}"
@@ -77,14 +95,35 @@ def find_checkpoint(run: Path) -> Path:
     raise FileNotFoundError(f"every checkpoint of {run} is damaged: put back a whole one")
 
 
+def find_checkpoints(run: Path, chosen: str | list[int]) -> list[Path]:
+    """Those of a run: "newest", "all", or those after certain steps.
+
+    Raises:
+        FileNotFoundError: there is none, or none that is whole.
+        ValueError: the run does not have one of them.
+    """
+    newest = find_checkpoint(run)
+    if chosen == "newest":
+        return [newest]
+    every = {step_of(path): path for path in sorted(newest.parent.glob("step_*.ckpt"))}
+    if not every:
+        raise ValueError(f"there is no step_….ckpt beside {newest}: leave checkpoints=newest")
+    if chosen == "all":
+        return [*every.values()]
+    if missing := [step for step in chosen if step not in every]:
+        there = ", ".join(map(str, every))
+        raise ValueError(f"the run has no checkpoint of step {missing[0]}, but of {there}")
+    return [every[int(step)] for step in chosen]
+
+
 def is_whole(path: Path) -> bool:
-    """Whether a checkpoint is what was written; looked at once for each state of the file."""
+    """Whether a checkpoint is what was written; read once for each state of the file."""
     file = path.stat()
-    return _digested(path, file.st_mtime_ns, file.st_size)
+    return _is_whole(path, file.st_mtime_ns, file.st_size)
 
 
 @cache
-def _digested(path: Path, changed: int, size: int) -> bool:
+def _is_whole(path: Path, changed: int, size: int) -> bool:
     if whole(path):
         return True
     print(f"warning: {path} is damaged: it is not what was written", file=sys.stderr)

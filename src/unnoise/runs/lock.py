@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-NAME = ".lock"
+from unnoise.runs.layout import RunDirectory
 
 
 class RunLocked(RuntimeError):
@@ -30,9 +30,9 @@ def held(run_dir: Path) -> Iterator[None]:
         RunLocked: another process has it; the message has its number, its host and since when.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
-    with (run_dir / NAME).open("a+") as file:
+    with RunDirectory(run_dir).lock.open("a+") as file:
         if not _lock(file):
-            raise RunLocked(f"{run_dir} is being trained by {_told(file)}")
+            raise RunLocked(f"{run_dir} is being trained by {_holder(file)}")
         file.truncate(0)
         holder = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%F %T")}
         file.write(json.dumps(holder))
@@ -47,12 +47,12 @@ def check(run_dir: Path) -> None:
         RunLocked: another process has it.
     """
     try:
-        file = (run_dir / NAME).open("r+")
+        file = RunDirectory(run_dir).lock.open("r+")
     except OSError:
-        return  # nobody has trained there, or this user must not: that is told elsewhere
+        return  # nobody has trained there, or this user must not: another check says so
     with file:
         if not _lock(file):
-            raise RunLocked(f"{run_dir} is being trained by {_told(file)}")
+            raise RunLocked(f"{run_dir} is being trained by {_holder(file)}")
 
 
 def _lock(file: TextIO) -> bool:
@@ -62,12 +62,12 @@ def _lock(file: TextIO) -> bool:
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):
             return False
-        told = f"warning: {file.name} cannot be locked ({error.strerror}): see to it yourself"
-        print(f"{told} that no second run trains there", file=sys.stderr)
+        message = f"{file.name} cannot be locked ({error.strerror}): see to it yourself that no"
+        print(f"warning: {message} second run trains there", file=sys.stderr)
     return True
 
 
-def _told(file: TextIO) -> str:
+def _holder(file: TextIO) -> str:
     file.seek(0)
     try:
         holder = json.loads(file.read())

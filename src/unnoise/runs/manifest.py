@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from unnoise.files import write_durably
+from unnoise.runs.layout import RunDirectory
 
 TIME = "%Y-%m-%dT%H:%M:%S%z"
 KEPT = ("started", "git_commit", "overrides", "choices", "sweep", "rollbacks")
@@ -40,7 +41,7 @@ def opened(
 ) -> Manifest:
     """Write the manifest of a run that starts, or goes on (``resumed``) at ``step`` on ``device``.
 
-    ``facts`` are of the run: name, seed, data, number of parameters, world size, precision.
+    ``facts`` are of the run: name, seed, data, number of parameters, world size, precision, …
     ``origin`` may say what was typed ("overrides"), which options were chosen ("choices") and of
     which sweep the run is a job ("sweep").
     """
@@ -122,19 +123,19 @@ def pruned(run_dir: Path) -> str | None:
 
 
 def is_job(run_dir: Path) -> bool:
-    """Whether a sweep began the run, which then goes on with it by itself."""
+    """Whether the run is a job of a sweep, which resumes it by itself."""
     return bool(_read(run_dir).get("sweep"))
 
 
 def _read(run_dir: Path) -> Manifest:
-    path = run_dir / "manifest.json"
+    path = RunDirectory(run_dir).manifest
     found: Manifest = json.loads(path.read_text()) if path.exists() else {}
     return found
 
 
 def _write(run_dir: Path, manifest: Manifest) -> Manifest:
     text = json.dumps(manifest, indent=2) + "\n"
-    write_durably(run_dir / "manifest.json", lambda temporary: temporary.write_text(text))
+    write_durably(RunDirectory(run_dir).manifest, lambda temporary: temporary.write_text(text))
     return manifest
 
 

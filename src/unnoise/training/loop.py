@@ -3,7 +3,8 @@
 import logging
 import time
 import warnings
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from unnoise.distributed.environment import place
 from unnoise.distributed.precision import lightning_precision
 from unnoise.files import write_durably
 from unnoise.runs import manifest
-from unnoise.runs.checkpoints import checkpoints, step_of
+from unnoise.runs.layout import RunDirectory, step_of
 from unnoise.runs.lock import held
 from unnoise.training.callbacks.checkpoints import DurableCheckpointIO, NotFinite
 from unnoise.training.callbacks.nan_guard import BadNumbers, RollBack
@@ -31,7 +32,7 @@ from unnoise.training.recipe import Recipe
 
 
 def fit(
-    experiment: Recipe,
+    recipe: Recipe,
     config: dict[str, Any],
     run_dir: Path | None,
     checkpoint: Path | None,
@@ -43,8 +44,8 @@ def fit(
     leave them out.
 
     Args:
-        experiment: what is trained.
-        config: what the experiment was made of, in plain containers.
+        recipe: what is trained.
+        config: what the recipe was made of, in plain containers.
         run_dir: the run directory, which no other run may hold.
         checkpoint: what the run goes on from.
         origin: what the manifest is to say of where the run came from.
@@ -58,23 +59,21 @@ def fit(
         NotFinite: too many steps had a loss or a gradient that is not finite, or a weight is not.
     """
     _quieten_lightning()
-    devices, accelerator = devices_of(experiment), _accelerator(experiment)
-    stop = Stop()
-    meeting = ranks.together(devices, accelerator, experiment.rank_timeout)
+    first, stop = place().rank == 0, Stop()
+    meeting = ranks.together(devices_of(recipe), _accelerator(recipe), recipe.rank_timeout)
     with stop.hearing(), meeting as cluster:
         run_dir, checkpoint = ranks.broadcast((run_dir, checkpoint))
         assert run_dir is not None
         ranks.check_same("configuration", config)
-        with held(run_dir) if place().rank == 0 else nullcontext():
-            if place().rank == 0:
+        with held(run_dir) if first else nullcontext():
+            if first:
                 text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-                write_durably(run_dir / "config.yaml", lambda temporary: temporary.write_text(text))
-            earlier = 0 if checkpoint is None else manifest.rollbacks(run_dir)
-            rollbacks = ranks.broadcast(earlier)
+                write_durably(RunDirectory(run_dir).config, lambda path: path.write_text(text))
+            rollbacks = ranks.broadcast(manifest.rollbacks(run_dir) if checkpoint else 0)
             while True:
+                trainer = _trainer(recipe, run_dir, cluster, stop)
                 try:
-                    given = (checkpoint, origin or {}, cluster, rollbacks, stop)
-                    _train(experiment, config, run_dir, *given)
+                    _train(recipe, config, trainer, checkpoint, rollbacks, origin or {})
                     return run_dir
                 except manifest.Pruned:
                     return run_dir
@@ -82,100 +81,123 @@ def fit(
                     checkpoint, rollbacks = back.checkpoint, rollbacks + 1
 
 
-def devices_of(experiment: Recipe) -> int:
+def devices_of(recipe: Recipe) -> int:
     """How many ranks train the run."""
-    asked = getattr(experiment.trainer, "keywords", {})
-    here = count(asked.get("devices", 1), _accelerator(experiment))
-    return here * int(asked.get("num_nodes", 1))
+    settings = getattr(recipe.trainer, "keywords", {})
+    here = count(settings.get("devices", 1), _accelerator(recipe))
+    return here * int(settings.get("num_nodes", 1))
 
 
-def _train(
-    experiment: Recipe,
-    config: dict[str, Any],
-    run_dir: Path,
-    checkpoint: Path | None,
-    origin: dict[str, Any],
-    cluster: ClusterEnvironment,
-    rollbacks: int,
-    stop: Stop,
-) -> None:
-    module = experiment.module(config, rollbacks)
-    if experiment.compile:
-        experiment.network.compile()
-    data = ImageDataModule(
-        experiment.data,
-        batch_size=experiment.batch_size,
-        accumulate=experiment.accumulate,
-        seed=experiment.seed,
-        flip=experiment.flip,
-        workers=experiment.workers,
-        validation_images=experiment.validation_images,
-    )
-    metrics = JsonLines(run_dir / "metrics.jsonl")
-    dashboards = experiment.logger(run_dir=run_dir, name=experiment.name)
-    trainer = experiment.trainer(
+def _accelerator(recipe: Recipe) -> str:
+    return str(getattr(recipe.trainer, "keywords", {}).get("accelerator", "auto"))
+
+
+def _trainer(recipe: Recipe, run_dir: Path, cluster: ClusterEnvironment, stop: Stop) -> Trainer:
+    metrics = JsonLines(RunDirectory(run_dir).metrics)
+    callbacks = [*recipe.callbacks.values(), Progress(recipe.name, metrics)]
+    return recipe.trainer(
         default_root_dir=run_dir,
-        logger=[metrics, *dashboards],
-        callbacks=stop.among([*experiment.callbacks.values(), Progress(experiment.name, metrics)]),
+        logger=[metrics, *recipe.logger(run_dir=run_dir, name=recipe.name)],
+        callbacks=stop.among(callbacks),
         plugins=[DurableCheckpointIO(), cluster],
-        max_steps=experiment.max_steps,
+        max_steps=recipe.max_steps,
         max_epochs=-1,
-        precision=lightning_precision(experiment.precision, _accelerator(experiment)),
-        val_check_interval=experiment.validate_every * experiment.accumulate,
-        accumulate_grad_batches=experiment.accumulate,
+        precision=lightning_precision(recipe.precision, _accelerator(recipe)),
+        val_check_interval=recipe.validate_every * recipe.accumulate,
+        accumulate_grad_batches=recipe.accumulate,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         enable_checkpointing=False,
         enable_model_summary=False,
     )
+
+
+def _train(
+    recipe: Recipe,
+    config: dict[str, Any],
+    trainer: Trainer,
+    checkpoint: Path | None,
+    rollbacks: int,
+    origin: dict[str, Any],
+) -> None:
+    """Train to the end, or to what ends it; the manifest says which.
+
+    Raises:
+        RollBack: bad numbers; training is to go on from an earlier step.
+    """
+    module = recipe.module(config, rollbacks)
+    if recipe.compile:
+        recipe.network.compile()
+    data = ImageDataModule(
+        recipe.data,
+        batch_size=recipe.batch_size,
+        accumulate=recipe.accumulate,
+        seed=recipe.seed,
+        flip=recipe.flip,
+        workers=recipe.workers,
+        validation_images=recipe.validation_images,
+    )
     data.setup("fit")
     step = 0 if checkpoint is None else step_of(checkpoint)
+    facts = _facts(recipe, data, trainer)
+    with _recorded(trainer, config, facts, step, checkpoint is not None, origin):
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        except NotFinite as error:
+            guards = (each for each in recipe.callbacks.values() if isinstance(each, BadNumbers))
+            raise next((g.way_on(trainer, rollbacks, error) for g in guards), error) from None
+
+
+@contextmanager
+def _recorded(
+    trainer: Trainer,
+    config: dict[str, Any],
+    facts: dict[str, Any],
+    step: int,
+    resumed: bool,
+    origin: dict[str, Any],
+) -> Iterator[None]:
+    """Open manifest and loggers at ``step``; at the end, write how training ended."""
+    run_dir, device = Path(trainer.default_root_dir), trainer.strategy.root_device
+    metrics = trainer.loggers[0]
+    assert isinstance(metrics, JsonLines)
     metrics.rewind(step)
-    error: BaseException | None = None
-    if trainer.is_global_zero:
-        resumed = checkpoint is not None
-        facts = _facts(experiment, data, trainer)
-        device = trainer.strategy.root_device
-        record = manifest.opened(run_dir, facts, device, step, origin, resumed)
-        loggers.begin(trainer, config, record, step)
-    begun = time.monotonic()
+    if not trainer.is_global_zero:
+        yield
+        return
+    record = manifest.opened(run_dir, facts, device, step, origin, resumed)
+    loggers.begin(trainer, config, record, step)
+    begun, ended_by = time.monotonic(), None
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    except NotFinite as caught:
-        error = caught
-        for guard in experiment.callbacks.values():
-            if isinstance(guard, BadNumbers):
-                error = guard.way_on(trainer, rollbacks, caught)
-        raise error from None
-    except BaseException as caught:
-        error = caught
+        yield
+    except BaseException as error:
+        ended_by = error
         raise
     finally:
-        if trainer.is_global_zero:
-            took = time.monotonic() - begun
-            if isinstance(error, RollBack):
-                manifest.add_rollback(record, trainer.global_step, step_of(error.checkpoint))
-            try:
-                record = manifest.closed(
-                    run_dir, record, trainer.global_step, device, took, metrics.times(), error
-                )
-            except OSError as full:  # it must not hide what ended the training
-                say(f"manifest.json does not say how the run ended: {full}")
-            loggers.end(trainer, record)
+        took = time.monotonic() - begun
+        if isinstance(ended_by, RollBack):
+            manifest.add_rollback(record, trainer.global_step, step_of(ended_by.checkpoint))
+        try:
+            record = manifest.closed(
+                run_dir, record, trainer.global_step, device, took, metrics.times(), ended_by
+            )
+        except OSError as error:  # it must not hide what ended the training
+            say(f"manifest.json does not say how the run ended: {error}")
+        loggers.end(trainer, record)
 
 
-def _facts(experiment: Recipe, data: ImageDataModule, trainer: Trainer) -> dict[str, Any]:
+def _facts(recipe: Recipe, data: ImageDataModule, trainer: Trainer) -> dict[str, Any]:
     """What the manifest says of the run itself."""
     return {
-        "name": experiment.name,
-        "seed": experiment.seed,
+        "name": recipe.name,
+        "seed": recipe.seed,
         "data": {
             "train_images": len(data.train_images),
             "fingerprint": data.train_images.fingerprint,
             "quarantined": [*data.train_images.quarantined, *data.validation_split.quarantined],
         },
-        "parameters": sum(p.numel() for p in experiment.network.parameters()),
+        "parameters": sum(p.numel() for p in recipe.network.parameters()),
         "world_size": trainer.world_size,
         "precision": trainer.precision,
     }
@@ -192,20 +214,3 @@ def _quieten_lightning() -> None:
         ".*lr_scheduler.step.*",
     ):
         warnings.filterwarnings("ignore", message)
-
-
-def _accelerator(experiment: Recipe) -> str:
-    return str(getattr(experiment.trainer, "keywords", {}).get("accelerator", "auto"))
-
-
-def results(run_dir: Path) -> dict[str, Path]:
-    """What of a run a person wants to open, by name."""
-    grids = sorted((run_dir / "samples").glob("step_*.png"))
-    found = {
-        "sample grid": grids[-1] if grids else None,
-        "denoising": run_dir / "samples" / "denoising.gif",
-        "forward process": run_dir / "samples" / "forward_process.png",
-        "metrics": run_dir / "metrics.jsonl",
-        "checkpoint": next(reversed(checkpoints(run_dir)), None),
-    }
-    return {name: path for name, path in found.items() if path is not None and path.exists()}

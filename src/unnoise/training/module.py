@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from unnoise.data.source import Batch
 from unnoise.diffusion.noise import Noise
 from unnoise.models.ema import EMA
+from unnoise.runs.checkpoints import LAYOUT
 from unnoise.training.optimization import OptimizerFactory, factor
 
 
@@ -129,7 +130,7 @@ class GenerativeModule(LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the config."""
-        checkpoint["config"] = self.config
+        checkpoint |= {"config": self.config, "layout": LAYOUT}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let Lightning count its batches from the optimizer steps taken.

@@ -22,12 +22,12 @@ from unnoise.config.problems import ConfigError, Problem, did_you_mean
 from unnoise.distributed.environment import place
 from unnoise.files import write_durably
 from unnoise.report.reader import read_run
+from unnoise.runs.layout import RunDirectory
 
 Check = Callable[[dict[str, Any]], Iterable[list[Problem]]]
 Train = Callable[[dict[str, Any]], None]
 STOPPED = (130, 143, -1)
 """Exit statuses of a job that was told to stop, or that submitit has queued again (−1)."""
-ERROR = "error.txt"
 """In the directory of a run that failed: its traceback."""
 
 
@@ -116,7 +116,7 @@ def attempt(
         trial = study.trial(swept) if study is not None else None
         with search.told(trial):
             train(config)
-        (job.run_dir / ERROR).unlink(missing_ok=True)
+        RunDirectory(job.run_dir).error.unlink(missing_ok=True)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
@@ -131,9 +131,9 @@ def attempt(
 def _note(job: Job, error: BaseException) -> None:
     """Tell why a job failed, in short here and in full in its run directory."""
     short = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-    full = job.run_dir / ERROR
+    full = RunDirectory(job.run_dir).error
     print(f"  failed: {failures.told(error, job.config) or short}", file=sys.stderr)
-    path = job.run_dir / "manifest.json"
+    path = RunDirectory(job.run_dir).manifest
     try:
         manifest = json.loads(path.read_text())
     except (OSError, ValueError):

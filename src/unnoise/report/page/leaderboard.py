@@ -14,6 +14,7 @@ from unnoise.report.page.evaluations import CONTROLS, all_scores, groups, metric
 from unnoise.report.page.numbers import duration
 from unnoise.report.page.table import Cell, Column
 from unnoise.report.reader import Run
+from unnoise.runs.layout import RunDirectory
 
 BITS = "validation/bits_per_dim"
 LOSSES = {"validation/loss": "validation loss", "train/loss": "loss"}
@@ -21,7 +22,7 @@ LOSSES = {"validation/loss": "validation loss", "train/loss": "loss"}
 
 def leaderboard(runs: Sequence[Run], labels: Sequence[str], page: Path) -> dict[str, Any]:
     """The "columns", a row for each run, and "kinds": why not all values may be compared."""
-    pages = [run.folder / "report.html" for run in runs]
+    pages = [RunDirectory(run.folder).report for run in runs]
     files = [
         own if own.exists() and own != page else run.folder
         for run, own in zip(runs, pages, strict=True)

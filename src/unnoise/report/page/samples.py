@@ -8,6 +8,7 @@ from typing import Any
 from unnoise.report.page.comparison import at
 from unnoise.report.page.pictures import animation, still
 from unnoise.report.reader import Run
+from unnoise.runs.layout import RunDirectory
 
 BUDGET = 4_000_000
 """Bytes of all sample grids on a page of many runs."""
@@ -29,11 +30,12 @@ class Picture:
 def samples(run: Run) -> dict[str, Any] | None:
     """Of one run: the grids, the "steps" to choose from, and further pictures."""
     steps = _spread(sorted(run.grids), STEPS)
+    files = RunDirectory(run.folder)
     denoising = "Denoising, from noise to pictures"
     forward = "The forward process, from data to noise"
     others = [
-        *_pictures(run, run.folder / "samples" / "denoising.gif", denoising, animation),
-        *_pictures(run, run.folder / "samples" / "forward_process.png", forward, still),
+        *_pictures(run, files.denoising, denoising, animation),
+        *_pictures(run, files.forward_process, forward, still),
     ]
     if not steps and not others:
         return None

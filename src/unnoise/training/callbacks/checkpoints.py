@@ -12,7 +12,8 @@ from torch import Tensor
 
 from unnoise.distributed import group as ranks
 from unnoise.files import remove_with_digest, write_with_digest
-from unnoise.runs.checkpoints import checkpoints, step_of
+from unnoise.runs.checkpoints import check_layout
+from unnoise.runs.layout import RunDirectory, step_of
 from unnoise.training.logging.record import alert
 from unnoise.untrusted import load_tensors
 
@@ -52,9 +53,10 @@ class DurableCheckpointIO(TorchCheckpointIO):
         """Plain containers and tensors, on the CPU, whatever else is asked for.
 
         Raises:
-            UnsafeFile: the file is damaged, or brings something else.
+            UnsafeFile: the file is damaged, brings something else, or is of an older layout.
         """
         content: dict[str, Any] = load_tensors(Path(path))
+        check_layout(Path(path), content)
         return content
 
 
@@ -89,7 +91,7 @@ class Checkpoints(Callback):
         """Save a run that starts; what a resumed one starts from is saved already."""
         self._saved = trainer.global_step
         if trainer.is_global_zero:  # what a killed process was writing
-            for left in _folder(trainer).glob(".*.tmp"):
+            for left in _files(trainer).checkpoints.glob(".*.tmp"):
                 left.unlink()
         if trainer.ckpt_path is None:
             self._save(trainer)
@@ -120,7 +122,7 @@ class Checkpoints(Callback):
                 raise
             return
         if trainer.is_global_zero:
-            old = checkpoints(Path(trainer.default_root_dir))[: -self.keep]
+            old = _files(trainer).saved()[: -self.keep]
             try:
                 remove_with_digest([path for path in old if not self._stays(step_of(path))])
             except OSError as error:
@@ -141,7 +143,7 @@ def save(trainer: Trainer, together: bool = True) -> Path:
     """
     step, writer = trainer.global_step, trainer.strategy.checkpoint_io
     assert isinstance(writer, DurableCheckpointIO)
-    path = _folder(trainer) / f"step_{step:08d}.ckpt"
+    path = _files(trainer).checkpoint(step)
     broken = not _finite(trainer.lightning_module.state_dict())
     if any(ranks.sum_over_ranks([broken])) if together else broken:
         raise NotFinite(f"a weight is not finite after step {step}, which is not saved")
@@ -156,8 +158,8 @@ def save(trainer: Trainer, together: bool = True) -> Path:
     return path
 
 
-def _folder(trainer: Trainer) -> Path:
-    return Path(trainer.default_root_dir) / "checkpoints"
+def _files(trainer: Trainer) -> RunDirectory:
+    return RunDirectory(Path(trainer.default_root_dir))
 
 
 def _finite(state: dict[str, Tensor]) -> bool:

@@ -14,8 +14,9 @@ from pydantic import Field
 from torch import Tensor
 
 from unnoise.distributed import group as ranks
-from unnoise.files import remove_with_digest, whole, write_durably
-from unnoise.runs.checkpoints import checkpoints, step_of
+from unnoise.files import remove_with_digest, write_durably
+from unnoise.runs.checkpoints import before_step, checkpoints
+from unnoise.runs.layout import RunDirectory, step_of
 from unnoise.training.callbacks.checkpoints import NotFinite
 from unnoise.training.logging.messages import say
 from unnoise.training.logging.record import alert, log_metrics
@@ -148,7 +149,7 @@ class BadNumbers(Callback):
         run_dir = Path(trainer.default_root_dir)
         before = min(self._bad, default=trainer.global_step + 1)
         first = trainer.is_global_zero
-        checkpoint = ranks.broadcast(_last_good(run_dir, before) if first else None)
+        checkpoint = ranks.broadcast(before_step(run_dir, before) if first else None)
         if checkpoint is not None and rollbacks < self.rollbacks:
             then = f"going on from step {step_of(checkpoint)} with other noise"
             count = f"rollback {rollbacks + 1} of {self.rollbacks}"
@@ -157,7 +158,7 @@ class BadNumbers(Callback):
                 later = [p for p in checkpoints(run_dir) if step_of(p) > step_of(checkpoint)]
                 remove_with_digest(later)
             return RollBack(checkpoint)
-        path = run_dir / "bad_batch.json"
+        path = RunDirectory(run_dir).bad_batch
         self._write_report(path, str(error), rollbacks)
         times = f"{rollbacks} rollback{'' if rollbacks == 1 else 's'}"
         done = f"after {times}" if checkpoint else "there is no checkpoint to go to"
@@ -219,13 +220,6 @@ def leap(loss: float, before: Iterable[float]) -> float:
     usual = median(logs)
     deviation = 1.4826 * median(abs(each - usual) for each in logs)
     return (math.log(loss) - usual) / deviation if deviation else 0.0
-
-
-def _last_good(run_dir: Path, before: int) -> Path | None:
-    """The newest whole checkpoint from before a step, else the oldest whole one; None without."""
-    found = [path for path in checkpoints(run_dir) if whole(path)]
-    earlier = [path for path in found if step_of(path) < before]
-    return next(iter(earlier[-1:] + found[:1]), None)
 
 
 def _plain(number: float) -> float | str:

@@ -22,6 +22,7 @@ from unnoise.files import write_durably
 from unnoise.models.prompts import Prompts
 from unnoise.models.trained import draw
 from unnoise.report.sheets import save_gif, sheet
+from unnoise.runs.layout import RunDirectory
 from unnoise.training.logging.messages import say
 from unnoise.training.logging.record import log_picture
 from unnoise.training.module import GenerativeModule
@@ -125,10 +126,10 @@ def _or_without(trainer: Trainer, what: str) -> Iterator[None]:
 
 
 def _grid(trainer: Trainer) -> Path:
-    return _samples(trainer) / f"step_{trainer.global_step:08d}.png"
+    return RunDirectory(_samples(trainer).parent).grid(trainer.global_step)
 
 
 def _samples(trainer: Trainer) -> Path:
-    folder = Path(trainer.default_root_dir) / "samples"
+    folder = RunDirectory(Path(trainer.default_root_dir)).samples
     folder.mkdir(parents=True, exist_ok=True)
     return folder

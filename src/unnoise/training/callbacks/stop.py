@@ -17,6 +17,7 @@ from lightning import Callback, LightningModule, Trainer
 from unnoise.distributed import group as ranks
 from unnoise.distributed.signals import REQUEUE, SIGNALS, heard, is_launchers, status_of
 from unnoise.runs import manifest
+from unnoise.runs.layout import RunDirectory
 from unnoise.runs.manifest import Pruned
 from unnoise.training.callbacks.checkpoints import NotSaved, save
 from unnoise.training.callbacks.metrics import TrainingMetrics
@@ -149,7 +150,7 @@ class Stop(Callback):
                 return
             run, step = Path(trainer.default_root_dir), trainer.global_step
             try:
-                if not (run / "checkpoints" / f"step_{step:08d}.ckpt").exists():
+                if not RunDirectory(run).checkpoint(step).exists():
                     with self._apart(trainer):
                         save(trainer, together=False)
                 shown = run.relative_to(Path.cwd()) if run.is_relative_to(Path.cwd()) else run

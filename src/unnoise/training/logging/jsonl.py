@@ -1,8 +1,4 @@
-"""Where metrics and pictures go: always ``metrics.jsonl``, and a dashboard if one is asked for.
-
-A ``conf/logger`` file names one of the functions below; each gives the dashboard's loggers for a
-run directory.
-"""
+"""``metrics.jsonl``: the metrics of a run, in its own directory."""
 
 import errno
 import json

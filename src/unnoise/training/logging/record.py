@@ -1,8 +1,4 @@
-"""Where metrics and pictures go: always ``metrics.jsonl``, and a dashboard if one is asked for.
-
-A ``conf/logger`` file names one of the functions below; each gives the dashboard's loggers for a
-run directory.
-"""
+"""Sends metrics, pictures and alerts to every logger of a trainer."""
 
 from collections.abc import Callable
 from pathlib import Path

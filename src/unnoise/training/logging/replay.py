@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from unnoise.runs.layout import RunDirectory, step_of
 from unnoise.training.logging.wandb import WeightsAndBiases
 from unnoise.untrusted import load_yaml
 
@@ -23,11 +24,11 @@ def replay(run_dir: Path, board: WeightsAndBiases) -> int:
         FileNotFoundError: there is no ``metrics.jsonl``, or no ``manifest.json``.
         Exception: whatever keeps the dashboard from taking it; it is abandoned then.
     """
-    rows, shown = list(_rows(run_dir)), _pictures(run_dir)
-    manifest = json.loads((run_dir / "manifest.json").read_text())
-    described = run_dir / "config.yaml"
-    config = load_yaml(described) if described.exists() else {}
-    pictures = [(step, name, path) for step, name, path in shown if path.exists()]
+    files = RunDirectory(run_dir)
+    rows = list(_rows(files.metrics))
+    manifest = json.loads(files.manifest.read_text())
+    config = load_yaml(files.config) if files.config.exists() else {}
+    pictures = [each for each in _pictures(files) if each[2].exists()]
     try:
         board.begin(config, manifest, 0)
         for step, metrics in rows:
@@ -47,9 +48,9 @@ def _show(board: WeightsAndBiases, step: int, name: str, path: Path) -> None:
     board.show(name, path, f"step {step}", step)
 
 
-def _rows(run_dir: Path) -> Iterator[tuple[int, dict[str, float]]]:
+def _rows(metrics: Path) -> Iterator[tuple[int, dict[str, float]]]:
     """Step and metrics of each whole line; what was not finite is nan."""
-    for line in (run_dir / "metrics.jsonl").read_text().splitlines(keepends=True):
+    for line in metrics.read_text().splitlines(keepends=True):
         if line.endswith("\n"):
             row: dict[str, Any] = json.loads(line)
             step = row.pop("step")
@@ -57,13 +58,12 @@ def _rows(run_dir: Path) -> Iterator[tuple[int, dict[str, float]]]:
             yield step, {name: math.nan if v is None else v for name, v in row.items()}
 
 
-def _pictures(run_dir: Path) -> list[tuple[int, str, Path]]:
+def _pictures(files: RunDirectory) -> list[tuple[int, str, Path]]:
     """Step, name and file of what a run drew, by step; some may not be there."""
-    folder = run_dir / "samples"
-    grids = [(int(path.stem[5:]), path) for path in sorted(folder.glob("step_*.png"))]
+    grids = [(step_of(path), path) for path in files.grids()]
     last = grids[-1][0] if grids else 0
     return [
-        (0, "forward_process", folder / "forward_process.png"),
+        (0, "forward_process", files.forward_process),
         *((step, "samples", path) for step, path in grids),
-        (last, "denoising", folder / "denoising.gif"),
+        (last, "denoising", files.denoising),
     ]

@@ -1,4 +1,4 @@
-"""Pages on which a run can be watched: what each must do, and TensorBoard's."""
+"""A run in TensorBoard."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from unnoise.runs.layout import RunDirectory
 from unnoise.training.logging.board import Dashboard
 
 
@@ -24,7 +25,7 @@ class TensorBoard(Dashboard):
         """Open the files."""
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(self.run_dir / "tensorboard", purge_step=step + 1)
+        self._writer = SummaryWriter(RunDirectory(self.run_dir).tensorboard, purge_step=step + 1)
         for name, content in {"config": config, "manifest": manifest}.items():
             text = json.dumps(content, indent=2, default=str)
             self._writer.add_text(name, f"```json\n{text}\n```", step)

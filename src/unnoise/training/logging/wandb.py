@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unnoise.files import file_digest, write_durably
-from unnoise.runs.checkpoints import checkpoints
+from unnoise.runs.layout import RunDirectory
 from unnoise.training.logging.board import PATIENCE, Dashboard, within
 
 AXIS = "trainer/global_step"
@@ -73,7 +73,7 @@ class WeightsAndBiases(Dashboard):
         """Open the run, with the config and, under ``manifest``, the manifest."""
         import wandb
 
-        id_file = self.run_dir / "wandb_id"
+        id_file = RunDirectory(self.run_dir).wandb_id
         if not id_file.exists():
             write_durably(id_file, lambda temporary: temporary.write_text(uuid.uuid4().hex[:8]))
         facts = {**manifest, "directory": str(self.run_dir.resolve())}
@@ -170,14 +170,14 @@ class WeightsAndBiases(Dashboard):
     def _hand_in(self, what: Literal["checkpoint", "run"], step: int) -> None:
         import wandb
 
-        last = checkpoints(self.run_dir)[-1:]
+        files = RunDirectory(self.run_dir)
+        last = files.saved()[-1:]
         artifact = wandb.Artifact(
             f"{what}-{self._run.id}",
             type={"checkpoint": "model", "run": "run"}[what],
             metadata={"step": step, "digest": {path.name: file_digest(path) for path in last}},
         )
-        described = (self.run_dir / "config.yaml", self.run_dir / "manifest.json")
-        small = [*last, *filter(Path.exists, described)]
+        small = [*last, *filter(Path.exists, (files.config, files.manifest))]
         for path in small if what == "checkpoint" else _files(self.run_dir):
             artifact.add_file(str(path), name=str(path.relative_to(self.run_dir)))
         self._run.log_artifact(artifact, aliases=["latest", f"step-{step}"])
@@ -185,7 +185,7 @@ class WeightsAndBiases(Dashboard):
 
 def _files(run_dir: Path) -> Iterator[Path]:
     """What a run directory holds, but for what Weights & Biases has and what can be drawn again."""
-    left_out = (run_dir / "wandb", run_dir / "evaluation" / "drawn")
+    left_out = (RunDirectory(run_dir).wandb, RunDirectory(run_dir).evaluation / "drawn")
     for path in sorted(run_dir.rglob("*")):
         hidden = path.name.startswith(".")  # the lock, and what a kill left half-written
         if path.is_file() and not hidden and not any(map(path.is_relative_to, left_out)):
