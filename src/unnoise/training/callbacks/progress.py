@@ -1,8 +1,4 @@
-"""What a run shows while it trains: pictures, progress.
-
-None of these touches the training stream: they draw with their own noise. A picture that cannot be
-drawn (no memory, no space) is said and left out; training goes on.
-"""
+"""The progress bar."""
 
 import sys
 from typing import Any

@@ -1,4 +1,4 @@
-"""Pages on which a run can be watched: what each must do, and TensorBoard's."""
+"""What a page on which a run can be watched must do."""
 
 from abc import ABC, abstractmethod
 from argparse import Namespace

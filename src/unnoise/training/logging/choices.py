@@ -1,8 +1,4 @@
-"""Where metrics and pictures go: always ``metrics.jsonl``, and a dashboard if one is asked for.
-
-A ``conf/logger`` file names one of the functions below; each gives the dashboard's loggers for a
-run directory.
-"""
+"""The dashboards that ``conf/logger`` chooses from: each function gives the loggers of a run."""
 
 import netrc
 import os
