@@ -1,4 +1,4 @@
-"""The guide to extending: each of its parts is added from outside the package and run as it stands."""
+"""The guide to extending: each of its parts is added from outside the package and runs."""
 
 import os
 import re
