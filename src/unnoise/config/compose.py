@@ -28,6 +28,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
+from unnoise.config import identity as _identity  # noqa: F401 (names run directories)
 from unnoise.config.hydra_guard import hydra_problems
 from unnoise.config.nodes import resolve_target
 from unnoise.config.problems import UNKNOWN, ConfigError, Problem, did_you_mean
