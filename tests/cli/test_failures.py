@@ -87,7 +87,7 @@ def test_more_gpus_than_there_are_is_told_before_the_run(monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         command(monkeypatch, "trainer=ddp", "trainer.devices=2", *TINY)
     assert stop.value.code == 2
-    assert "trainer.devices: 2 asked for, but there is 1 GPU here" in capsys.readouterr().err
+    assert "trainer.devices: 2 wanted, but there is 1 GPU here" in capsys.readouterr().err
 
 
 def test_one_unreadable_image_too_many_ends_the_command_with_a_line(monkeypatch, capsys, tmp_path):

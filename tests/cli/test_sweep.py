@@ -61,7 +61,7 @@ def training(monkeypatch):
 
 @pytest.fixture
 def sweep(monkeypatch, capsys):
-    """The command with -m: its exit status, what it printed and the lines of the last ledger."""
+    """The command with -m: its exit status, what it printed and the lines of the last summary."""
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["unnoise-train", "-m", *TINY, *arguments])
@@ -78,31 +78,31 @@ def sweep(monkeypatch, capsys):
     return run
 
 
-def states(ledger):
+def states(summary):
     """The state of each job by what it differs in."""
-    return {line.split()[-1]: line.split()[0] for line in ledger if "seed=" in line}
+    return {line.split()[-1]: line.split()[0] for line in summary if "seed=" in line}
 
 
 def test_a_sweep_that_is_run_again_skips_what_is_finished(sweep, tmp_path):
-    status, told, ledger = sweep("schedule=linear,cosine")
+    status, told, summary = sweep("schedule=linear,cosine")
     assert status == 0, told
     runs = find_runs(tmp_path / "outputs")
     assert len(runs) == 2
     best = min(runs, key=lambda run: read_run(run).last("validation/loss"))
-    assert [line.split()[0] for line in ledger[:2]] == ["finished", "finished"]
-    marked = [line for line in ledger[:2] if "*" in line]
+    assert [line.split()[0] for line in summary[:2]] == ["finished", "finished"]
+    marked = [line for line in summary[:2] if "*" in line]
     assert len(marked) == 1
     assert best.name in marked[0]
     assert "2/2" in marked[0]
     before = {run: (run / "metrics.jsonl").read_bytes() for run in runs}
     status, told, again = sweep("schedule=linear,cosine", "logger=tensorboard", "trainer=cpu")
-    assert (status, again) == (0, ledger)
+    assert (status, again) == (0, summary)
     assert told.count("finished before") == 2
     assert {run: (run / "metrics.jsonl").read_bytes() for run in find_runs(Path("outputs"))} == {
         run.relative_to(tmp_path): content for run, content in before.items()
     }
     status, told, now = sweep("schedule=linear,cosine", "sweep=status")
-    assert (status, now) == (0, ledger)
+    assert (status, now) == (0, summary)
     assert "job 0" not in told
     groups = {read_run(run).manifest["sweep"] for run in runs}
     assert len(groups) == 1
@@ -111,10 +111,10 @@ def test_a_sweep_that_is_run_again_skips_what_is_finished(sweep, tmp_path):
 
 
 def test_a_sweep_that_never_ran_has_a_status(sweep, training):
-    status, _, ledger = sweep("seed=1,2", "sweep=status")
+    status, _, summary = sweep("seed=1,2", "sweep=status")
     assert (status, training.seeds) == (0, [])
-    assert states(ledger) == {"seed=1": "to", "seed=2": "to"}
-    assert ledger[-1] == "2 jobs: 2 to do"
+    assert states(summary) == {"seed=1": "to", "seed=2": "to"}
+    assert summary[-1] == "2 jobs: 2 to do"
     assert not Path("outputs").exists()
 
 
@@ -138,9 +138,9 @@ def test_jobs_that_are_the_same_run_are_told(sweep, training):
 
 def test_a_failed_job_does_not_end_the_sweep_and_is_tried_again(sweep, training):
     training.acts = {2: RuntimeError("out of luck\nat length"), 3: SystemExit(1)}
-    status, told, ledger = sweep("seed=1,2,3,4")
+    status, told, summary = sweep("seed=1,2,3,4")
     assert (status, training.seeds) == (1, [1, 2, 3, 4])
-    assert states(ledger) == {
+    assert states(summary) == {
         "seed=1": "finished", "seed=2": "failed", "seed=3": "failed", "seed=4": "finished",
     }  # fmt: skip
     assert "failed: RuntimeError: out of luck\n" in told
@@ -149,9 +149,9 @@ def test_a_failed_job_does_not_end_the_sweep_and_is_tried_again(sweep, training)
     assert "Traceback" in full.read_text()
     training.acts = {}
     jobs = set(training.jobs)
-    status, _, ledger = sweep("seed=1,2,3,4")
+    status, _, summary = sweep("seed=1,2,3,4")
     assert (status, training.seeds) == (0, [2, 3])
-    assert set(states(ledger).values()) == {"finished"}
+    assert set(states(summary).values()) == {"finished"}
     assert jobs == set()
     assert not [*Path("outputs").glob("*/*/error.txt")]
 
@@ -160,7 +160,7 @@ def test_a_failure_that_cannot_be_noted_does_not_end_the_sweep(sweep, training, 
     def full(path, write):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("unnoise.cli.sweep.run.write_durably", full)
+    monkeypatch.setattr("unnoise.cli.sweep.attempt.write_durably", full)
     training.acts = {1: RuntimeError("out of luck")}
     _, told, _ = sweep("seed=1,2")
     assert training.seeds == [1, 2]
@@ -169,8 +169,8 @@ def test_a_failure_that_cannot_be_noted_does_not_end_the_sweep(sweep, training, 
 
 def test_a_loss_that_is_no_number_is_not_the_best(sweep, training):
     training.acts = {1: None, 2: float("nan")}
-    _, _, ledger = sweep("seed=1,2")
-    assert [("*" in line, "nan" in line) for line in ledger[:2]] == [(True, False), (False, True)]
+    _, _, summary = sweep("seed=1,2")
+    assert [("*" in line, "nan" in line) for line in summary[:2]] == [(True, False), (False, True)]
 
 
 @pytest.mark.parametrize(("stop", "status"), [(SystemExit(143), 143), (KeyboardInterrupt(), 130)])
@@ -178,13 +178,13 @@ def test_a_signal_ends_the_sweep_which_goes_on_in_the_same_directories(
     stop, status, sweep, training
 ):
     training.acts = {2: stop}
-    ended, _, ledger = sweep("seed=1,2,3")
+    ended, _, summary = sweep("seed=1,2,3")
     assert ended == status
-    assert states(ledger) == {"seed=1": "finished", "seed=2": "interrupted", "seed=3": "to"}
+    assert states(summary) == {"seed=1": "finished", "seed=2": "interrupted", "seed=3": "to"}
     interrupted = dict(training.jobs)[2]
     assert training.seeds == [1, 2]
     training.acts = {}
-    ended, _, ledger = sweep("seed=1,2,3")
+    ended, _, summary = sweep("seed=1,2,3")
     assert dict(training.jobs)[2] == interrupted
     assert (ended, training.seeds) == (0, [2, 3])
 
@@ -196,9 +196,9 @@ def test_a_pruned_run_is_left_at_that(sweep, training):
     manifest = json.loads((run / "manifest.json").read_text())
     del manifest["finished"]
     (run / "manifest.json").write_text(json.dumps(manifest | {"pruned": "worse"}))
-    status, _, ledger = sweep("seed=1,2")
+    status, _, summary = sweep("seed=1,2")
     assert (status, training.seeds) == (0, [])
-    assert states(ledger)["seed=1"] == "pruned"
+    assert states(summary)["seed=1"] == "pruned"
 
 
 def test_a_run_that_another_process_trains_is_left_alone(sweep, training):
@@ -215,12 +215,12 @@ def test_a_run_that_another_process_trains_is_left_alone(sweep, training):
     )
     try:
         assert other.stdout.readline()
-        status, told, ledger = sweep("seed=1")
+        status, told, summary = sweep("seed=1")
     finally:
         other.communicate(b"\n")
     assert (status, training.seeds) == (0, [])
     assert "is being trained by another process" in told
-    assert ledger[0].startswith("running ")
+    assert summary[0].startswith("running ")
 
 
 def test_what_does_not_go_with_a_sweep_is_told(sweep, training, monkeypatch, capsys):
@@ -277,15 +277,15 @@ def test_a_search_keeps_its_study_and_goes_on_with_it(sweep, training):
     status, told, _ = sweep(*STUDY, "hydra.sweeper.n_trials=3", "sweep=status")
     assert status == 0, told
     assert not Path("outputs").exists()
-    status, told, ledger = sweep(*STUDY, "hydra.sweeper.n_trials=3")
+    status, told, summary = sweep(*STUDY, "hydra.sweeper.n_trials=3")
     assert status == 0, told
     first = training.seeds
     assert {trial.value for trial in trials()} == {1 / (1 + seed) for seed in first}
-    assert len(ledger) == len(set(first)) + 2
-    assert "study s in sqlite:///outputs/studies.db" in ledger[-1]
-    assert sweep(*STUDY, "hydra.sweeper.n_trials=3", "sweep=status")[2] == ledger
+    assert len(summary) == len(set(first)) + 2
+    assert "study s in sqlite:///outputs/studies.db" in summary[-1]
+    assert sweep(*STUDY, "hydra.sweeper.n_trials=3", "sweep=status")[2] == summary
     again = sweep(*STUDY, f"hydra.sweeper.n_trials={len(set(first))}")
-    assert (again[0], again[2][:-1], training.seeds) == (0, ledger[:-1], [])
+    assert (again[0], again[2][:-1], training.seeds) == (0, summary[:-1], [])
     sweep(*STUDY, f"hydra.sweeper.n_trials={len(set(first)) + 2}")
     assert len(trials()) == len(first) + 2
 
@@ -296,17 +296,17 @@ def test_a_search_tries_again_what_failed_or_was_interrupted(sweep, training):
             return [None, RuntimeError(), KeyboardInterrupt()][len(training.jobs) - 1]
 
     training.acts = ByNumber()
-    status, _, ledger = sweep(*STUDY, "hydra.sweeper.n_trials=4")
+    status, _, summary = sweep(*STUDY, "hydra.sweeper.n_trials=4")
     _, failed, interrupted = training.seeds
     assert status == 130
     assert [t.state.name for t in trials()] == ["COMPLETE", "FAIL", "RUNNING"]
-    assert sorted(states(ledger).values()) == ["failed", "finished", "interrupted"]
+    assert sorted(states(summary).values()) == ["failed", "finished", "interrupted"]
     training.acts = {}
-    status, _, ledger = sweep(*STUDY, "hydra.sweeper.n_trials=3")
+    status, _, summary = sweep(*STUDY, "hydra.sweeper.n_trials=3")
     assert (status, training.seeds) == (0, [failed, interrupted])
     names = [t.state.name for t in trials()]
     assert names == ["COMPLETE", "FAIL", "FAIL", "COMPLETE", "COMPLETE"]
-    assert set(states(ledger).values()) == {"finished"}
+    assert set(states(summary).values()) == {"finished"}
 
 
 def test_a_sweeper_of_ones_own_decides_itself_how_much_is_left():

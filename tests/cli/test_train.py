@@ -15,6 +15,7 @@ from PIL import Image
 from test_classics import CIFAR10_FILES, write_idx
 
 from unnoise.cli import train
+from unnoise.cli.command import all_of
 from unnoise.config.compose import CONF, check_command_line
 from unnoise.runs.manifest import Pruned
 
@@ -42,7 +43,9 @@ def command(monkeypatch, *arguments):
 
 def check(*overrides):
     config, found = check_command_line("train", list(overrides))
-    return [str(problem) for batch in (found, *train.check(config)) for problem in batch]
+    found += all_of(train.check, config)
+    found += [] if found else all_of(train.check_last, config)
+    return [str(problem) for problem in found]
 
 
 def options(group):

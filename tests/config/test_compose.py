@@ -133,7 +133,7 @@ def test_groups_experiments_and_signs_work_as_in_hydra():
     tree = composed(
         *("trainer.max_steps=5", "experiment=fast", "data=cifar10", "~lr", "+extra.deep=1"),
         *("++seed=4", "++new=x", "+callbacks=grid", "network.depth=9", "~logger"),
-        *("data.path=some/where", "hydra.run.dir=elsewhere", "hydra.no_such_key=1"),
+        *("data.path=some/where", "hydra.run.dir=elsewhere"),
     )
     assert tree["network"] == {"_target_": f"{__name__}.Net", "channels": 64, "depth": 9}
     assert (tree["trainer"]["max_steps"], tree["seed"], tree["new"]) == (5, 4, "x")
@@ -176,6 +176,7 @@ def test_what_is_missing_stays_marked():
         ("+network=large", "is a part of the configuration already; write network=large"),
         ("experiment=stale", "names 'network/lrage', which does not exist; did you mean 'large'?"),
         ("seed.deep=3", "unknown key; did you mean 'seed'?"),
+        ("hydra.run.dri=x", "unknown key; did you mean 'hydra.run.dir'?"),
     ],
 )
 def test_each_refused_override_is_explained_and_left_out(override, message):

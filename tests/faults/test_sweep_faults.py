@@ -33,8 +33,8 @@ def manifest(run):
     return json.loads((run / "manifest.json").read_text())
 
 
-def ledger(folder):
-    """The rows of the last ledger that was printed."""
+def summary(folder):
+    """The rows of the last summary that was printed."""
     lines = said(folder).splitlines()
     head = max(k for k, line in enumerate(lines) if line.startswith("state "))
     return [line for line in lines[head + 1 :] if "=" in line and "study" not in line]
@@ -49,9 +49,9 @@ def test_a_sweep_that_is_killed_goes_on_and_ends_as_if_it_had_not_been(tmp_path)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert ended(start(killed, "sweep=status", *grid)) == 0
-    assert [line.split()[0] for line in ledger(killed)] == ["interrupted", "to"]
+    assert [line.split()[0] for line in summary(killed)] == ["interrupted", "to"]
     assert ended(start(killed, *grid)) == 0
-    assert [line.split()[0] for line in ledger(killed)] == ["finished", "finished"]
+    assert [line.split()[0] for line in summary(killed)] == ["finished", "finished"]
     assert "resuming" in said(killed)
     assert len(runs(killed)) == 2
     by_name = {run.name.rpartition("_")[2]: run for run in runs(whole)}
@@ -99,7 +99,7 @@ def test_a_search_that_is_killed_goes_on_and_prunes_what_is_worse(tmp_path):
     assert "validation/loss" in manifest(pruned)["pruned"]
     last = optuna.load_study("s", storage).trials[-1]
     assert last.value == [r["validation/loss"] for r in rows(pruned) if "validation/loss" in r][-1]
-    assert sorted(line.split()[0] for line in ledger(tmp_path)) == ["finished", "pruned"]
+    assert sorted(line.split()[0] for line in summary(tmp_path)) == ["finished", "pruned"]
 
 
 def test_each_gpu_has_one_job_at_a_time_and_all_are_run(tmp_path):
@@ -111,7 +111,7 @@ def test_each_gpu_has_one_job_at_a_time_and_all_are_run(tmp_path):
         *("trainer=cpu", "-m"),
     )
     assert ended(process, 400) == 0, said(tmp_path)
-    assert [line.split()[0] for line in ledger(tmp_path)] == ["finished"] * 4
+    assert [line.split()[0] for line in summary(tmp_path)] == ["finished"] * 4
     jobs = {}
     for run in runs(tmp_path):
         times = [row["time"] for row in rows(run)]

@@ -8,15 +8,14 @@ from logging.config import dictConfig
 import pytest
 import torch
 import yaml
-from omegaconf import OmegaConf
+from hydra.types import RunMode
 from payloads import TINY, Calls, content
 
 from unnoise.cli import replay, sample, train
 from unnoise.config import nodes as config
-from unnoise.config.compose import check_command_line
-from unnoise.config.hydra_guard import hydra_problems
-from unnoise.config.identity import resume_problems
+from unnoise.config.compose import check_command_line, hydra_of
 from unnoise.report.reader import read_run
+from unnoise.training.check import resume_problems
 from unnoise.untrusted import UnsafeFile, load_yaml
 
 
@@ -191,27 +190,56 @@ def folder_of(tmp_path, node, mark):
 
 
 @pytest.mark.parametrize("name", HYDRA)
-def test_what_hydra_would_call_is_refused(name):
-    whole = {"hydra": HYDRA[name], "evil_node": {"a": SHELL}, "evil_name": "os.system"}
-    found = hydra_problems(OmegaConf.create(whole).hydra)
-    assert found
-    assert all(problem.severity == "error" for problem in found)
-
-
-@pytest.mark.parametrize("name", ["launcher", "swept", "elsewhere", "preload"])
 def test_a_shared_folder_cannot_have_hydra_call_anything(name, mark, tmp_path):
     conf = folder_of(tmp_path, HYDRA[name], mark)
-    _, found = check_command_line("train", ["experiment=mnist,evil"], [conf])  # in one job of two
-    assert any(problem.key.startswith("hydra.") for problem in found), found
+    composed, found = check_command_line("train", ["experiment=mnist,evil"], [conf])  # in one job
+    assert [problem.key for problem in found] == ["experiment/evil"], found
+    assert composed["data"]["_target_"].endswith("MNIST")
 
 
-def test_a_shared_folder_brings_no_commands_for_slurm(mark, tmp_path):
-    conf = folder_of(tmp_path, HYDRA["slurm"], mark)
-    asked = ["hydra/launcher=slurm", "experiment=evil"]
-    _, found = check_command_line("train", asked, [conf])
-    assert [problem.key for problem in found] == ["hydra.launcher.setup"]
-    _, found = check_command_line("train", [*asked, "hydra.launcher.setup=[true]"], [conf])
-    assert found == []
+FILES = {
+    "its own group of Hydra": ("hydra/callbacks/evil.yaml", "evil: {_target_: os.system}"),
+    "a package": (
+        "experiment/evil.yaml",
+        "# @package hydra.callbacks\nevil: {_target_: os.system}",
+    ),
+    "a whole package": ("experiment/evil.yaml", "# @package _global_.hydra\nmode: MULTIRUN"),
+    "a package in its defaults": (
+        "experiment/evil.yaml",
+        "# @package _global_\ndefaults: [{/logger@hydra.callbacks.evil: wandb}]",
+    ),
+    "a choice": (
+        "experiment/evil.yaml",
+        "# @package _global_\ndefaults: [{override /hydra/launcher: ray_aws}]",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_shared_folder_has_no_files_for_hydra(name, tmp_path):
+    path, text = FILES[name]
+    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / path).write_text(text)
+    chosen = f"{path.rpartition('/')[0]}=evil"
+    for more, folders in ([], [tmp_path]), ([f"hydra.searchpath=[{tmp_path}]"], []):
+        _, found = check_command_line("train", [chosen, *more], folders)
+        assert [problem.key for problem in found] == [path.removesuffix(".yaml")], found
+
+
+def test_a_primary_config_of_ones_own_searches_nowhere_else(mark, tmp_path):
+    package = "pkg://antigravity"  # to look there would import it
+    (tmp_path / "mine.yaml").write_text(f"defaults: [train]\nhydra: {{searchpath: ['{package}']}}")
+    _, found = check_command_line("mine", [], [tmp_path])
+    assert [problem.key for problem in found] == ["mine"]
+    assert "antigravity" not in sys.modules
+
+
+def test_a_job_is_composed_without_what_a_shared_folder_has_for_hydra(mark, tmp_path):
+    conf = folder_of(tmp_path, HYDRA["callback"] | {"launcher": {"_target_": "os.system"}}, mark)
+    with hydra_of([conf]) as hydra:
+        node = hydra.compose_config("train", ["experiment=evil"], RunMode.RUN).hydra
+    assert "evil" not in (node.callbacks or {})
+    assert node.launcher._target_.startswith("hydra._internal")
 
 
 def test_the_logging_that_is_refused_would_have_been_called(tmp_path):
@@ -222,14 +250,14 @@ def test_the_logging_that_is_refused_would_have_been_called(tmp_path):
     assert mark.exists()
 
 
-@pytest.mark.parametrize("asked", [["-m"], ["--help"]])
+@pytest.mark.parametrize("asked", [["-m"], ["--cfg", "job"], ["--info", "all"], ["--hydra-help"]])
 def test_the_command_stops_before_hydra_starts(asked, mark, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     conf = folder_of(tmp_path, HYDRA["callback"] | HYDRA["logging factory"], mark)
     arguments = ["experiment=evil", "--config-dir", conf, *asked]
     told = command(monkeypatch, capsys, train.main, *arguments)
-    assert "hydra.callbacks.evil._target_" in told
-    assert "hydra.job_logging.handlers.evil.()" in told
+    assert "experiment/evil" in told
+    assert "the key hydra" in told
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,17 @@ import sys
 import pytest
 
 from unnoise.config.compose import check_command_line
-from unnoise.config.identity import NAMELESS, identity, sweep_told
+from unnoise.config.identity import identity_of, part_of_sweep
+from unnoise.config.schema import arguments
+from unnoise.runs.identity import Argument, Role, differences, identity
+
+RECIPE = "unnoise.training.recipe.DiffusionRecipe"
 
 
 def digests(*overrides):
     config, found = check_command_line("train", list(overrides))
     assert not found, found
-    return identity(config)
+    return identity_of(config)
 
 
 @pytest.fixture(scope="module")
@@ -37,30 +41,76 @@ def test_the_same_config_typed_in_other_ways_is_the_same_run(one, other):
     assert digests(*one) == digests(*other)
 
 
-def test_every_key_that_is_not_volatile_changes_the_digest_and_no_other_does(plain):
-    whole = identity(plain)
+ROLES = {key: each.role or Role.TRAINED for key, each in arguments(RECIPE).items()}
+
+
+def test_every_key_changes_what_its_role_says(plain):
+    trained, shown = identity_of(plain).split("-")
     for key, value in plain.items():
-        changed = identity(plain | {key: {**value, "more": 1} if isinstance(value, dict) else 7})
-        assert (changed == whole) == (key in NAMELESS), key
-    assert {"trainer", "logger", "workers", "resume", "sweep"} <= set(NAMELESS)
+        other = {**value, "more": 1} if isinstance(value, dict) else 7
+        if key == "_target_":
+            continue
+        changed = identity_of(plain | {key: other}).split("-")
+        role = ROLES[key]
+        assert (changed[0] != trained, changed[1] != shown) == (
+            role == Role.TRAINED,
+            role == Role.SHOWN,
+        ), key
 
 
-@pytest.mark.parametrize(
-    ("key", "changed"),
-    [("seed", "trained"), ("sampler", "drawn"), ("callbacks", "drawn"), ("accumulate", "rest")],
-)
-def test_each_part_of_the_digest_is_of_its_own_keys(plain, key, changed):
-    def parts(config):
-        trained, others = identity(config).split("-")
-        return {"trained": trained, "drawn": others[:4], "rest": others[4:]}
+def test_the_roles_of_keys_that_are_often_changed():
+    found = {role: {key for key, each in ROLES.items() if each == role} for role in Role}
+    assert found[Role.SHOWN] >= {"sampler", "callbacks", "accumulate", "validate_every"}
+    assert found[Role.MACHINE] == {"trainer", "logger", "workers", "rank_timeout"}
+    assert found[Role.NAME] == {"name", "metric"}
+    assert found[Role.CALL] == {"resume", "sweep"}
+    assert found[Role.TRAINED] >= {"seed", "network", "schedule", "max_steps", "optimizer"}
 
-    before, after = parts(plain), parts(plain | {key: {"other": 1}})
-    assert [part for part in before if before[part] != after[part]] == [changed]
+
+def signature(*more):
+    """The arguments of targets by name, for two versions of a program."""
+    return {
+        "recipe": {"seed": Argument(), "steps": Argument(10)} | dict(more),
+        "net": {"channels": Argument(8), "act": Argument(("a", 1.0))},
+    }
+
+
+CONFIG = {"_target_": "recipe", "seed": 0, "steps": 10, "net": {"_target_": "net", "channels": 4}}
+
+
+def test_a_further_argument_at_its_default_leaves_every_run_what_it_is():
+    before, after = (
+        signature(),
+        signature(("decay", Argument(0.5)), ("shown", Argument([], Role.SHOWN))),
+    )
+    after["net"]["dropout"] = Argument(0.0)
+    grown = CONFIG | {"decay": 0.5, "shown": [], "net": {**CONFIG["net"], "dropout": 0}}
+    assert identity(grown, after.__getitem__) == identity(CONFIG, before.__getitem__)
+    assert differences(CONFIG, grown, after.__getitem__) == {}
+    assert differences(grown, CONFIG, after.__getitem__) == {}
+    other = {**grown, "decay": 0.25}
+    assert identity(other, after.__getitem__) != identity(CONFIG, before.__getitem__)
+    assert differences(CONFIG, other, after.__getitem__) == {"decay": (None, 0.25)}
+
+
+def test_a_default_that_is_written_out_is_the_same_as_one_that_is_not():
+    arguments = signature().__getitem__
+    written = {**CONFIG, "net": {**CONFIG["net"], "act": ["a", 1]}}
+    assert identity(written, arguments) == identity(CONFIG, arguments)
+    assert identity({**CONFIG, "steps": 10.0}, arguments) == identity(CONFIG, arguments)
+    assert identity({**CONFIG, "steps": 11}, arguments) != identity(CONFIG, arguments)
+
+
+def test_a_node_in_a_list_is_a_node():
+    arguments = signature().__getitem__
+    one, two = ({**CONFIG, "nets": [{"_target_": "net"} | more]} for more in ({}, {"channels": 8}))
+    assert identity(one, arguments) == identity(two, arguments)
+    assert identity({**one, "nets": []}, arguments) != identity(one, arguments)
 
 
 def test_the_folder_tells_data_apart_only_where_it_is_what_the_data_are(plain):
     def lies_in(root, target):
-        return identity(plain | {"data": plain["data"] | {"_target_": target, "root": root}})
+        return identity_of(plain | {"data": plain["data"] | {"_target_": target, "root": root}})
 
     mnist, folder = "unnoise.data.classics.MNIST", "unnoise.data.folders.ImageFolder"
     assert lies_in("a", mnist) == lies_in("b", mnist)
@@ -80,7 +130,7 @@ def test_the_start_is_told_to_a_sweep_s_own_processes_and_to_no_others(monkeypat
 
     monkeypatch.delenv("UNNOISE_STARTED", raising=False)
     monkeypatch.setattr("unnoise.config.identity.STARTED", "2026-01-31_12-00-00")
-    with sweep_told("1a2b3c4d"):
+    with part_of_sweep("1a2b3c4d"):
         assert of_a_process() == ["2026-01-31_12-00-00", "True"]
     assert "UNNOISE_STARTED" not in os.environ
     started, told = of_a_process()

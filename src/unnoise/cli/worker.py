@@ -20,11 +20,11 @@ def train(
     origin: dict[str, Any] | None,
 ) -> None:
     """Train the run as this process's share of it."""
-    from unnoise.cli.train import experiment_of
     from unnoise.training.loop import fit
+    from unnoise.training.start import prepared
 
     fit(
-        experiment_of(config),
+        prepared(config),
         config,
         None if run_dir is None else Path(run_dir),
         None if checkpoint is None else Path(checkpoint),

@@ -72,24 +72,46 @@ def resolve_target(path: object, within: Sequence[str] = CLASSES_FROM) -> Callab
     Raises:
         ConfigError: not allowed, or there is no such module or name in it.
     """
+    module_name, _, name = allowed_path(path, within).rpartition(".")
+    module = _module(module_name, str(path))
+    target = getattr(module, name, None)
+    if target is None:
+        names = [n for n, found in vars(module).items() if _allowed(found, str(path), within)]
+        raise ConfigError(f"{module_name} has no '{name}'{did_you_mean(name, names)}")
+    found = check_home(target, str(path), within)
+    if getattr(sys.modules.get(found.__module__), found.__qualname__, None) is not found:
+        raise _refusal(str(path), within)
+    return found  # type: ignore[no-any-return]
+
+
+def allowed_path(path: object, within: Sequence[str] = CLASSES_FROM) -> str:
+    """The path of a ``_target_``, if the allow-list has the package that it leads into.
+
+    Raises:
+        ConfigError: it does not, or the path is none.
+    """
     if not isinstance(path, str):
         raise ConfigError(f"{path!r} is not a dotted path such as unnoise.networks.unet.UNet")
     external = EXTERNAL if within == CLASSES_FROM else ()
     well_formed = re.fullmatch(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+", path, re.ASCII)
-    if not well_formed or not (path in external or _inside(path, (*within, *USERS_PACKAGES))):
+    if not well_formed or not (path in external or inside(path, (*within, *USERS_PACKAGES))):
         raise _refusal(path, within)
-    module_name, _, name = path.rpartition(".")
-    module = _module(module_name, path)
-    target = getattr(module, name, None)
-    if target is None:
-        names = [n for n, found in vars(module).items() if _allowed(found, path, within)]
-        raise ConfigError(f"{module_name} has no '{name}'{did_you_mean(name, names)}")
+    return path
+
+
+def check_home(target: Any, path: str, within: Sequence[str] = CLASSES_FROM) -> Callable[..., Any]:
+    """The target, if it is a class or function that is defined where the allow-list says.
+
+    Raises:
+        ConfigError: it is not.
+    """
     if not _allowed(target, path, within):
         raise _refusal(path, within)
     return target  # type: ignore[no-any-return]
 
 
-def _inside(path: str, packages: Sequence[str]) -> bool:
+def inside(path: str, packages: Sequence[str]) -> bool:
+    """Whether a dotted path leads into one of the packages."""
     return any(path == package or path.startswith(package + ".") for package in packages)
 
 
@@ -97,14 +119,12 @@ def _allowed(target: Any, path: str, within: Sequence[str]) -> bool:
     """Whether the object itself, wherever it was found, is one that may be called."""
     if not (inspect.isclass(target) or inspect.isfunction(target)):
         return False
-    home, name = target.__module__, target.__qualname__
-    if getattr(sys.modules.get(home), name, None) is not target:
-        return False
+    home = target.__module__
     if path in EXTERNAL:
-        return inspect.isclass(target) and _inside(home, (path.partition(".")[0],))
-    if _inside(home, USERS_PACKAGES):
+        return inspect.isclass(target) and inside(home, (path.partition(".")[0],))
+    if inside(home, USERS_PACKAGES):
         return True
-    return _inside(home, within) and (inspect.isclass(target) or _inside(home, FUNCTIONS_FROM))
+    return inside(home, within) and (inspect.isclass(target) or inside(home, FUNCTIONS_FROM))
 
 
 def _refusal(path: str, within: Sequence[str]) -> ConfigError:
@@ -124,11 +144,11 @@ def _module(name: str, path: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         missing = error.name or ""
-        if not _inside(name, (missing,)):
+        if not inside(name, (missing,)):
             raise ConfigError(f"'{path}' needs the package '{missing}': install it") from error
         parent, _, leaf = missing.rpartition(".")
-        inside = getattr(sys.modules.get(parent), "__path__", [])
-        near = did_you_mean(leaf, (module.name for module in pkgutil.iter_modules(inside)))
+        folders = getattr(sys.modules.get(parent), "__path__", [])
+        near = did_you_mean(leaf, (module.name for module in pkgutil.iter_modules(folders)))
         raise ConfigError(f"there is no module '{missing}'{near}") from error
     except ImportError as error:
         raise ConfigError(f"'{path}' cannot be imported: {error}") from error

@@ -4,15 +4,18 @@ Every node's keys are held against the parameters of its target, every value aga
 hint, ranges included. All problems are found in one pass, none stops the search.
 """
 
+import functools
 import inspect
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, get_origin
 
-from unnoise.config.nodes import RESERVED, instantiate, resolve_target
+from unnoise.config.nodes import RESERVED, inside, instantiate
+from unnoise.config.outline import SLOW, Unread, declared
 from unnoise.config.problems import UNKNOWN, ConfigError, Problem, did_you_mean
 from unnoise.config.values import describe, fits, item_hint, show, value_problems
+from unnoise.runs.identity import Argument, Role
 
 
 def problems(config: Mapping[str, Any], schema: Callable[..., Any]) -> list[Problem]:
@@ -35,33 +38,81 @@ def parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     }
 
 
-def construction_problems(
-    config: Mapping[str, Any], names: Iterable[str], device: str = "meta"
-) -> list[Problem]:
-    """What constructors object to when the nodes ``names`` of the root are built on ``device``.
+def arguments(path: object) -> dict[str, Argument]:
+    """What the signature of a ``_target_`` says of its arguments; nothing if it has none."""
+    try:
+        target = declared(path)
+    except ConfigError:
+        return {}
+    return _arguments_of(target)
 
-    Meant for a configuration without ``problems``. The meta device makes networks of any size
-    cost nothing; objects that look at the values of their own tensors need "cpu".
-    """
-    import torch
 
-    found: list[Problem] = []
-    with torch.device(device):
-        for name in names:
-            _build(config.get(name), name, found)
+@functools.cache
+def _arguments_of(target: Callable[..., Any]) -> dict[str, Argument]:
+    found = {}
+    for name, notes in notes_of(target).items():
+        default = parameters(target)[name].default
+        role = next((note for note in notes if isinstance(note, Role)), None)
+        found[name] = Argument(... if default is inspect.Parameter.empty else default, role)
     return found
 
 
-def _build(node: Any, key: str, found: list[Problem]) -> Any:
+def notes_of(target: Callable[..., Any]) -> dict[str, tuple[Any, ...]]:
+    """What is annotated beside the type of each parameter."""
+    return {
+        name: getattr(_hint(each.annotation, target), "__metadata__", ())
+        for name, each in parameters(target).items()
+    }
+
+
+def construction_problems(
+    config: Mapping[str, Any], names: Iterable[str], device: str = "meta"
+) -> list[Problem]:
+    """What constructors object to when the nodes ``names`` of the root are built on ``device``."""
+    return built(config, names, device)[1]
+
+
+def built(
+    config: Mapping[str, Any],
+    names: Iterable[str],
+    device: str = "meta",
+    wrong: Iterable[Problem] = (),
+    stand_ins: bool = True,
+) -> tuple[dict[str, Any], list[Problem]]:
+    """Build the nodes ``names`` of the root on ``device``, but for those with something ``wrong``.
+
+    The meta device makes networks of any size cost nothing; objects that look at the values of
+    their own tensors need "cpu". Of what is for Lightning, with ``stand_ins``, a
+    namespace of the arguments is made.
+
+    Returns:
+        The objects, with UNKNOWN for what cannot be built, and what constructors object to.
+    """
+    import torch
+
+    found = [*wrong]
+    before = len(found)
+    with torch.device(device):
+        objects = {name: _build(config.get(name), name, found, stand_ins) for name in names}
+    return objects, found[before:]
+
+
+def _build(node: Any, key: str, found: list[Problem], stand_ins: bool) -> Any:
     """``instantiate(node)``; a node that cannot be built is reported under its own key."""
     if not isinstance(node, dict | list):
         return node
-    before = len(found)
-    built = {name: _build(item, _join(key, name), found) for name, item in _items(node)}
+    built = {name: _build(item, _join(key, name), found, stand_ins) for name, item in _items(node)}
     if isinstance(node, list):
         return list(built.values())
-    if "_target_" not in node or len(found) > before:
+    if "_target_" not in node:
         return built
+    if any(f"{problem.key}.".startswith(f"{key}.") for problem in found):
+        return UNKNOWN
+    if any(value is UNKNOWN for value in built.values()):
+        return UNKNOWN
+    if stand_ins and inside(str(node["_target_"]), SLOW):
+        defaults = {k: v.default for k, v in arguments(node["_target_"]).items()}
+        return types.SimpleNamespace(**defaults | {str(k): v for k, v in built.items()})
     try:
         return instantiate(built)
     except (ValueError, ConfigError) as error:
@@ -115,6 +166,8 @@ def _hint(annotation: Any, target: Callable[..., Any]) -> Any:
     """An annotation in a target's signature as a type; Any if empty or not to be evaluated."""
     if annotation is inspect.Parameter.empty:
         return Any
+    if isinstance(annotation, Unread):
+        return annotation.read()
     function = inspect.unwrap(target.__init__ if inspect.isclass(target) else target)
     holder = types.SimpleNamespace(__annotations__={"it": annotation})
     try:
@@ -156,7 +209,7 @@ def _node(node: dict[str, Any], hint: Any, key: str) -> Iterator[Problem]:
         yield Problem(f"{key}.{name}", f"unknown key{did_you_mean(str(name), RESERVED)}")
         del arguments[name]
     try:
-        target = resolve_target(node["_target_"])
+        target = declared(node["_target_"])
     except ConfigError as error:
         if unresolved := [*_value(node["_target_"], Any, f"{key}._target_")]:
             yield from unresolved

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unnoise.data.classics import MOST_BYTES, ClassicImages, ImageSize, listed
+from unnoise.data.classics import MOST_BYTES, ClassicImages, Downloaded, ImageSize, listed
 from unnoise.data.pixels import resize
 from unnoise.data.source import Split
 
@@ -102,7 +102,7 @@ class CIFAR10(_Cifar):
 
     def __init__(
         self,
-        root: str | None = None,
+        root: Downloaded = None,
         image_size: ImageSize = 32,
         channels: Literal[1, 3] = 3,
         classes: int = 10,
@@ -139,7 +139,7 @@ class CIFAR100(_Cifar):
 
     def __init__(
         self,
-        root: str | None = None,
+        root: Downloaded = None,
         image_size: ImageSize = 32,
         channels: Literal[1, 3] = 3,
         classes: int = 100,

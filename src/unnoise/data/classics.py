@@ -22,8 +22,11 @@ from unnoise.data.downloads import fetch
 from unnoise.data.memory import TensorImages
 from unnoise.data.pixels import pad, resize, to_channels
 from unnoise.data.source import Split
+from unnoise.runs.identity import Role
 
 ImageSize = Annotated[int, Field(ge=4)]
+Downloaded = Annotated[str | None, Role.MACHINE]
+"""A folder for files that are the same wherever they lie."""
 MOST_BYTES = 2**28
 """Of a set's file once it is unpacked: more than any has, so that none can be made to swell."""
 
@@ -136,7 +139,7 @@ class _Idx(ClassicImages):
 
     def __init__(
         self,
-        root: str | None = None,
+        root: Downloaded = None,
         image_size: ImageSize = 32,
         channels: Literal[1, 3] = 1,
         classes: int = 10,

@@ -20,6 +20,7 @@ from torch import Tensor
 from unnoise.data.memory import TensorImages, Unreadable
 from unnoise.data.pixels import square
 from unnoise.data.source import Images, Split
+from unnoise.runs.identity import Role
 
 ImageSize = Annotated[int, Field(ge=4)]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -131,7 +132,7 @@ class ImageFolder:
 
     def __init__(
         self,
-        root: str,
+        root: Annotated[str, Role.SHOWN],
         image_size: ImageSize,
         channels: Literal[1, 3] = 3,
         classes: Annotated[int, Field(ge=0)] | None = None,

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torchdiffeq import odeint
 
 from unnoise.diffusion.denoiser import Denoise, Denoised
 from unnoise.diffusion.levels import (
@@ -193,6 +192,8 @@ def ode_log_density(
     with torch.inference_mode(False), torch.no_grad():
         start = precise(x).clone(), precise(x.new_zeros(len(x)))
         ends = ends.to(start[0])
+        from torchdiffeq import odeint  # which imports SciPy
+
         y, gained = odeint(slope, start, ends, rtol=tolerance, atol=tolerance, method="dopri5")
         variance = 1 + (2 * ends[-1]).exp()
         base = -0.5 * (y[-1] ** 2 / variance + (2 * math.pi * variance).log())

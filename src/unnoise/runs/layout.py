@@ -1,5 +1,6 @@
 """The names of the files in a run directory."""
 
+import os
 from pathlib import Path
 
 
@@ -63,3 +64,8 @@ class RunDirectory:
 def step_of(path: Path) -> int:
     """The optimizer step in the name of a checkpoint or a grid."""
     return int(path.stem.removeprefix("step_"))
+
+
+def shown(path: Path) -> str:
+    """A path as seen from the working directory, if it lies below it."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

@@ -95,7 +95,7 @@ def _accelerator(recipe: Recipe) -> str:
 def _trainer(recipe: Recipe, run_dir: Path, cluster: ClusterEnvironment, stop: Stop) -> Trainer:
     metrics = JsonLines(RunDirectory(run_dir).metrics)
     callbacks = [*recipe.callbacks.values(), Progress(recipe.name, metrics)]
-    return recipe.trainer(
+    trainer: Trainer = recipe.trainer(
         default_root_dir=run_dir,
         logger=[metrics, *recipe.logger(run_dir=run_dir, name=recipe.name)],
         callbacks=stop.among(callbacks),
@@ -111,6 +111,7 @@ def _trainer(recipe: Recipe, run_dir: Path, cluster: ClusterEnvironment, stop: S
         enable_checkpointing=False,
         enable_model_summary=False,
     )
+    return trainer
 
 
 def _train(

@@ -3,8 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 from torch import nn
@@ -17,19 +16,22 @@ from unnoise.diffusion.schedules import NoiseSchedule
 from unnoise.diffusion.times import TimeSampler
 from unnoise.models.diffusion import DiffusionModel
 from unnoise.networks.conditioning import Conditioner
+from unnoise.runs.identity import Role
 from unnoise.training.optimization import OptimizerFactory
+from unnoise.training.rules import DIFFUSION, SHARED, Rule
 
 if TYPE_CHECKING:
-    from lightning import Callback, LightningModule, Trainer
+    from lightning import LightningModule
 
 
-class Role(Enum):
-    """What a key of the config decides. A key without a role decides what is trained."""
+ON_META = ("network", "conditioning")
+"""Keys whose objects are checked without memory for their weights."""
 
-    SHOWN = "what a run draws and logs, and rounding: may change when it is resumed"
-    MACHINE = "where and how fast it runs: the same run on another machine"
-    NAME = "what it is called and compared by: the same run, but another sweep"
-    CALL = "what is done this time"
+
+class Sets(NamedTuple):
+    """Arguments of Lightning's Trainer that follow from a key."""
+
+    names: tuple[str, ...]
 
 
 Count = Annotated[int, Field(ge=1)]
@@ -40,34 +42,38 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Recipe(ABC):
     """The keys that every family has; a subclass adds its own. The config's root is its node."""
 
-    name: Annotated[str, Role.NAME]
+    name: Annotated[str, Role.NAME, Sets(("default_root_dir",))]
     data: ImageSource
     network: nn.Module
     conditioning: Conditioner | None
     sampler: Annotated[Any, Role.SHOWN]
     optimizer: OptimizerFactory
-    callbacks: Annotated["dict[str, Callback]", Role.SHOWN]
-    logger: Annotated[Callable[..., Any], Role.MACHINE]
-    trainer: Annotated["Callable[..., Trainer]", Role.MACHINE]
+    callbacks: Annotated[dict[str, Any], Role.SHOWN, Sets(("callbacks",))]
+    logger: Annotated[Callable[..., Any], Role.MACHINE, Sets(("logger",))]
+    trainer: Annotated[Callable[..., Any], Role.MACHINE]
     seed: Annotated[int, Field(ge=0)]
-    max_steps: Count
+    max_steps: Annotated[Count, Sets(("max_steps", "max_epochs", "fast_dev_run"))]
     batch_size: Count
-    accumulate: Annotated[Count, Role.SHOWN]
-    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    accumulate: Annotated[Count, Role.SHOWN, Sets(("accumulate_grad_batches",))]
+    precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], Sets(("precision",))]
     compile: bool
     flip: bool
     workers: Annotated[int, Field(ge=0), Role.MACHINE]
-    validate_every: Annotated[Count, Role.SHOWN]
+    validate_every: Annotated[
+        Count, Role.SHOWN, Sets(("val_check_interval", "check_val_every_n_epoch"))
+    ]
     validation_images: Annotated[Count, Role.SHOWN]
     warmup_steps: Annotated[int, Field(ge=0)]
     lr_decay: Literal["constant", "cosine"]
-    gradient_clip: Annotated[float, Field(gt=0)] | None
+    gradient_clip: Annotated[Annotated[float, Field(gt=0)] | None, Sets(("gradient_clip_val",))]
     ema_decay: Annotated[float, Field(ge=0, lt=1)]
     condition_dropout: Share
     rank_timeout: Annotated[float, Field(gt=0), Role.MACHINE]
     metric: Annotated[str, Role.NAME]
     sweep: Annotated[Literal["run", "status"], Role.CALL]
     resume: Annotated[bool | str, Role.CALL]
+
+    rules: ClassVar[tuple[Rule, ...]] = SHARED
 
     @abstractmethod
     def module(self, config: dict[str, Any], rollbacks: int = 0) -> "LightningModule":
@@ -87,6 +93,8 @@ class DiffusionRecipe(Recipe):
     times: TimeSampler
     sampler: Annotated[Sampler, Role.SHOWN]
     learned_variance: bool
+
+    rules: ClassVar[tuple[Rule, ...]] = (*SHARED, *DIFFUSION)
 
     def model(self) -> DiffusionModel:
         """The denoiser with its schedule and conditioner."""

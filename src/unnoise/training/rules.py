@@ -1,104 +1,185 @@
-"""What must hold between the parts of a run's config, each of which is right by itself."""
+"""What must hold between the parts of a run's config, each of which is right by itself.
 
-from collections.abc import Iterator
+A rule names the parts that it is about as its parameters: built objects (of a partial node the
+``functools.partial``, of what is for Lightning a namespace of its arguments) or plain values. It is
+applied where all of these are right.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
+from torch import nn
 
-from unnoise.config.nodes import instantiate
-from unnoise.config.problems import ConfigError, Problem, did_you_mean
+from unnoise.config.problems import UNKNOWN, Problem, did_you_mean
 from unnoise.data.source import ImageSource
-from unnoise.diffusion.objectives import VariationalBound
+from unnoise.diffusion.denoiser import Prediction
+from unnoise.diffusion.objectives import Objective, VariationalBound
+from unnoise.diffusion.samplers import Sampler
 from unnoise.diffusion.schedules import NoiseSchedule
 from unnoise.diffusion.weights import Weight
 from unnoise.distributed.devices import count
 from unnoise.models.diffusion import check_prediction
 from unnoise.networks.conditioning import ClassConditioner, Conditioner
 
-SET_HERE = {
-    "max_steps": "max_steps",
-    "max_epochs": "max_steps",
-    "fast_dev_run": "max_steps",
-    "precision": "precision",
-    "accumulate_grad_batches": "accumulate",
-    "gradient_clip_val": "gradient_clip",
-    "val_check_interval": "validate_every",
-    "check_val_every_n_epoch": "validate_every",
-    "callbacks": "callbacks",
-    "logger": "logger",
-    "default_root_dir": "name",
-}
-"""Arguments of the Trainer that follow from keys of the config."""
+Rule = Callable[..., Iterator[Problem]]
+Callbacks = Mapping[str, Any]
 MOST_OF_FEW = 0.5  # EDM's levels under L_simple, with a network that predicts x0, have 0.24
 WIDTHS = {"condition_width": "width", "token_width": "token_width", "spatial_channels": "channels"}
-"""Keys of the network, and the attributes of the conditioner that they must equal."""
+"""Attributes of the network, and those of the conditioner that they must equal."""
 
 
-def rules(config: dict[str, Any]) -> list[Problem]:
-    """What must hold between the parts of an otherwise right config."""
-    data, schedule = instantiate(config["data"]), instantiate(config["schedule"])
-    found = [*_batches(config), *_data(config, data), *_schedule(config, schedule)]
-    with torch.device("meta"):
-        network, conditioner = instantiate(config["network"]), instantiate(config["conditioning"])
-    found += _conditioning(config, data, network, conditioner)
-    found += _learned_variance(config)
-    found += [*_measurements(config, data, schedule)]
-    found += [] if found else _weight(config, schedule)
-    for key in set(SET_HERE) & set(config["trainer"]):
-        found.append(Problem(f"trainer.{key}", f"is set from the key {SET_HERE[key]}: use that"))
+def broken(rules: Iterable[Rule], parts: Mapping[str, Any]) -> list[Problem]:
+    """What the rules find wrong; ``parts`` holds what is right by itself."""
+    found: list[Problem] = []
+    for rule in rules:
+        names = list(inspect.signature(rule).parameters)
+        if all(parts.get(name, UNKNOWN) is not UNKNOWN for name in names):
+            found += rule(**{name: parts[name] for name in names})
     return found
 
 
-def _batches(config: dict[str, Any]) -> Iterator[Problem]:
-    trainer, accumulate = config["trainer"], config["accumulate"]
-    nodes = trainer.get("num_nodes", 1)
+# Of every family
+
+
+def batches(trainer: SimpleNamespace, accumulate: int, batch_size: int) -> Iterator[Problem]:
+    """An optimizer step's images are shared out evenly."""
+    nodes, wanted = getattr(trainer, "num_nodes", 1), getattr(trainer, "devices", 1)
     try:
-        devices = count(trainer.get("devices", 1), str(trainer.get("accelerator", "auto")))
+        devices = count(wanted, str(getattr(trainer, "accelerator", "auto")))
     except ValueError:
         told = "is a number, a list of numbers, auto or -1"
-        yield Problem("trainer.devices", f"{told}, not {trainer['devices']!r}")
+        yield Problem("trainer.devices", f"{told}, not {wanted!r}")
         return
     parts = accumulate * devices * nodes
     if devices < 1 or nodes < 1:
         key, value = ("devices", devices) if devices < 1 else ("num_nodes", nodes)
         yield Problem(f"trainer.{key}", f"{value} of them can train nothing")
-    elif config["batch_size"] % parts:
+    elif batch_size % parts:
         yield Problem(
             "batch_size",
-            f"{config['batch_size']} does not divide into {parts} parts (accumulate {accumulate} × "
+            f"{batch_size} does not divide into {parts} parts (accumulate {accumulate} × "
             f"{devices} trainer.devices × {nodes} trainer.num_nodes)",
         )
-    if config["precision"] == "fp16" and config["optimizer"].get("fused"):
+
+
+def fused(precision: str, optimizer: functools.partial[Any]) -> Iterator[Problem]:
+    """Under fp16 gradients are clipped before the optimizer scales them back."""
+    if precision == "fp16" and getattr(optimizer, "keywords", {}).get("fused"):
         yield Problem(
             "optimizer.fused", "must be false with precision=fp16: clipping could not see it"
         )
 
 
-def _data(config: dict[str, Any], data: ImageSource) -> Iterator[Problem]:
+def enough_data(data: ImageSource, batch_size: int) -> Iterator[Problem]:
+    """The data is there, and fills a batch."""
     try:
         images = data.check()
     except (FileNotFoundError, ValueError, ImportError) as error:
         yield Problem("data", str(error))
         return
-    if images is not None and config["batch_size"] > images:
+    if images is not None and batch_size > images:
+        yield Problem("batch_size", f"{batch_size} is more than the data ({images} images)")
+
+
+def conditions(
+    data: ImageSource, conditioning: Conditioner | None, flip: bool
+) -> Iterator[Problem]:
+    """The data has what the conditioner reads."""
+    if conditioning is None:
+        return
+    if "caption" in conditioning.reads and not data.captioned:
+        yield Problem("conditioning", "reads captions, which this data does not have")
+    elif "caption" in conditioning.reads and flip:
+        message = "mirrors pictures, but not what captions may say of left and right"
+        yield Problem("flip", message, "warning")
+    for part in conditioning.modules():
+        classes = _classes(data) if isinstance(part, ClassConditioner) else None
+        if classes and part.classes != classes:
+            told = f"knows {part.classes} classes, but the data has {classes}"
+            yield Problem("conditioning", told)
+    if conditioning.reads == ("image",):
+        size, keep = data.image_size, torch.ones(1, dtype=torch.bool, device="meta")
+        image = torch.zeros(1, data.channels, size, size, dtype=torch.uint8, device="meta")
+        try:
+            conditioning({"image": image}, keep)
+        except ValueError as error:
+            yield Problem("conditioning", str(error))
+
+
+def _classes(data: ImageSource) -> int | None:
+    """As many as the config says; of data that needs no saying, as many as there are."""
+    return data.classes if hasattr(data, "classes") else len(data.class_names())
+
+
+def present(callbacks: Callbacks) -> Iterator[Problem]:
+    """A callback that is not wanted is removed."""
+    for name, callback in callbacks.items():
+        if callback is None:
+            yield Problem(f"callbacks.{name}", f"null is no callback: remove it, ~callbacks.{name}")
+
+
+def extractors(data: ImageSource, callbacks: Callbacks) -> Iterator[Problem]:
+    """There is an extractor for each measurement, as far as that shows without reading it."""
+    from unnoise.data.source import own_extractor
+    from unnoise.evaluation.extractors.find import NAMES
+
+    own, known = own_extractor(data) or "inception", ("auto", "inception", *NAMES)
+    for key, callback in callbacks.items():
+        if not hasattr(callback, "extractor"):
+            continue
+        name, weights = str(callback.extractor), getattr(callback, "weights", None)
+        if name not in known and not Path(name).is_file():
+            near = did_you_mean(name, known)
+            told = f"there is no extractor {name}{near} ({', '.join(known)}, or a file)"
+            yield Problem(f"callbacks.{key}.extractor", told)
+        name = own if name == "auto" else name
+        if weights is not None and name != "inception":
+            told = f"are those of inception, but the extractor is {name}"
+            yield Problem(f"callbacks.{key}.weights", told)
+        elif weights is not None and not Path(str(weights)).expanduser().is_file():
+            yield Problem(f"callbacks.{key}.weights", f"there is no file {weights}")
+
+
+def credentials(logger: SimpleNamespace) -> Iterator[Problem]:
+    """A dashboard must not ask for credentials in the middle of a run."""
+    from unnoise.training.logging.credentials import wandb_credentials
+
+    if getattr(logger, "mode", None) == "online" and not wandb_credentials():
         yield Problem(
-            "batch_size", f"{config['batch_size']} is more than the data ({images} images)"
+            "logger",
+            "Weights & Biases has no credentials here: run `wandb login`, or set "
+            "WANDB_API_KEY, or use logger.mode=offline, or logger=tensorboard",
         )
 
 
-def _schedule(config: dict[str, Any], schedule: NoiseSchedule) -> Iterator[Problem]:
-    for key, node in _samplers(config):
-        try:
-            schedule.grid(node["steps"], node["spacing"])
-        except ValueError as error:
-            yield Problem(f"{key}.steps", str(error))
+# Of diffusion models
+
+
+def levels(schedule: NoiseSchedule, sampler: Sampler, callbacks: Callbacks) -> Iterator[Problem]:
+    """The schedule has the levels that are sampled at."""
+    for key, each in _samplers(sampler, callbacks):
+        yield from _grid(f"{key}.steps", schedule, each.steps, each.spacing)
+    for name, callback in callbacks.items():
+        if isinstance(steps := getattr(callback, "steps", None), int):
+            yield from _grid(f"callbacks.{name}.steps", schedule, steps)
+
+
+def _grid(key: str, schedule: NoiseSchedule, *of: Any) -> Iterator[Problem]:
     try:
-        check_prediction(instantiate(config["prediction"]), schedule)
+        schedule.grid(*of)
     except ValueError as error:
-        yield Problem("prediction", str(error))
-    noisiest = schedule.grid(1, "uniform")[0]
-    left = float(noisiest.alpha**2 / (noisiest.alpha**2 + noisiest.sigma**2))
+        yield Problem(key, str(error))
+
+
+def noisiest(schedule: NoiseSchedule) -> Iterator[Problem]:
+    """Sampling starts from pure noise."""
+    last = schedule.grid(1, "uniform")[0]
+    left = float(last.alpha**2 / (last.alpha**2 + last.sigma**2))
     if left > 0.01:
         yield Problem(
             "schedule",
@@ -108,29 +189,34 @@ def _schedule(config: dict[str, Any], schedule: NoiseSchedule) -> Iterator[Probl
         )
 
 
-def _weight(config: dict[str, Any], schedule: NoiseSchedule) -> Iterator[Problem]:
-    """How the objective weighs the levels that training draws, as an error of the network's output.
+def weights(
+    schedule: NoiseSchedule, prediction: Prediction, objective: Objective
+) -> Iterator[Problem]:
+    """The prediction exists at every level, and no few levels have all of the weight.
 
-    An error of the output is one of out·F in x0, which L_simple weighs with the SNR.
+    An error of the network's output is one of out·F in x0, which L_simple weighs with the SNR.
     """
-    objective, prediction = instantiate(config["objective"]), instantiate(config["prediction"])
-    weight = getattr(objective, "weight", None)
-    weigh = weight if isinstance(weight, Weight) else (lambda snr: snr)
+    try:
+        check_prediction(prediction, schedule)
+    except ValueError as error:
+        yield Problem("prediction", str(error))
+        return
     if isinstance(objective, VariationalBound):
         return
+    weight = getattr(objective, "weight", None)
+    weigh = weight if isinstance(weight, Weight) else (lambda snr: snr)
     u = torch.linspace(1e-4, 1 - 1e-4, 10_000)
     level = schedule.level(schedule.sample_times(u))
     out = prediction.coefficients(level.alpha, level.sigma)[1]
-    weights = weigh((level.alpha / level.sigma) ** 2) * out**2
-    few = float(weights.topk(len(u) // 1000).values.sum() / weights.sum())
+    shares = weigh((level.alpha / level.sigma) ** 2) * out**2
+    few = float(shares.topk(len(u) // 1000).values.sum() / shares.sum())
     if few > MOST_OF_FEW:
         yield Problem(
             "objective",
             f"gives one in a thousand training times {few:.0%} of the weight of the network's "
             "errors: use another objective with this prediction and schedule",
         )
-    noisiest = schedule.grid(1)[0]
-    if noisiest.alpha == 0 and float(weigh(torch.zeros(()))) == 0:
+    if schedule.grid(1)[0].alpha == 0 and float(weigh(torch.zeros(()))) == 0:
         yield Problem(
             "objective",
             "has weight 0 where nothing is left of the picture, so that the level at which "
@@ -139,142 +225,75 @@ def _weight(config: dict[str, Any], schedule: NoiseSchedule) -> Iterator[Problem
         )
 
 
-def _conditioning(
-    config: dict[str, Any], data: ImageSource, network: Any, conditioner: Conditioner | None
+def guidance(
+    sampler: Sampler,
+    callbacks: Callbacks,
+    conditioning: Conditioner | None,
+    condition_dropout: float,
 ) -> Iterator[Problem]:
-    """What the network is to be told must be there, and must fit."""
-    for key, node in _samplers(config):
-        if node.get("guidance", {}).get("scale", 1) != 1:
-            if conditioner is None:
-                needs = "a condition to guide to: choose a conditioning"
-            elif config["condition_dropout"] == 0:
-                needs = "a model that can do without: set condition_dropout above 0"
-            else:
-                continue
-            yield Problem(f"{key}.guidance.scale", f"guidance needs {needs}")
+    """Guidance needs a condition, and a model that was also trained without."""
+    for key, each in _samplers(sampler, callbacks):
+        if each.guidance.scale == 1:
+            continue
+        if conditioning is None:
+            needs = "a condition to guide to: choose a conditioning"
+        elif condition_dropout == 0:
+            needs = "a model that can do without: set condition_dropout above 0"
+        else:
+            continue
+        yield Problem(f"{key}.guidance.scale", f"guidance needs {needs}")
+
+
+def widths(network: nn.Module, conditioning: Conditioner | None) -> Iterator[Problem]:
+    """The network takes what the conditioner gives."""
     for key, attribute in WIDTHS.items():
-        wanted = 0 if conditioner is None else getattr(conditioner, attribute)
-        given = config["network"].get(key)
+        wanted = 0 if conditioning is None else getattr(conditioning, attribute)
+        given = getattr(network, key, None)
         if (given or 0) != wanted:
             yield Problem(
                 f"network.{key}",
                 f"is {given}, but the conditioning gives {wanted or None}: they must be equal",
             )
-    if conditioner is None:
-        return
-    if "caption" in conditioner.reads and not data.captioned:
-        yield Problem("conditioning", "reads captions, which this data does not have")
-    elif "caption" in conditioner.reads and config["flip"]:
-        message = "mirrors pictures, but not what captions may say of left and right"
-        yield Problem("flip", message, "warning")
-    classes = config["data"].get("classes")
-    for part in conditioner.modules():
-        if isinstance(part, ClassConditioner) and classes and part.classes != classes:
-            yield Problem(
-                "conditioning", f"knows {part.classes} classes, but the data has {classes}"
-            )
-    if conditioner.reads == ("image",):
-        size, keep = data.image_size, torch.ones(1, dtype=torch.bool, device="meta")
-        image = torch.zeros(1, data.channels, size, size, dtype=torch.uint8, device="meta")
-        try:
-            conditioner({"image": image}, keep)
-        except ValueError as error:
-            yield Problem("conditioning", str(error))
 
 
-def _learned_variance(config: dict[str, Any]) -> Iterator[Problem]:
+def variance(
+    network: nn.Module,
+    learned_variance: bool,
+    objective: Objective,
+    sampler: Sampler,
+    callbacks: Callbacks,
+) -> Iterator[Problem]:
     """A variance that is sampled from must be learned, and one that is learned needs its loss."""
-    if config["network"].get("learned_variance", False) != config["learned_variance"]:
+    if getattr(network, "learned_variance", False) != learned_variance:
         yield Problem("network.learned_variance", "must be ${learned_variance}")
     learned = "set learned_variance=true (and an objective that trains it: hybrid or vlb)"
-    for key, node in _samplers(config):
-        if node["stepper"].get("variance") == "learned" and not config["learned_variance"]:
+    for key, each in _samplers(sampler, callbacks):
+        if getattr(each.stepper, "variance", None) == "learned" and not learned_variance:
             yield Problem(f"{key}.stepper.variance", f"nothing learns it: {learned}")
-    objective = instantiate(config["objective"])
-    if objective.trains_variance and not config["learned_variance"]:
+    if objective.trains_variance and not learned_variance:
         yield Problem("objective", f"trains a variance that the network lacks: {learned}")
-    if config["learned_variance"] and not objective.trains_variance:
+    if learned_variance and not objective.trains_variance:
         yield Problem("objective", "leaves the learned variance untrained: use hybrid or vlb")
 
 
-def _measurements(
-    config: dict[str, Any], data: ImageSource, schedule: NoiseSchedule
-) -> Iterator[Problem]:
-    """What is measured while a run trains must be to be had before it starts."""
-    for name, node in config["callbacks"].items():
-        key, node = f"callbacks.{name}", node if isinstance(node, dict) else {}
-        target, steps = node.get("_target_"), node.get("steps")
-        if target == "unnoise.training.callbacks.likelihood.BitsPerDim" and isinstance(steps, int):
-            try:
-                schedule.grid(steps)
-            except ValueError as error:
-                yield Problem(f"{key}.steps", str(error))
-        elif target == "unnoise.training.callbacks.quality.Quality":
-            yield from _extractor(key, node, data)
-
-
-def _extractor(key: str, node: dict[str, Any], data: ImageSource) -> Iterator[Problem]:
-    """Whether the extractor of a measurement is one, as far as can be told without reading it."""
-    from unnoise.data.source import own_extractor
-    from unnoise.evaluation.extractors.find import NAMES
-
-    own, known = own_extractor(data) or "inception", ("auto", "inception", *NAMES)
-    name, weights = str(node.get("extractor", "auto")), node.get("weights")
-    if name not in known and not Path(name).is_file():
-        near = did_you_mean(name, known)
-        message = f"there is no extractor {name}{near} ({', '.join(known)}, or a file)"
-        yield Problem(f"{key}.extractor", message)
-    if weights is None:
-        return
-    name = own if name == "auto" else name
-    if name != "inception":
-        yield Problem(f"{key}.weights", f"are those of inception, but the extractor is {name}")
-    elif not Path(str(weights)).expanduser().is_file():
-        yield Problem(f"{key}.weights", f"there is no file {weights}")
-
-
-def _samplers(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    yield "sampler", config["sampler"]
-    for name, callback in config["callbacks"].items():
+def _samplers(sampler: Sampler, callbacks: Callbacks) -> Iterator[tuple[str, Sampler]]:
+    """All samplers of a config, but for those in callbacks that are the run's own."""
+    yield "sampler", sampler
+    for name, callback in callbacks.items():
         for key in ("sampler", "final"):
-            node = callback.get(key) if isinstance(callback, dict) else None
-            if isinstance(node, dict) and "steps" in node and node != config["sampler"]:
-                yield f"callbacks.{name}.{key}", node
+            own = getattr(callback, key, None)
+            if isinstance(own, Sampler) and not _alike(own, sampler):
+                yield f"callbacks.{name}.{key}", own
 
 
-def require_devices(trainer: dict[str, Any]) -> None:
-    """Hold what a trainer wants against this machine, which has to be the one that trains.
-
-    Raises:
-        ConfigError: there is no such device here, or fewer than it wants.
-    """
-    wanted, devices = trainer.get("accelerator"), trainer.get("devices", 1)
-    cpu = "trainer=cpu trains without, trainer=auto on what there is"
-    if wanted == "mps" and not torch.backends.mps.is_available():
-        raise ConfigError(f"trainer.accelerator: there is no Apple GPU here (mps); {cpu}")
-    if wanted not in ("gpu", "cuda") or torch.backends.mps.is_available():
-        return
-    there = torch.cuda.device_count()
-    if there == 0:
-        raise ConfigError(f"trainer.accelerator: there is no GPU here that PyTorch can use; {cpu}")
-    missing = [k for k in devices if k >= there] if isinstance(devices, list) else []
-    if missing or (isinstance(devices, int) and devices > there):
-        found = "is 1 GPU" if there == 1 else f"are {there} GPUs"
-        raise ConfigError(f"trainer.devices: {devices} asked for, but there {found} here")
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two objects were built from the same arguments."""
+    if not hasattr(one, "__dict__") or type(one) is not type(other):
+        return bool(one == other)
+    return all(_alike(value, vars(other)[name]) for name, value in vars(one).items())
 
 
-def logger_rules(config: dict[str, Any]) -> list[Problem]:
-    """A dashboard must not ask for credentials in the middle of a run."""
-    from unnoise.training.logging.choices import wandb_credentials
-
-    logger = config["logger"]
-    wants_wandb = logger["_target_"].endswith(".wandb") and logger.get("mode") != "offline"
-    if wants_wandb and not wandb_credentials():
-        return [
-            Problem(
-                "logger",
-                "Weights & Biases has no credentials here: run `wandb login`, or set "
-                "WANDB_API_KEY, or use logger.mode=offline, or logger=tensorboard",
-            )
-        ]
-    return []
+SHARED: tuple[Rule, ...] = (
+    *(batches, fused, enough_data, conditions, present, extractors, credentials),
+)
+DIFFUSION: tuple[Rule, ...] = (levels, noisiest, weights, guidance, widths, variance)

@@ -1,7 +1,7 @@
 """The jobs of a sweep, composed before any of them is run."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from unnoise.cli.sweep import search
-from unnoise.config.compose import FAULTS, first_line, hydra_config, hydra_of
-from unnoise.config.identity import NAMELESS, digest, leaves, sweep_told
+from unnoise.config.compose import FAULTS, hydra_config, hydra_of
+from unnoise.config.identity import part_of_sweep, roles_of, root_of
 from unnoise.config.problems import ConfigError, Problem
-
-TOLD_APART = ("name", "metric")
-"""Keys that do not tell one run from another, but one sweep."""
+from unnoise.config.refusals import first_line
+from unnoise.runs.identity import Role, digest
 
 
 @dataclass(frozen=True)
@@ -57,13 +56,15 @@ def sweep_of(config_name: str, overrides: Sequence[str], config_dirs: Sequence[s
         try:
             master = hydra.compose_config(config_name, list(overrides), run_mode=RunMode.MULTIRUN)
             parse = OverridesParser.create(hydra.config_loader).parse_overrides
-            swept = OmegaConf.select(master, "hydra.sweeper.params") or {}
-            given = parse([f"{key}={value}" for key, value in swept.items()])
+            params = OmegaConf.select(master, "hydra.sweeper.params") or {}
+            given = parse([f"{key}={value}" for key, value in params.items()])
             given += parse(list(master.hydra.overrides.task))
         except FAULTS as error:
             raise ConfigError(first_line(error)) from error
-        name = digest(sorted(str(each.input_line) for each in given if not _nameless(each)), 8)
-        with sweep_told(name), hydra_config(master):
+        roles = roles_of(master)
+        lines = (str(each.input_line) for each in given if _is_of_sweep(each, roles))
+        name = digest(sorted(lines), 8)
+        with part_of_sweep(name), hydra_config(master):
             study = search.of(master.hydra.sweeper)
             if study is None:
                 (grid,) = BasicSweeper.split_arguments(given, None)
@@ -73,11 +74,11 @@ def sweep_of(config_name: str, overrides: Sequence[str], config_dirs: Sequence[s
             keys = {each.get_key_element() for each in given if each.is_sweep_override()}
             jobs, problems = [], []
             for number, job in enumerate(grid):
-                told = those_of(keys, job)
+                swept = those_of(keys, job)
                 try:
-                    jobs.append(_composed(hydra, master, number, job, told))
+                    jobs.append(_composed(hydra, master, number, job, swept))
                 except FAULTS as error:
-                    problems.append(Problem(" ".join(told), first_line(error)))
+                    problems.append(Problem(" ".join(swept), first_line(error)))
         return Sweep(name, keys, study, jobs, problems)
 
 
@@ -90,10 +91,11 @@ def _text(override: Override) -> str:
     return f"{override.get_key_element()}={override.get_value_element_as_str()}"
 
 
-def _nameless(override: Override) -> bool:
+def _is_of_sweep(override: Override, roles: dict[str, Role]) -> bool:
+    """Whether an override tells one sweep from another: not how or where it is run."""
     key = override.key_or_group
-    root = key.partition(".")[0].partition("/")[0]
-    return key == "data.root" or (root in NAMELESS and root not in TOLD_APART)
+    role = roles.get(key, roles.get(root_of(key), Role.TRAINED))
+    return role not in (Role.MACHINE, Role.CALL) and root_of(key) != "hydra"
 
 
 def _composed(
@@ -109,39 +111,3 @@ def _composed(
         ours = OmegaConf.masked_copy(node, [str(key) for key in node if key != "hydra"])
         config: Any = OmegaConf.to_container(ours, resolve=True)
     return Job(swept, config, Path(os.path.abspath(run_dir)))
-
-
-def problems_of(
-    jobs: Sequence[Job], check: Callable[[dict[str, Any]], Iterable[list[Problem]]]
-) -> list[Problem]:
-    """What is wrong with the jobs' configs, and with their being different runs.
-
-    What is wrong with all of them is told once, what is not with the jobs that it concerns.
-    """
-    concerned: dict[Problem, list[int]] = {}
-    for number, job in enumerate(jobs):
-        for found in check(job.config | {"resume": False}):
-            for problem in found:
-                concerned.setdefault(problem, []).append(number)
-    told = []
-    for problem, numbers in concerned.items():
-        where = ""
-        if len(numbers) < len(jobs):
-            others = f" and {len(numbers) - 1} more" if len(numbers) > 1 else ""
-            where = f" (job {numbers[0]}: {' '.join(jobs[numbers[0]].swept)}{others})"
-        told.append(Problem(problem.key, problem.message + where, problem.severity))
-    return told + _same(jobs)
-
-
-def _same(jobs: Sequence[Job]) -> list[Problem]:
-    """Jobs that would train the same run."""
-    found = []
-    first: dict[Path, int] = {}
-    for number, job in enumerate(jobs):
-        other = first.setdefault(job.run_dir, number)
-        if other != number:
-            one, two = dict(leaves(jobs[other].config)), dict(leaves(job.config))
-            differ = sorted(k for k in one.keys() | two.keys() if one.get(k) != two.get(k))
-            how = f"they differ only in {', '.join(differ)}" if differ else "they do not differ"
-            found.append(Problem(f"jobs {other} and {number}", f"are the same run: {how}"))
-    return found

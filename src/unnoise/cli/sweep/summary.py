@@ -42,7 +42,7 @@ def row(job: Job) -> Row:
 
 
 def table(rows: Sequence[Row], metric: str, maximize: bool = False) -> str:
-    """The ledger as text, with the best metric of the finished runs marked."""
+    """The summary as text, with the best metric of the finished runs marked."""
     finished = [
         each.metric
         for each in rows

@@ -1,7 +1,7 @@
 """A user's own sprites: a sheet, or the course's arrays. Repeats are left out before the split."""
 
 from pathlib import Path
-from typing import Literal, final
+from typing import Annotated, Literal, final
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from unnoise.data.folders import ImageSize, Share, held_out
 from unnoise.data.memory import TensorImages
 from unnoise.data.pixels import enlarge, from_pil, to_channels
 from unnoise.data.source import Split
+from unnoise.runs.identity import Role
 from unnoise.untrusted import load_arrays
 
 
@@ -48,7 +49,7 @@ class SpriteSheet:
 
     def __init__(
         self,
-        root: str,
+        root: Annotated[str, Role.SHOWN],
         image_size: ImageSize,
         cell: ImageSize,
         channels: Literal[1, 3] = 3,
@@ -122,7 +123,7 @@ class SpritesFile:
 
     def __init__(
         self,
-        root: str,
+        root: Annotated[str, Role.SHOWN],
         image_size: ImageSize = 16,
         channels: Literal[1, 3] = 3,
         classes: int = 5,

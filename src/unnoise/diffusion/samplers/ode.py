@@ -10,7 +10,6 @@ from typing import Annotated
 import torch
 from pydantic import Field
 from torch import Tensor
-from torchdiffeq import odeint
 
 from unnoise.diffusion.denoiser import Denoised
 from unnoise.diffusion.levels import NoiseLevel, diffuse, transition
@@ -112,6 +111,8 @@ class AdaptiveODE(Stepper):
             return (at.sigma / at.alpha).to(y) * walk.denoise(at.alpha.to(y) * y, at).eps
 
         ends = -torch.stack((now.log_snr, to.log_snr)) / 2
+        from torchdiffeq import odeint  # which imports SciPy
+
         y: Tensor = odeint(
             slope,
             x / now.alpha.to(x),

@@ -1,14 +1,13 @@
 """The dashboards that ``conf/logger`` chooses from: each function gives the loggers of a run."""
 
-import netrc
 import os
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlparse
 
 from lightning.pytorch.loggers import Logger
 from pydantic import Field
 
+from unnoise.training.logging.credentials import wandb_credentials
 from unnoise.training.logging.tensorboard import TensorBoard
 from unnoise.training.logging.wandb import WeightsAndBiases
 
@@ -71,15 +70,3 @@ def auto(run_dir: Path, name: str) -> list[Logger]:
     if os.environ.get("WANDB_MODE") == "offline":
         return wandb(run_dir, name, mode="offline")
     return wandb(run_dir, name) if wandb_credentials() else tensorboard(run_dir, name)
-
-
-def wandb_credentials() -> bool:
-    """Whether there is a key in WANDB_API_KEY or in the netrc file."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    base = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
-    try:
-        logins = netrc.netrc(os.environ.get("NETRC"))
-    except (FileNotFoundError, netrc.NetrcParseError):
-        return False
-    return logins.authenticators(urlparse(base).hostname or "") is not None

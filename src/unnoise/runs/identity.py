@@ -1,0 +1,126 @@
+"""Which run a configuration stands for, from plain containers.
+
+A config is a tree of dicts and lists in which a dict with ``_target_`` stands for an object. What a
+key decides (its ``Role``) and its default stand in the signature of the target. A value at its
+default counts as if it were not there, so that a run keeps its identity when its target gets a
+further argument.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+VERSION = 1
+"""Of the digests: to be raised where the same config is to give another."""
+
+
+class Role(Enum):
+    """What a key decides. A key without a role has that of its parent; the outermost, TRAINED."""
+
+    TRAINED = "what is trained: a run is resumed with the same values only"
+    SHOWN = "what a run draws and logs, and rounding: another run, but resumed with other values"
+    MACHINE = "where and how fast it runs: the same run on another machine"
+    NAME = "what it is called and compared by: the same run, but another sweep"
+    CALL = "what is done this time"
+
+
+@dataclass(frozen=True)
+class Argument:
+    """What a target's signature says of one of its arguments; ``default`` ... if there is none."""
+
+    default: Any = ...
+    role: Role | None = None
+
+
+Arguments = Callable[[object], Mapping[str, Argument]]
+"""The arguments of what a ``_target_`` names; empty where it has no signature."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """A value of a config, in canonical form: 1 for 1.0, and lists for tuples."""
+
+    value: Any
+    role: Role
+    is_default: bool
+
+
+def values(config: Mapping[str, Any], arguments: Arguments) -> dict[str, Value]:
+    """All values of a config by their dotted keys; a list is one value.
+
+    Raises:
+        TypeError: it is not a mapping.
+    """
+    if not isinstance(config, Mapping):
+        raise TypeError(f"a config is a mapping, not a {type(config).__name__}")
+    return dict(_values(config, arguments, "", Role.TRAINED, False))
+
+
+def _values(
+    tree: Any, arguments: Arguments, key: str, role: Role, is_default: bool
+) -> Iterator[tuple[str, Value]]:
+    if not isinstance(tree, Mapping):
+        yield key, Value(_canonical(tree, arguments), role, is_default)
+        return
+    signature = arguments(tree["_target_"]) if "_target_" in tree else {}
+    for name, value in tree.items():
+        of = signature.get(name, Argument())
+        same = is_default or _canonical(value, arguments) == _canonical(of.default, arguments)
+        inner = f"{key}.{name}" if key else str(name)
+        yield from _values(value, arguments, inner, of.role or role, same)
+
+
+def _canonical(tree: Any, arguments: Arguments) -> Any:
+    if isinstance(tree, Mapping):
+        signature = arguments(tree["_target_"]) if "_target_" in tree else {}
+        plain = {str(key): _canonical(value, arguments) for key, value in tree.items()}
+        return {
+            key: value
+            for key, value in plain.items()
+            if value != _canonical(signature.get(key, Argument()).default, arguments)
+        }
+    if isinstance(tree, list | tuple):
+        return [_canonical(value, arguments) for value in tree]
+    return int(tree) if isinstance(tree, float) and tree.is_integer() else tree
+
+
+def identity(config: Mapping[str, Any], arguments: Arguments) -> str:
+    """The digests that a run directory is named by: of what is trained, and of what is shown."""
+    found = values(config, arguments)
+    parts = (
+        {
+            key: each.value
+            for key, each in found.items()
+            if each.role == role and not each.is_default
+        }
+        for role in (Role.TRAINED, Role.SHOWN)
+    )
+    return "-".join(digest(part, 8) for part in parts)
+
+
+def differences(
+    then: Mapping[str, Any], now: Mapping[str, Any], arguments: Arguments
+) -> dict[str, tuple[Any, Any]]:
+    """What is trained differently under two configs: dotted key to both values."""
+    found = [
+        {k: v for k, v in values(config, arguments).items() if v.role == Role.TRAINED}
+        for config in (then, now)
+    ]
+    different = {}
+    for key in sorted(found[0].keys() | found[1].keys()):
+        one, two = (each.get(key) for each in found)
+        absent = Value(None, Role.TRAINED, is_default=True)
+        if (one or absent).is_default and (two or absent).is_default:
+            continue
+        if one is None or two is None or one.value != two.value:
+            different[key] = (getattr(one, "value", None), getattr(two, "value", None))
+    return different
+
+
+def digest(content: Any, length: int) -> str:
+    """The first hexadecimal digits of the SHA-256 of plain containers and ``VERSION``."""
+    text = json.dumps([VERSION, content], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]

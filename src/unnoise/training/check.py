@@ -1,0 +1,82 @@
+"""All that is wrong with a run's config, before anything is run."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+from unnoise.config.identity import directory_of
+from unnoise.config.nodes import resolve_target
+from unnoise.config.problems import UNKNOWN, ConfigError, Problem
+from unnoise.config.schema import arguments, built, notes_of, problems
+from unnoise.runs.checkpoints import find_checkpoint
+from unnoise.runs.identity import differences
+from unnoise.runs.layout import RunDirectory
+from unnoise.runs.lock import RunLocked
+from unnoise.runs.lock import check as check_lock
+from unnoise.training.recipe import ON_META, Recipe, Sets
+from unnoise.training.rules import broken
+from unnoise.untrusted import UnsafeFile, load_yaml
+
+
+def problems_of(config: dict[str, Any]) -> list[Problem]:
+    """All that is wrong with a run's config: keys and values, constructors, and rules across.
+
+    Each object is built once, and the rules look at these. Lightning is not imported, so that what
+    is for it is checked by its signature (``callback_problems`` for the rest).
+    """
+    if config.get("resume") and isinstance(config.get("name"), str):
+        try:
+            check_lock(Path(directory_of(config)))
+        except RunLocked as error:
+            return [Problem("resume", str(error))]
+    try:
+        schema = resolve_target(config.get("_target_"))
+        if not (inspect.isclass(schema) and issubclass(schema, Recipe)):
+            raise ConfigError(f"{config['_target_']} is no Recipe")
+    except ConfigError as error:
+        return [Problem("_target_", str(error))]
+    keys = {key: value for key, value in config.items() if key != "_target_"}
+    wrong = problems(keys, schema)
+    on_meta = [key for key in keys if key in ON_META]
+    small = [key for key in keys if isinstance(keys[key], dict) and key not in ON_META]
+    parts: dict[str, Any] = {
+        key: UNKNOWN if any(p.key == key for p in wrong) else value for key, value in keys.items()
+    }
+    for names, device in ((on_meta, "meta"), (small, "cpu")):
+        objects, more = built(keys, names, device, wrong)
+        parts, wrong = parts | objects, [*wrong, *more]
+    wrong += broken(schema.rules, parts)
+    for key, notes in notes_of(schema).items():
+        set_here = {name for note in notes if isinstance(note, Sets) for name in note.names}
+        for name in sorted(set_here.intersection(keys.get("trainer") or ())):
+            wrong.append(Problem(f"trainer.{name}", f"is set from the key {key}: use that"))
+    if isinstance(config.get("resume"), str) and not any(p.key == "resume" for p in wrong):
+        wrong += resume_problems(config)
+    return wrong
+
+
+def callback_problems(config: dict[str, Any]) -> list[Problem]:
+    """What the constructors of callbacks object to, in a config without ``problems_of`` it."""
+    return built(config, ["callbacks"], "cpu", stand_ins=False)[1]
+
+
+def resume_problems(config: dict[str, Any]) -> list[Problem]:
+    """What keeps a certain run from going on under this config."""
+    run_dir = Path(config["resume"])
+    path = RunDirectory(run_dir).config
+    try:
+        find_checkpoint(run_dir)
+        if not path.is_file():
+            raise FileNotFoundError(f"{run_dir} is not a run directory")
+        different = differences(load_yaml(path), config, arguments)
+    except (FileNotFoundError, UnsafeFile) as error:
+        return [Problem("resume", str(error))]
+    except (AttributeError, KeyError, TypeError):
+        return [Problem("resume", f"{path} is not the config of a run")]
+    if config.get("lr_decay") == "constant":
+        different.pop("max_steps", None)
+    why = {"max_steps": "; the learning rate was to fall to 0 there (lr_decay)"}
+    return [
+        Problem(key, f"is {now!r}, but {run_dir} was trained with {then!r}{why.get(key, '')}")
+        for key, (then, now) in different.items()
+    ]

@@ -1,0 +1,141 @@
+"""From a checked config to a run that trains, here or on the ranks of this machine."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unnoise.config.nodes import instantiate
+from unnoise.config.problems import ConfigError
+from unnoise.distributed.environment import place, requeued
+from unnoise.distributed.group import ConfigMismatch, RankLost, RankTimeout
+from unnoise.distributed.launcher import RankFailed, train_on_ranks
+from unnoise.networks.conditioning import Conditioner, TextConditioner
+from unnoise.runs.checkpoints import DamagedCheckpoints, newest_whole
+from unnoise.runs.layout import RunDirectory, shown, step_of
+from unnoise.runs.lock import RunLocked
+from unnoise.runs.lock import check as check_lock
+from unnoise.training.recipe import Recipe
+from unnoise.untrusted import UnsafeFile
+
+
+def start(
+    config: dict[str, Any],
+    run_dir: Path | None = None,
+    checkpoint: Path | None = None,
+    origin: dict[str, Any] | None = None,
+) -> None:
+    """Train as the rank that this process is, or start the ranks of this machine.
+
+    Raises:
+        ConfigError: something that the run needs is not there.
+        SystemExit: the run ended early, and says why.
+    """
+    from unnoise.training.callbacks.checkpoints import NotFinite, NotSaved
+    from unnoise.training.loop import devices_of, fit
+
+    recipe = prepared(config)
+    devices, nodes = devices_of(recipe), config["trainer"].get("num_nodes", 1)
+    lost = ConfigMismatch, RankLost, RankTimeout
+    try:
+        if devices == 1 or place().trains(nodes):
+            fit(recipe, config, run_dir, checkpoint, origin)
+            return
+        orders = {
+            "config": config,
+            "run_dir": None if run_dir is None else str(run_dir),
+            "checkpoint": None if checkpoint is None else str(checkpoint),
+            "origin": origin,
+        }
+        train_on_ranks(orders, devices // nodes, nodes)
+    except RankFailed as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.status)
+    except (*lost, RunLocked, NotFinite, NotSaved, UnsafeFile) as error:
+        sys.exit(str(error))
+
+
+def start_from(run_dir: Path, config: dict[str, Any], is_job: bool = False) -> Path | None:
+    """The checkpoint that a run goes on from; None at step 0. ``is_job``: it is part of a sweep.
+
+    Raises:
+        ConfigError: there is a run in the directory that is not resumed, or that cannot be.
+        RunLocked: another process trains in it.
+    """
+    goes_on = config["resume"] or requeued() or is_job
+    check_lock(run_dir)
+    try:
+        checkpoint = newest_whole(run_dir) if goes_on else None
+    except DamagedCheckpoints as error:
+        raise ConfigError(f"resume: {error}") from error
+    if checkpoint is not None:
+        print(f"resuming {shown(run_dir)} at step {step_of(checkpoint)}")
+    elif config["resume"] and not is_job:
+        print("resume: no checkpoint of an earlier run of this configuration, starting at step 0")
+    elif RunDirectory(run_dir).config.exists() and not goes_on:
+        here = shown(run_dir)
+        raise ConfigError(f"{here} holds a run already; resume={here} goes on with it")
+    return checkpoint
+
+
+def prepared(config: dict[str, Any]) -> Recipe:
+    """The recipe of a checked config. What would only fail later is looked up or fetched now.
+
+    Raises:
+        ConfigError: a device, the data, a text encoder or an extractor is not there.
+    """
+    _require_devices(config["trainer"])
+    torch.manual_seed(config["seed"])
+    recipe = instantiate(config)
+    assert isinstance(recipe, Recipe)
+    _load_text_encoder(recipe.conditioning)
+    if place().local_rank == 0:
+        try:
+            recipe.data.prepare()
+        except (FileNotFoundError, ValueError) as error:
+            raise ConfigError(f"data: {error}") from error
+    if place().rank == 0:
+        _find_extractors(recipe)
+    return recipe
+
+
+def _require_devices(trainer: dict[str, Any]) -> None:
+    """Check that this machine, which is to train, has the devices that the trainer wants.
+
+    Raises:
+        ConfigError: there is no such device here, or fewer than it wants.
+    """
+    wanted, devices = trainer.get("accelerator"), trainer.get("devices", 1)
+    cpu = "trainer=cpu trains without, trainer=auto on what there is"
+    if wanted == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError(f"trainer.accelerator: there is no Apple GPU here (mps); {cpu}")
+    if wanted not in ("gpu", "cuda") or torch.backends.mps.is_available():
+        return
+    there = torch.cuda.device_count()
+    if there == 0:
+        raise ConfigError(f"trainer.accelerator: there is no GPU here that PyTorch can use; {cpu}")
+    missing = [k for k in devices if k >= there] if isinstance(devices, list) else []
+    if missing or (isinstance(devices, int) and devices > there):
+        found = "is 1 GPU" if there == 1 else f"are {there} GPUs"
+        raise ConfigError(f"trainer.devices: {devices} wanted, but there {found} here")
+
+
+def _find_extractors(recipe: Recipe) -> None:
+    from unnoise.training.callbacks.quality import Quality
+
+    for name, callback in recipe.callbacks.items():
+        if isinstance(callback, Quality):
+            try:
+                callback.find(recipe.data, torch.device("cpu"))
+            except (FileNotFoundError, ValueError) as error:
+                raise ConfigError(f"callbacks.{name}: {error}") from error
+
+
+def _load_text_encoder(conditioner: Conditioner | None) -> None:
+    for part in conditioner.modules() if conditioner is not None else ():
+        if isinstance(part, TextConditioner):
+            try:
+                part.encoder.encode(["a picture"])
+            except ValueError as error:
+                raise ConfigError(f"conditioning.encoder: {error}") from error
