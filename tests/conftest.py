@@ -1,9 +1,11 @@
 """Checks the shapes that public signatures of the mathematics promise, while tests run."""
 
+import gc
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # tests run side by side, a process a core
 
+import pytest
 from beartype import BeartypeConf, beartype
 from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
@@ -14,3 +16,10 @@ settings.register_profile(  # the same examples every time, on a machine however
     "steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("steady")
+
+
+@pytest.fixture(autouse=True)
+def garbage():
+    """A command that ends with an error leaves the garbage to the end of the process."""
+    yield
+    gc.enable()

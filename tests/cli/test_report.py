@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from unnoise.cli import report, train
+from unnoise.cli import report, results
 
 
 @pytest.fixture(autouse=True)
@@ -95,10 +95,10 @@ def test_damage_is_told_beside_the_page(elsewhere, monkeypatch, capsys):
 
 def test_a_report_that_fails_does_not_fail_the_training(elsewhere, monkeypatch, capsys):
     run = make_run(elsewhere / "run")
-    assert train._report(run) == {"report": run / "report.html"}
+    assert results.report(run) == {"report": run / "report.html"}
     (run / "report.html").unlink()
     (run / "report.html").mkdir()
-    assert train._report(run) == {}
+    assert results.report(run) == {}
     err = capsys.readouterr().err
     assert err.startswith("warning: no report was written: ")
     assert err.count("\n") == 1

@@ -1,21 +1,20 @@
 """What the commands share: check everything the user typed, then hand over to Hydra."""
 
+import atexit
 import gc
-import string
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
-from hydra._internal.utils import get_args_parser, run_and_report
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from unnoise.cli import failures
-from unnoise.config.compose import CONF, check_command_line, hydra_of
+from unnoise.cli.hydra_app import folders, help_text, start
+from unnoise.config.compose import check_command_line
 from unnoise.config.problems import ConfigError, Problem, report
 
 Check = Callable[[dict[str, Any]], Iterable[list[Problem]]]
@@ -25,15 +24,14 @@ Job = Callable[[dict[str, Any]], Any]
 def run(config_name: str, check: Check, job: Job, check_last: Check | None = None) -> None:
     """Compose ``conf/<config_name>.yaml`` with the command line, check it whole, and run the job.
 
-    All problems are printed in one list and end the process with status 2 before anything is run;
-    ``check_last`` looks only where nothing else is wrong. Under --multirun each job's own
-    configuration is checked again.
+    All problems are printed in one list, and end the process with status 2; ``check_last`` looks
+    only where nothing else is wrong. Under --multirun each job's configuration is checked again.
     """
     arguments = typed()
     if arguments.help:
         print(help_text(config_name, arguments))
         sys.exit(0)
-    gc.disable()  # imports leave no garbage
+    gc.disable()  # imports leave no garbage, but looking for it takes a third of PyTorch's time
     config, found = ({}, []) if arguments.shell_completion else parse(config_name)
     if config is not None and not _only_shows(arguments):
         found += all_of(check, config)
@@ -48,8 +46,8 @@ def run(config_name: str, check: Check, job: Job, check_last: Check | None = Non
             errors := errors_in(all_of(check, config))
         ):
             of = HydraConfig.get().job
-            print(f"job {of.num} of the sweep ends it: {of.override_dirname}", file=sys.stderr)
-            print(report(errors), file=sys.stderr)
+            told = f"job {of.num} of the sweep ends it: {of.override_dirname}"
+            print(told, report(errors), sep="\n", file=sys.stderr)
             sys.exit(2)
         try:
             return job(config)
@@ -78,34 +76,6 @@ def typed() -> Namespace:
     return arguments
 
 
-def folders(arguments: Namespace) -> list[str]:
-    """The folders of configs that were typed."""
-    return [arguments.config_dir] if arguments.config_dir else []
-
-
-def start(arguments: Namespace, config_name: str, task: Callable[[DictConfig], Any]) -> None:
-    """Have Hydra do what the command line asks for, after ``parse`` has found it right."""
-    name, overrides = arguments.config_name or config_name, arguments.overrides
-    with hydra_of(folders(arguments)) as hydra:
-
-        def work() -> None:
-            if arguments.cfg:
-                package, resolve = arguments.package, arguments.resolve
-                hydra.show_cfg(name, overrides, arguments.cfg, package, resolve)
-            elif arguments.info:
-                hydra.show_info(arguments.info, name, overrides)
-            elif arguments.hydra_help:
-                hydra.hydra_help(name, get_args_parser(), arguments)
-            elif arguments.shell_completion:
-                hydra.shell_completion(name, overrides)
-            elif arguments.multirun:
-                hydra.multirun(name, task, [*overrides, "hydra.mode=MULTIRUN"])
-            else:
-                hydra.run(name, task, [*overrides, "hydra.mode=RUN"])
-
-        run_and_report(work)
-
-
 def parse(config_name: str) -> tuple[dict[str, Any] | None, list[Problem]]:
     """The config that the command line asks for, and what is wrong with it."""
     arguments = typed()
@@ -113,32 +83,15 @@ def parse(config_name: str) -> tuple[dict[str, Any] | None, list[Problem]]:
     return check_command_line(name, arguments.overrides, folders(arguments))
 
 
-def help_text(config_name: str, arguments: Namespace) -> str:
-    """The command's help, with the groups of the shipped configs and of further folders."""
-    entries = yaml.safe_load((CONF / f"{config_name}.yaml").read_text())["defaults"]
-    defaults = {
-        key: value for each in entries if isinstance(each, dict) for key, value in each.items()
-    }
-    chosen = defaults.pop("override hydra/help")
-    template = yaml.safe_load((CONF / "hydra" / "help" / f"{chosen}.yaml").read_text())["template"]
-    lines = []
-    searched = [CONF, *map(Path, folders(arguments))]
-    for group in sorted(key for key in defaults if " " not in key):
-        files = [f for folder in searched for f in (folder / group).glob("*.yaml")]
-        lines.append(f"{group}: {', '.join(sorted({file.stem for file in files}))}\n")
-    return string.Template(template).substitute(APP_CONFIG_GROUPS="".join(lines))
-
-
 def is_sweep() -> bool:
     """Whether the command line asks for several runs."""
-    arguments = typed()
-    return bool(arguments.multirun) and not (arguments.help or _only_shows(arguments))
+    return bool(typed().multirun) and not (typed().help or _only_shows(typed()))
 
 
 def _only_shows(arguments: Namespace) -> bool:
     """Whether the command line asks Hydra to show something rather than to run."""
-    questions = ("hydra_help", "cfg", "info", "shell_completion")
-    return any(getattr(arguments, question) for question in questions)
+    asked = vars(arguments)
+    return any(asked[name] for name in ("hydra_help", "cfg", "info", "shell_completion"))
 
 
 def plain(node: DictConfig) -> dict[str, Any]:
@@ -163,5 +116,5 @@ def stop_if_wrong(found: list[Problem]) -> None:
     if found:
         print(report(found), file=sys.stderr, flush=True)
     if errors_in(found):
-        gc.freeze()  # else the interpreter looks through all that PyTorch brings before it ends
+        atexit.register(gc.freeze)  # else the interpreter looks through all of PyTorch at its end
         sys.exit(2)

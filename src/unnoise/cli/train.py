@@ -13,13 +13,13 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from unnoise.cli.command import errors_in, is_sweep, parse, run
+from unnoise.cli.results import print_results
 from unnoise.config.identity import SWEEP, root_of
 from unnoise.config.problems import ConfigError, Problem
 from unnoise.config.schema import arguments
 from unnoise.distributed.environment import place
 from unnoise.distributed.signals import end_on_signals, leave
 from unnoise.runs.identity import Argument, Role
-from unnoise.runs.layout import RunDirectory, shown
 
 LAST_ERROR = 2
 """The greatest status of a run that ended by itself; above are signals and ranks that failed."""
@@ -85,7 +85,7 @@ def train(config: dict[str, Any]) -> None:
     try:
         checkpoint, begun = start_from(run_dir, config, is_job), time.monotonic()
         start(config, run_dir, checkpoint, _origin(hydra, config))
-        _print_results(run_dir, config["name"], time.monotonic() - begun)
+        print_results(run_dir, config["name"], time.monotonic() - begun)
     finally:
         with suppress(OSError):  # Hydra makes it also for a run that is then refused
             run_dir.rmdir()
@@ -105,28 +105,3 @@ def _origin(hydra: Any, config: dict[str, Any]) -> dict[str, Any]:
         "choices": OmegaConf.to_container(hydra.runtime.choices),
         "sweep": f"sweep {os.environ[SWEEP]}" if of_sweep else None,
     }
-
-
-def _print_results(run_dir: Path, name: str, took: float) -> None:
-    """Say how the run ended and where its results are, its page among them."""
-    from unnoise.runs.manifest import pruned
-
-    why, (minutes, seconds) = pruned(run_dir), divmod(int(took), 60)
-    ended = "done in" if why is None else f"pruned: {why}, after"
-    print(f"\n{name}: {ended} {minutes} min {seconds:02d} s")
-    for title, path in (_report(run_dir) | RunDirectory(run_dir).results()).items():
-        print(f"  {title:<16} {shown(path)}")
-    print(f"  {'draw more':<16} unnoise-sample run={shown(run_dir)}")
-
-
-def _report(run_dir: Path) -> dict[str, Path]:
-    """Write the page of the run; that it could not be written does not undo the training."""
-    from unnoise.report.page import write
-
-    path = RunDirectory(run_dir).report
-    try:
-        write(path, [run_dir])
-    except Exception as error:
-        print(f"warning: no report was written: {error!r}", file=sys.stderr)
-        return {}
-    return {"report": path}

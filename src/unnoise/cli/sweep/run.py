@@ -1,22 +1,14 @@
 """unnoise-train -m: a sweep of runs, which goes on where it was when it is run again."""
 
+import gc
 import sys
 from argparse import Namespace
 from typing import Any, NoReturn
 
 from omegaconf import DictConfig
 
-from unnoise.cli.command import (
-    Check,
-    all_of,
-    errors_in,
-    folders,
-    parse,
-    plain,
-    start,
-    stop_if_wrong,
-    typed,
-)
+from unnoise.cli.command import Check, all_of, errors_in, parse, plain, stop_if_wrong, typed
+from unnoise.cli.hydra_app import folders, start
 from unnoise.cli.sweep import summary
 from unnoise.cli.sweep.attempt import Train, attempt
 from unnoise.cli.sweep.check import problems
@@ -36,6 +28,7 @@ def run(check: Check, train: Train, check_last: Check) -> None:
         told = "-m: torchrun and srun start the ranks of one run; for a sweep use trainer=ddp"
         _refuse(told if place().rank == 0 else None)
     arguments = typed()
+    gc.disable()
     config, found = parse("train")
     if errors_in(found):
         found += [] if config is None else all_of(check, config)
@@ -47,6 +40,7 @@ def run(check: Check, train: Train, check_last: Check) -> None:
             _print_summary(sweep, config)
             return
         stop_if_wrong(problems(sweep, config, check, check_last))
+        gc.enable()
         left = _go_on(sweep)
     except ConfigError as error:
         _refuse(error)
