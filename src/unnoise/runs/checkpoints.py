@@ -19,12 +19,12 @@ class DamagedCheckpoints(ValueError):
 
 
 def check_layout(path: Path, content: Mapping[str, Any]) -> None:
-    """See that a checkpoint is of this layout.
+    """See that a checkpoint of a run is of this layout; files without a config are none.
 
     Raises:
         UnsafeFile: it is not.
     """
-    if "state_dict" in content and content.get("layout") != LAYOUT:
+    if "config" in content and content.get("layout") != LAYOUT:
         raise UnsafeFile(path, "was saved by another version of unnoise: train the run again")
 
 
