@@ -92,12 +92,12 @@ def test_a_killed_run_is_sent_as_one_to_a_new_page(trained, tmp_path, monkeypatc
     for key in ("finished", "seconds", "steps", "peak_memory_mb"):
         del manifest[key]
     (run_dir / "manifest.json").write_text(json.dumps(manifest))
+    (run_dir / "wandb_id").write_text(first := "abcd1234")
     shutil.copytree(run_dir, tmp_path / "runs" / "other")
     (tmp_path / "runs" / "other" / "manifest.json").unlink()
     assert sent(monkeypatch, tmp_path / "runs", "--offline", "--new") == 1, "other has no manifest"
     (read,) = parts(run_dir)
     assert read.exit == [255]
-    first = (trained / "wandb_id").read_text()
     assert read.run.run_id == (run_dir / "wandb_id").read_text() != first
 
 
