@@ -7,6 +7,7 @@ import torch
 from unnoise.data.cifar import CIFAR10
 from unnoise.data.classics import MNIST, FashionMNIST
 from unnoise.data.memory import TensorImages
+from unnoise.data.source import ImageSource
 from unnoise.data.sprites import Sprites
 from unnoise.evaluation.extractors.domain import shipped
 from unnoise.evaluation.extractors.find import find_extractor, inception_weights, train_extractor
@@ -96,12 +97,11 @@ def test_the_extractor_of_sprites_knows_new_ones():
 
 
 def test_pictures_without_classes_teach_nothing():
-    class Plain:
-        image_size, channels, captioned = 16, 3, False
-        prepare = class_names = staticmethod(tuple)
+    class Plain(ImageSource):
+        prepare = class_names = check = images = staticmethod(tuple)
 
     with pytest.raises(ValueError, match="have no classes"):
-        train_extractor(Plain(), "plain")
+        train_extractor(Plain(16, 3), "plain")
 
 
 def published(monkeypatch, tmp_path, content, digest=None):

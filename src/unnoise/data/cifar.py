@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unnoise.data.classics import MOST_BYTES, ClassicImages, Downloaded, ImageSize, listed
+from unnoise.data.classics import MOST_BYTES, ClassicImages, Downloaded, listed
 from unnoise.data.pixels import resize
-from unnoise.data.source import Split
+from unnoise.data.source import Side, Split
 
 
 class _Cifar(ClassicImages):
@@ -103,7 +103,7 @@ class CIFAR10(_Cifar):
     def __init__(
         self,
         root: Downloaded = None,
-        image_size: ImageSize = 32,
+        image_size: Side = 32,
         channels: Literal[1, 3] = 3,
         classes: int = 10,
     ) -> None:
@@ -140,7 +140,7 @@ class CIFAR100(_Cifar):
     def __init__(
         self,
         root: Downloaded = None,
-        image_size: ImageSize = 32,
+        image_size: Side = 32,
         channels: Literal[1, 3] = 3,
         classes: int = 100,
     ) -> None:

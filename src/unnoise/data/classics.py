@@ -8,23 +8,21 @@ import gzip
 import math
 import os
 import zlib
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, final
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from unnoise.data.downloads import fetch
 from unnoise.data.memory import TensorImages
 from unnoise.data.pixels import pad, resize, to_channels
-from unnoise.data.source import Split
+from unnoise.data.source import ImageSource, Side, Split
 from unnoise.runs.identity import Role
 
-ImageSize = Annotated[int, Field(ge=4)]
 Downloaded = Annotated[str | None, Role.MACHINE]
 """A folder for files that are the same wherever they lie."""
 MOST_BYTES = 2**28
@@ -36,7 +34,7 @@ def listed(names: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in names.split(","))
 
 
-class ClassicImages(ABC):
+class ClassicImages(ImageSource):
     """What the four sets share: where the files are, and what is done to the pixels.
 
     ``root`` is the folder of the files, or the one above it; what is not there is downloaded into
@@ -46,7 +44,6 @@ class ClassicImages(ABC):
         ValueError: ``classes`` is not the number of classes of the set.
     """
 
-    captioned = False
     title: ClassVar[str]
     folder: ClassVar[str]
     subfolders: ClassVar[Sequence[str]]  # other places below root where the files may lie
@@ -58,7 +55,8 @@ class ClassicImages(ABC):
     def __init__(self, root: str | None, image_size: int, channels: int, classes: int) -> None:
         if classes != len(self.names):
             raise ValueError(f"classes is {classes}, but {self.title} has {len(self.names)}")
-        self.root, self.image_size, self.channels = root, image_size, channels
+        super().__init__(image_size, channels)
+        self.root = root
 
     @property
     def home(self) -> Path:
@@ -140,7 +138,7 @@ class _Idx(ClassicImages):
     def __init__(
         self,
         root: Downloaded = None,
-        image_size: ImageSize = 32,
+        image_size: Side = 32,
         channels: Literal[1, 3] = 1,
         classes: int = 10,
     ) -> None:

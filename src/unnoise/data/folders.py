@@ -19,10 +19,9 @@ from torch import Tensor
 
 from unnoise.data.memory import TensorImages, Unreadable
 from unnoise.data.pixels import square
-from unnoise.data.source import Images, Split
+from unnoise.data.source import Images, ImageSource, Side, Split
 from unnoise.runs.identity import Role
 
-ImageSize = Annotated[int, Field(ge=4)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"}
@@ -112,7 +111,7 @@ class FileImages(Images):
 
 
 @final
-class ImageFolder:
+class ImageFolder(ImageSource):
     """PNG, JPEG, WebP, BMP and GIF files anywhere below ``root``: the central square of each.
 
     An image's class is the first folder below ``root`` on its way; images directly in ``root`` have
@@ -128,21 +127,18 @@ class ImageFolder:
     stands in, with its class; more are an error at once.
     """
 
-    captioned = False
-
     def __init__(
         self,
         root: Annotated[str, Role.SHOWN],
-        image_size: ImageSize,
+        image_size: Side,
         channels: Literal[1, 3] = 3,
         classes: Annotated[int, Field(ge=0)] | None = None,
         validation_share: Share = 0.1,
         in_memory: bool = False,
         quarantine: Annotated[int, Field(ge=0)] = 0,
     ) -> None:
+        super().__init__(image_size, channels)
         self.root = root
-        self.image_size: int = image_size
-        self.channels: int = channels
         self.classes, self.validation_share, self.in_memory = classes, validation_share, in_memory
         self.quarantine = quarantine
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unnoise.data.memory import Unreadable
 from unnoise.data.pixels import square
-from unnoise.data.source import Images, Split
+from unnoise.data.source import Images, ImageSource, Side, Split
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -72,7 +72,7 @@ class TableImages(Images):
 
 
 @final
-class HuggingFaceImages:
+class HuggingFaceImages(ImageSource):
     """The images of a data set on the Hugging Face hub, or in a local folder.
 
     ``name`` is the set's name on the hub, or a folder: one written by ``DatasetDict.save_to_disk``,
@@ -85,7 +85,7 @@ class HuggingFaceImages:
     def __init__(
         self,
         name: str,
-        image_size: Annotated[int, Field(ge=4)],
+        image_size: Side,
         train_split: str = "train",
         validation_split: str = "validation",
         image_column: str | None = None,
@@ -96,9 +96,8 @@ class HuggingFaceImages:
     ) -> None:
         if label_column is None and classes:
             raise ValueError(f"classes is {classes}, but label_column is null: name the column")
+        super().__init__(image_size, channels)
         self.name, self.classes = name, classes
-        self.image_size: int = image_size
-        self.channels: int = channels
         self.splits: dict[Split, str] = {"train": train_split, "validation": validation_split}
         self.image_column, self.label_column = image_column, label_column
         self.caption_column, self.captioned = caption_column, caption_column is not None

@@ -10,11 +10,15 @@ Shapes: B batch, C channels, H × W pixels, N pictures in the split.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol, TypedDict, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, TypedDict, runtime_checkable
 
+from pydantic import Field
 from torch import Tensor
 
 Split = Literal["train", "validation"]
+Side = Annotated[int, Field(ge=4)]
+ImageSize = Side | tuple[Side, Side]
+"""Pixels: the side of a square, or (height, width)."""
 
 
 class Batch(TypedDict, total=False):
@@ -53,33 +57,47 @@ class Images(ABC):
         """Pictures ``indices`` (B,) as uint8 (B, C, H, W)."""
 
 
-class ImageSource(Protocol):
+class ImageSource(ABC):
     """A data set: what a ``conf/data`` file names. ``captioned``: its pictures have captions.
 
     ``check`` looks without reading pictures; ``prepare`` fetches what is missing (one process calls
     it); ``images`` opens a split. All raise FileNotFoundError saying which file belongs where, or
     ValueError for a file that is not what its name says.
+
+    ``shape`` is (C, H, W), that of every picture.
     """
 
-    image_size: int
-    channels: int
-    captioned: bool
+    shape: tuple[int, ...]
+    captioned: bool = False
 
+    def __init__(self, image_size: ImageSize, channels: int) -> None:
+        self.image_size: Any = image_size
+        self.channels = channels
+        self.shape = (channels, *sides(image_size))
+
+    @abstractmethod
     def class_names(self) -> tuple[str, ...]:
         """One name a label; empty where pictures have no classes."""
-        ...
 
+    @abstractmethod
     def check(self) -> int | None:
         """The number of training pictures, where it is known before they are read."""
-        ...
 
+    @abstractmethod
     def prepare(self) -> None:
         """Make the files ready on this machine, downloading at most once."""
-        ...
 
+    @abstractmethod
     def images(self, split: Split) -> Images:
         """Open a split."""
-        ...
+
+
+def sides(size: ImageSize) -> tuple[int, int]:
+    """(height, width) of an ``image_size``."""
+    if isinstance(size, int):
+        return size, size
+    height, width = size
+    return height, width
 
 
 @runtime_checkable

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unnoise.data.folders import ImageSize, Share, held_out
+from unnoise.data.folders import Share, held_out
 from unnoise.data.memory import TensorImages
 from unnoise.data.pixels import enlarge, from_pil, to_channels
-from unnoise.data.source import Split
+from unnoise.data.source import ImageSource, Side, Split
 from unnoise.runs.identity import Role
 from unnoise.untrusted import load_arrays
 
@@ -34,7 +34,7 @@ def _open_distinct(
 
 
 @final
-class SpriteSheet:
+class SpriteSheet(ImageSource):
     """The ``cell`` × ``cell`` pictures of one image file, without classes.
 
     Cells of a single colour are dropped, and so are repeats. ``image_size`` must be a multiple of
@@ -45,22 +45,19 @@ class SpriteSheet:
         ValueError: image_size is not a multiple of cell.
     """
 
-    captioned = False
-
     def __init__(
         self,
         root: Annotated[str, Role.SHOWN],
-        image_size: ImageSize,
-        cell: ImageSize,
+        image_size: Side,
+        cell: Side,
         channels: Literal[1, 3] = 3,
         classes: Literal[0] = 0,
         validation_share: Share = 0.1,
     ) -> None:
         if image_size % cell:
             raise ValueError(f"image_size {image_size} is not a multiple of cell {cell}")
+        super().__init__(image_size, channels)
         self.root, self.cell, self.validation_share = root, cell, validation_share
-        self.image_size: int = image_size
-        self.channels: int = channels
 
     def class_names(self) -> tuple[str, ...]:
         """None."""
@@ -103,7 +100,7 @@ class SpriteSheet:
 
 
 @final
-class SpritesFile:
+class SpritesFile(ImageSource):
     """The 16×16 sprites of the course "How Diffusion Models Work" (DeepLearning.AI, 2023).
 
     ``root`` is the folder of sprites_1788_16x16.npy, uint8 (N, 16, 16, 3), and
@@ -115,8 +112,6 @@ class SpritesFile:
         ValueError: image_size is not a multiple of 16, or classes is not 5.
     """
 
-    captioned = False
-
     pixels_name = "sprites_1788_16x16.npy"
     labels_name = "sprite_labels_nc_1788_16x16.npy"
     names = ("hero", "non-hero", "food", "spell", "side-facing")
@@ -124,7 +119,7 @@ class SpritesFile:
     def __init__(
         self,
         root: Annotated[str, Role.SHOWN],
-        image_size: ImageSize = 16,
+        image_size: Side = 16,
         channels: Literal[1, 3] = 3,
         classes: int = 5,
         validation_share: Share = 0.1,
@@ -133,9 +128,8 @@ class SpritesFile:
             raise ValueError(f"image_size {image_size} is not a multiple of the sprites' 16")
         if classes != len(self.names):
             raise ValueError(f"classes is {classes}, but the sprites have {len(self.names)}")
+        super().__init__(image_size, channels)
         self.root, self.validation_share = root, validation_share
-        self.image_size: int = image_size
-        self.channels: int = channels
 
     def class_names(self) -> tuple[str, ...]:
         """The course's names for the five one-hot columns."""

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from unnoise.data.memory import TensorImages
-from unnoise.data.source import Split
+from unnoise.data.source import ImageSource, Split
 
 Pair = tuple[str, str | None]  # colour and item
 Choices = dict[str, NDArray[np.intp]]  # for each factor of a kind, a choice (n,)
@@ -163,7 +163,7 @@ class SpriteImages(TensorImages):
         self.attributes = attributes
 
 
-class Sprites:
+class Sprites(ImageSource):
     """``size`` training and ``validation_size`` validation sprites, none of them twice.
 
     Sprite i of a split is the same whatever the sizes. Needs no files and no network. The last
@@ -195,8 +195,8 @@ class Sprites:
                 f"size {size} + validation_size {validation_size} exceed the "
                 f"{rounds * len(KINDS)} distinct sprites there are"
             )
+        super().__init__(image_size, channels)
         self.size, self.validation_size, self.seed = size, validation_size, seed
-        self.image_size, self.channels = int(image_size), int(channels)
 
     def class_names(self) -> tuple[str, ...]:
         """The five classes."""
