@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from unnoise.data.memory import TensorImages
-from unnoise.data.pixels import enlarge, from_pil, pad, resize, square, to_channels
+from unnoise.data.pixels import check_multiple, enlarge, fitted, from_pil, pad, resize, to_channels
 
 
 def some_images(n: int = 4, channels: int = 3, size: int = 8, seed: int = 0) -> torch.Tensor:
@@ -64,7 +64,7 @@ def test_wrong_parts_are_named(images, labels, captions, message):
 @pytest.mark.parametrize("size", [8, 9, 12, 15])
 def test_pad_centres_on_black(size):
     images = some_images() | 1
-    padded = pad(images, size)
+    padded = pad(images, (size, size))
     margin = (size - 8) // 2
     assert padded.shape == (4, 3, size, size)
     assert torch.equal(padded[:, :, margin : margin + 8, margin : margin + 8], images)
@@ -73,27 +73,27 @@ def test_pad_centres_on_black(size):
 
 def test_pad_refuses_to_crop():
     with pytest.raises(ValueError, match="8×8 pixels do not fit into 7×7"):
-        pad(some_images(), 7)
+        pad(some_images(), (7, 7))
 
 
 def test_resize_is_antialiased():
     stripes = torch.zeros(1, 1, 32, 32, dtype=torch.uint8)
     stripes[..., 1::4] = stripes[..., 2::4] = 255
-    small = resize(stripes, 8)
+    small = resize(stripes, (8, 8))
     assert small.shape == (1, 1, 8, 8)
     assert (small[..., 1:-1].float() - 127.5).abs().max() <= 2  # without: all 255
 
 
 def test_resize_keeps_flat_images_and_the_size_it_has():
     flat = torch.full((2, 3, 8, 8), 200, dtype=torch.uint8)
-    assert torch.equal(resize(flat, 12), torch.full((2, 3, 12, 12), 200, dtype=torch.uint8))
+    assert torch.equal(resize(flat, (12, 12)), torch.full((2, 3, 12, 12), 200, dtype=torch.uint8))
     images = some_images()
-    assert torch.equal(resize(images, 8), images)
+    assert torch.equal(resize(images, (8, 8)), images)
 
 
 def test_enlarge_makes_each_pixel_a_square():
     images = some_images()
-    large = enlarge(images, 24)
+    large = enlarge(images, (24, 24))
     for dy in range(3):
         for dx in range(3):
             assert torch.equal(large[..., dy::3, dx::3], images)
@@ -102,7 +102,7 @@ def test_enlarge_makes_each_pixel_a_square():
 @pytest.mark.parametrize("size", [4, 12])
 def test_enlarge_takes_whole_multiples_only(size):
     with pytest.raises(ValueError, match=f"image_size {size} is not a multiple of the sprites' 8"):
-        enlarge(some_images(), size)
+        check_multiple(size, 8, "the sprites'")
 
 
 def test_channels_there_and_back():
@@ -120,40 +120,42 @@ def test_luma_is_that_of_bt601():
     assert (to_channels(images, 1) - exact).abs().max() <= 0.501
 
 
-def test_square_takes_the_centre_of_either_orientation():
+def test_crop_takes_the_centre_of_either_orientation():
     stripes = np.zeros((10, 30, 3), dtype=np.uint8)
     stripes[:, :10, 0] = stripes[:, 10:20, 1] = stripes[:, 20:, 2] = 255
     green = torch.tensor([0, 255, 0], dtype=torch.uint8).view(3, 1, 1).expand(3, 10, 10)
-    assert torch.equal(square(Image.fromarray(stripes), 10, 3), green)
-    assert torch.equal(square(Image.fromarray(stripes.transpose(1, 0, 2).copy()), 10, 3), green)
-
-
-def test_square_leaves_pixels_of_the_right_size_alone():
-    pixels = some_images(n=1)[0]
-    picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
-    assert torch.equal(square(picture, 8, 3), pixels)
+    assert torch.equal(fitted(Image.fromarray(stripes), (3, 10, 10)), green)
     assert torch.equal(
-        square(picture.convert("L"), 8, 1)[0], torch.tensor(np.array(picture.convert("L")))
+        fitted(Image.fromarray(stripes.transpose(1, 0, 2).copy()), (3, 10, 10)), green
     )
 
 
-def test_square_is_antialiased():
+def test_fitted_leaves_pixels_of_the_right_size_alone():
+    pixels = some_images(n=1)[0]
+    picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+    assert torch.equal(fitted(picture, (3, 8, 8)), pixels)
+    assert torch.equal(
+        fitted(picture.convert("L"), (1, 8, 8))[0], torch.tensor(np.array(picture.convert("L")))
+    )
+
+
+def test_fitted_is_antialiased():
     stripes = np.zeros((64, 64), dtype=np.uint8)
     stripes[:, 1::4] = stripes[:, 2::4] = 255
-    small = square(Image.fromarray(stripes), 16, 1)
+    small = fitted(Image.fromarray(stripes), (1, 16, 16))
     assert (small[..., 2:-2].float() - 127.5).abs().max() <= 3
 
 
 def test_transparency_becomes_white():
     clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
     half = Image.new("RGBA", (4, 4), (0, 0, 0, 128))
-    assert (square(clear, 4, 3) == 255).all()
-    assert (square(half, 4, 1) == 127).all()
+    assert (fitted(clear, (3, 4, 4)) == 255).all()
+    assert (fitted(half, (1, 4, 4)) == 127).all()
 
 
 def test_sixteen_bit_grey_is_scaled_not_clipped():
     deep = Image.fromarray(np.full((4, 4), 128 * 256 + 7, dtype=np.uint16))
-    assert (square(deep, 4, 1) == 128).all()
+    assert (fitted(deep, (1, 4, 4)) == 128).all()
 
 
 def test_pictures_are_turned_upright():

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unnoise.cli.checks import folder_problems, run_problems
 from unnoise.config.problems import ConfigError, Problem
-from unnoise.data.pixels import square, to_pixels, to_signal
+from unnoise.data.pixels import fitted, to_pixels, to_signal
 from unnoise.diffusion.editing import Edit, ImageToImage, Inpaint, Interpolate
 from unnoise.diffusion.samplers import Sampler
 from unnoise.models.classifier import classifier_file
@@ -135,17 +135,16 @@ def _size(file: str) -> tuple[int, int]:
 
 
 def read_pictures(files: Sequence[str], shape: Sequence[int]) -> Tensor:
-    """The central square of each in the model's size and colours: uint8 (N, *shape).
+    """The central part of each in the model's size and colours: uint8 (N, *shape).
 
     Raises:
         ConfigError: a file is damaged.
     """
-    channels, size, _ = shape
     pictures = []
     for file in files:
         try:
             with Image.open(file) as picture:
-                pictures.append(square(picture, size, channels))
+                pictures.append(fitted(picture, tuple(shape)))
         except BROKEN as error:
             raise ConfigError(f"{file} cannot be read: {error}") from error
     return torch.stack(pictures)

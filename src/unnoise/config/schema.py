@@ -15,7 +15,7 @@ from unnoise.config.nodes import RESERVED, inside, instantiate
 from unnoise.config.outline import SLOW, Unread, declared
 from unnoise.config.problems import UNKNOWN, ConfigError, Problem, did_you_mean
 from unnoise.config.values import describe, fits, item_hint, show, value_problems
-from unnoise.runs.identity import Argument, Role
+from unnoise.runs.identity import Argument, Role, Spelling
 
 
 def problems(config: Mapping[str, Any], schema: Callable[..., Any]) -> list[Problem]:
@@ -53,7 +53,9 @@ def _arguments_of(target: Callable[..., Any]) -> dict[str, Argument]:
     for name, notes in notes_of(target).items():
         default = parameters(target)[name].default
         role = next((note for note in notes if isinstance(note, Role)), None)
-        found[name] = Argument(... if default is inspect.Parameter.empty else default, role)
+        spelling = next((note for note in notes if isinstance(note, Spelling)), Spelling())
+        default = ... if default is inspect.Parameter.empty else default
+        found[name] = Argument(default, role, spelling)
     return found
 
 

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from unnoise.data.classics import MOST_BYTES, ClassicImages, Downloaded, listed
-from unnoise.data.pixels import resize
-from unnoise.data.source import Side, Split
+from unnoise.data.source import Fit, ImageSize, Split
 
 
 class _Cifar(ClassicImages):
@@ -48,9 +47,6 @@ class _Cifar(ClassicImages):
         records = torch.from_numpy(np.concatenate(parts))
         images = records[:, self.label_bytes :].reshape(-1, 3, 32, 32)
         return images, records[:, self.label_bytes - 1].long()
-
-    def _sized(self, images: Tensor) -> Tensor:
-        return resize(images, self.image_size)
 
     def _read(self, members: Sequence[str]) -> list[tuple[str, bytes]]:
         """Each member's place and bytes, from the unpacked files, else from the archive."""
@@ -103,11 +99,12 @@ class CIFAR10(_Cifar):
     def __init__(
         self,
         root: Downloaded = None,
-        image_size: Side = 32,
+        image_size: ImageSize = 32,
         channels: Literal[1, 3] = 3,
         classes: int = 10,
+        fit: Fit = "crop",
     ) -> None:
-        super().__init__(root, image_size, channels, classes)
+        super().__init__(root, image_size, channels, classes, fit)
 
 
 @final
@@ -140,8 +137,9 @@ class CIFAR100(_Cifar):
     def __init__(
         self,
         root: Downloaded = None,
-        image_size: Side = 32,
+        image_size: ImageSize = 32,
         channels: Literal[1, 3] = 3,
         classes: int = 100,
+        fit: Fit = "crop",
     ) -> None:
-        super().__init__(root, image_size, channels, classes)
+        super().__init__(root, image_size, channels, classes, fit)

@@ -20,7 +20,7 @@ from torch import Tensor
 from unnoise.data.downloads import fetch
 from unnoise.data.memory import TensorImages
 from unnoise.data.pixels import pad, resize, to_channels
-from unnoise.data.source import ImageSource, Side, Split
+from unnoise.data.source import Fit, ImageSize, ImageSource, Split
 from unnoise.runs.identity import Role
 
 Downloaded = Annotated[str | None, Role.MACHINE]
@@ -52,11 +52,13 @@ class ClassicImages(ImageSource):
     md5: ClassVar[dict[str, str]]  # of each file to download
     hosts: ClassVar[Sequence[str]]  # folders on the net that hold every one of them
 
-    def __init__(self, root: str | None, image_size: int, channels: int, classes: int) -> None:
+    def __init__(
+        self, root: str | None, image_size: ImageSize, channels: int, classes: int, fit: Fit
+    ) -> None:
         if classes != len(self.names):
             raise ValueError(f"classes is {classes}, but {self.title} has {len(self.names)}")
         super().__init__(image_size, channels)
-        self.root = root
+        self.root, self.fit = root, fit
 
     @property
     def home(self) -> Path:
@@ -123,26 +125,27 @@ class ClassicImages(ImageSource):
     def _load(self, split: Split) -> tuple[Tensor, Tensor]:
         """The split's pixels (N, C, H, W) uint8 and labels (N,) int64."""
 
-    @abstractmethod
     def _sized(self, images: Tensor) -> Tensor:
-        """Pixels (N, C, H, W) at ``image_size``."""
+        """Pixels (N, C, h, w) at ``image_size``."""
+        return resize(images, self.shape[1:], self.fit)
 
 
 class _Idx(ClassicImages):
     """A set in the IDX format of http://yann.lecun.com/exdb/mnist: big-endian shape, then bytes.
 
-    Images are 28×28 grey. An ``image_size`` of 32 adds a black border of two pixels; any other
-    resamples. The files may be gzipped or not.
+    Images are 28×28 grey. An ``image_size`` of 32 adds a black border of two pixels, whatever
+    ``fit``; any other resamples. The files may be gzipped or not.
     """
 
     def __init__(
         self,
         root: Downloaded = None,
-        image_size: Side = 32,
+        image_size: ImageSize = 32,
         channels: Literal[1, 3] = 1,
         classes: int = 10,
+        fit: Fit = "crop",
     ) -> None:
-        super().__init__(root, image_size, channels, classes)
+        super().__init__(root, image_size, channels, classes, fit)
 
     def _there(self, name: str) -> bool:
         return self._find(name, name.removesuffix(".gz")) is not None
@@ -160,7 +163,8 @@ class _Idx(ClassicImages):
         return torch.from_numpy(images).unsqueeze(1), torch.from_numpy(labels.astype(np.int64))
 
     def _sized(self, images: Tensor) -> Tensor:
-        return pad(images, 32) if self.image_size == 32 else resize(images, self.image_size)
+        size = self.shape[1:]
+        return pad(images, size) if size == (32, 32) else super()._sized(images)
 
     def _read(self, name: str, dimensions: int) -> tuple[Path, np.ndarray]:
         path = self._find(name, f"{name}.gz")

@@ -18,8 +18,8 @@ from pydantic import Field
 from torch import Tensor
 
 from unnoise.data.memory import TensorImages, Unreadable
-from unnoise.data.pixels import square
-from unnoise.data.source import Images, ImageSource, Side, Split
+from unnoise.data.pixels import fitted
+from unnoise.data.source import Fit, Images, ImageSize, ImageSource, Split
 from unnoise.runs.identity import Role
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -42,15 +42,14 @@ class FileImages(Images):
     """
 
     def __init__(
-        self, paths: Sequence[Path], labels: Tensor, image_size: int, channels: int
+        self, paths: Sequence[Path], labels: Tensor, shape: tuple[int, ...], fit: Fit
     ) -> None:
         self.paths, self.labels = paths, labels
-        self.image_size, self.channels = image_size, channels
+        self.shape, self.fit = shape, fit
 
     def read(self, indices: Tensor) -> Tensor:
         """Images ``indices`` (B,) as uint8 (B, C, H, W); Unreadable names one that is."""
-        shape = (len(indices), self.channels, self.image_size, self.image_size)
-        images = torch.empty(shape, dtype=torch.uint8)
+        images = torch.empty((len(indices), *self.shape), dtype=torch.uint8)
         for row, index in enumerate(indices.tolist()):
             images[row] = self._decode(index)
         return images
@@ -58,7 +57,7 @@ class FileImages(Images):
     def _decode(self, index: int) -> Tensor:
         try:
             with Image.open(self.paths[index]) as picture:
-                return square(picture, self.image_size, self.channels)
+                return fitted(picture, self.shape, self.fit)
         except Exception as error:  # a damaged file makes Pillow raise nearly anything
             raise Unreadable(
                 f"image {index}, {self.paths[index]}, is unreadable: {error}"
@@ -96,15 +95,15 @@ class FileImages(Images):
                 k % n for k in range(index + 1, index + n) if problems[k % n] is None
             )
         images = FileImages(
-            [self.paths[row] for row in rows], self.labels[rows], self.image_size, self.channels
+            [self.paths[row] for row in rows], self.labels[rows], self.shape, self.fit
         )
         images.quarantined = [f"{problems[k]}; {self.paths[rows[k]]} replaces it" for k in bad]
         return images
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the files, their labels, the image size and the channels."""
-        digest = hashlib.sha256(repr((self.image_size, self.channels)).encode())
+        """SHA-256 of the files, their labels, the shape and the fit."""
+        digest = hashlib.sha256(repr((self.shape, self.fit)).encode())
         for path, label in zip(self.paths, self.labels.tolist(), strict=True):
             digest.update(hashlib.sha256(path.read_bytes()).digest() + label.to_bytes(8))
         return digest.hexdigest()
@@ -112,7 +111,7 @@ class FileImages(Images):
 
 @final
 class ImageFolder(ImageSource):
-    """PNG, JPEG, WebP, BMP and GIF files anywhere below ``root``: the central square of each.
+    """PNG, JPEG, WebP, BMP and GIF files anywhere below ``root``, upright.
 
     An image's class is the first folder below ``root`` on its way; images directly in ``root`` have
     none. If ``root`` has a folder ``train`` and one called ``validation``, ``val`` or ``test``,
@@ -130,17 +129,18 @@ class ImageFolder(ImageSource):
     def __init__(
         self,
         root: Annotated[str, Role.SHOWN],
-        image_size: Side,
+        image_size: ImageSize,
         channels: Literal[1, 3] = 3,
         classes: Annotated[int, Field(ge=0)] | None = None,
         validation_share: Share = 0.1,
         in_memory: bool = False,
         quarantine: Annotated[int, Field(ge=0)] = 0,
+        fit: Fit = "crop",
     ) -> None:
         super().__init__(image_size, channels)
         self.root = root
         self.classes, self.validation_share, self.in_memory = classes, validation_share, in_memory
-        self.quarantine = quarantine
+        self.quarantine, self.fit = quarantine, fit
 
     def class_names(self) -> tuple[str, ...]:
         """The folders' names, sorted; empty if the images lie directly in ``root``."""
@@ -175,7 +175,7 @@ class ImageFolder(ImageSource):
                 "add images, or change data.validation_share"
             )
         paths, labels = zip(*chosen, strict=True)
-        files = FileImages(paths, torch.tensor(labels), self.image_size, self.channels)
+        files = FileImages(paths, torch.tensor(labels), self.shape, self.fit)
         if self.quarantine:
             files = files.without_unreadable(self.quarantine)
         if not self.in_memory:

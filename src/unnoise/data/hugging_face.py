@@ -11,8 +11,8 @@ from pydantic import Field
 from torch import Tensor
 
 from unnoise.data.memory import Unreadable
-from unnoise.data.pixels import square
-from unnoise.data.source import Images, ImageSource, Side, Split
+from unnoise.data.pixels import fitted
+from unnoise.data.source import Fit, Images, ImageSize, ImageSource, Split
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -31,22 +31,21 @@ class TableImages(Images):
         image_column: str,
         labels: Tensor,
         captions: list[str] | None,
-        image_size: int,
-        channels: int,
+        shape: tuple[int, ...],
+        fit: Fit,
     ) -> None:
         self.column = table.select_columns([image_column])
         self.name = image_column
         self.labels, self.captions = labels, captions
-        self.image_size, self.channels = image_size, channels
+        self.shape, self.fit = shape, fit
 
     def read(self, indices: Tensor) -> Tensor:
         """Images ``indices`` (B,) as uint8 (B, C, H, W); Unreadable names one that is."""
-        shape = (len(indices), self.channels, self.image_size, self.image_size)
-        images = torch.empty(shape, dtype=torch.uint8)
+        images = torch.empty((len(indices), *self.shape), dtype=torch.uint8)
         for row, index in enumerate(indices.tolist()):
             try:
                 picture = self.column[index][self.name]
-                images[row] = square(picture, self.image_size, self.channels)
+                images[row] = fitted(picture, self.shape, self.fit)
             except Exception as error:  # a damaged image makes Pillow raise nearly anything
                 raise Unreadable(
                     f"image {index} of column {self.name!r} is unreadable: {error}"
@@ -55,10 +54,10 @@ class TableImages(Images):
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the encoded images, labels, captions, the image size and the channels."""
+        """SHA-256 of the encoded images, labels, captions, the shape and the fit."""
         from datasets import Image
 
-        digest = hashlib.sha256(repr((self.image_size, self.channels)).encode())
+        digest = hashlib.sha256(repr((self.shape, self.fit)).encode())
         encoded = self.column.cast_column(self.name, Image(decode=False))
         for row, label in zip(encoded, self.labels.tolist(), strict=True):
             image = row[self.name]
@@ -85,7 +84,7 @@ class HuggingFaceImages(ImageSource):
     def __init__(
         self,
         name: str,
-        image_size: Side,
+        image_size: ImageSize,
         train_split: str = "train",
         validation_split: str = "validation",
         image_column: str | None = None,
@@ -93,11 +92,12 @@ class HuggingFaceImages(ImageSource):
         caption_column: str | None = None,
         channels: Literal[1, 3] = 3,
         classes: Annotated[int, Field(ge=0)] | None = None,
+        fit: Fit = "crop",
     ) -> None:
         if label_column is None and classes:
             raise ValueError(f"classes is {classes}, but label_column is null: name the column")
         super().__init__(image_size, channels)
-        self.name, self.classes = name, classes
+        self.name, self.classes, self.fit = name, classes, fit
         self.splits: dict[Split, str] = {"train": train_split, "validation": validation_split}
         self.image_column, self.label_column = image_column, label_column
         self.caption_column, self.captioned = caption_column, caption_column is not None
@@ -141,8 +141,8 @@ class HuggingFaceImages(ImageSource):
             self._image_column(table),
             torch.tensor(labels, dtype=torch.int64),
             self._captions(table),
-            self.image_size,
-            self.channels,
+            self.shape,
+            self.fit,
         )
 
     @cached_property

@@ -10,33 +10,49 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.nn.functional import pad as pad_edges
 
-
-def pad(images: Tensor, size: int) -> Tensor:
-    """Images (N, C, h, w) centred on black squares (N, C, size, size)."""
-    height, width = images.shape[-2:]
-    if max(height, width) > size:
-        raise ValueError(f"images of {height}×{width} pixels do not fit into {size}×{size}")
-    top, left = (size - height) // 2, (size - width) // 2
-    return pad_edges(images, (left, size - width - left, top, size - height - top))
+from unnoise.data.source import Fit, ImageSize, sides
 
 
-def resize(images: Tensor, size: int) -> Tensor:
-    """Square images (N, C, h, h) resampled to (N, C, size, size), antialiased."""
-    if images.shape[-1] == size:
-        return images
-    return interpolate(images, (size, size), mode="bilinear", antialias=True)
+def pad(images: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Images (N, C, h, w) centred on black ones (N, C, *size)."""
+    (height, width), (H, W) = images.shape[-2:], size
+    if height > H or width > W:
+        raise ValueError(f"images of {height}×{width} pixels do not fit into {H}×{W}")
+    top, left = (H - height) // 2, (W - width) // 2
+    return pad_edges(images, (left, W - width - left, top, H - height - top))
 
 
-def enlarge(images: Tensor, size: int) -> Tensor:
-    """Pixel art (N, C, h, h) with every pixel made a square: (N, C, size, size).
+def resize(images: Tensor, size: tuple[int, ...], fit: Fit = "crop") -> Tensor:
+    """Images (N, C, h, w) resampled to (N, C, *size), antialiased; ``fit`` where shapes differ."""
+    (height, width), (H, W) = images.shape[-2:], size
+    if fit == "crop":  # to the shape of the size
+        h, w = _scaled(size, min(height / H, width / W))
+        images = images[..., (height - h) // 2 :, (width - w) // 2 :][..., :h, :w]
+    inside = _scaled((height, width), min(H / height, W / width)) if fit == "pad" else (H, W)
+    if images.shape[-2:] != inside:
+        images = interpolate(images, inside, mode="bilinear", antialias=True)
+    return pad(images, size) if fit == "pad" else images
+
+
+def _scaled(size: tuple[int, ...], by: float) -> tuple[int, int]:
+    return max(1, round(size[0] * by)), max(1, round(size[1] * by))
+
+
+def enlarge(images: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Pixel art (N, C, h, w) with every pixel made a square: (N, C, *size)."""
+    times = size[0] // images.shape[-2]
+    return images.repeat_interleave(times, dim=-1).repeat_interleave(times, dim=-2)
+
+
+def check_multiple(size: ImageSize, of: ImageSize, what: str) -> None:
+    """Whether pixel art can be enlarged.
 
     Raises:
-        ValueError: size is not a multiple of h.
+        ValueError: ``size`` is not a multiple of the size ``of``, the same for both sides.
     """
-    times, rest = divmod(size, images.shape[-1])
-    if rest or not times:
-        raise ValueError(f"image_size {size} is not a multiple of the sprites' {images.shape[-1]}")
-    return images.repeat_interleave(times, dim=-1).repeat_interleave(times, dim=-2)
+    (height, width), (h, w) = sides(size), sides(of)
+    if height % h or width % w or height // h != width // w:
+        raise ValueError(f"image_size {size} is not a multiple of {what} {of}")
 
 
 def to_channels(images: Tensor, channels: int) -> Tensor:
@@ -64,13 +80,18 @@ def from_pil(picture: Image.Image, channels: int) -> Image.Image:
     return picture.convert("L" if channels == 1 else "RGB")
 
 
-def square(picture: Image.Image, size: int, channels: int) -> Tensor:
-    """The central square of a picture, resampled with antialiasing: uint8 (C, size, size)."""
+def fitted(picture: Image.Image, shape: tuple[int, ...], fit: Fit = "crop") -> Tensor:
+    """A picture of any size and mode, resampled with antialiasing: uint8 ``shape`` (C, H, W)."""
+    channels, height, width = shape
     picture = from_pil(picture, channels)
-    if picture.size != (size, size):
-        picture = ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC)
-    pixels = np.array(picture).reshape(size, size, channels)
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    if fit == "crop" and picture.size != (width, height):
+        picture = ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC)
+    elif picture.size != (width, height):
+        by = min(height / picture.height, width / picture.width)
+        inside = _scaled((picture.width, picture.height), by) if fit == "pad" else (width, height)
+        picture = picture.resize(inside, Image.Resampling.BICUBIC)
+    pixels = np.array(picture).reshape(picture.height, picture.width, channels)
+    return pad(torch.from_numpy(pixels).permute(2, 0, 1), (height, width)).contiguous()
 
 
 def to_signal(image: Tensor) -> Tensor:

@@ -15,10 +15,24 @@ from typing import Annotated, Any, Literal, Protocol, TypedDict, runtime_checkab
 from pydantic import Field
 from torch import Tensor
 
+from unnoise.runs.identity import Spelling
+
 Split = Literal["train", "validation"]
 Side = Annotated[int, Field(ge=4)]
-ImageSize = Side | tuple[Side, Side]
+
+
+def _one_side(size: Any) -> Any:
+    match size:
+        case [height, width] if height == width:
+            return height
+    return size
+
+
+ImageSize = Annotated[Side | tuple[Side, Side], Spelling(_one_side)]
 """Pixels: the side of a square, or (height, width)."""
+Fit = Literal["crop", "pad", "stretch"]
+"""How a picture of another shape becomes one of (H, W): its largest central part of that shape
+resized, or all of it resized to fit inside, on black, or each side resized on its own."""
 
 
 class Batch(TypedDict, total=False):

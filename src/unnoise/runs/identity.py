@@ -28,11 +28,19 @@ class Role(Enum):
 
 
 @dataclass(frozen=True)
+class Spelling:
+    """Beside a type, that some of its values mean the same: ``of`` maps them to one, plain."""
+
+    of: Callable[[Any], Any] = lambda value: value
+
+
+@dataclass(frozen=True)
 class Argument:
     """What a target's signature says of one of its arguments; ``default`` ... if there is none."""
 
     default: Any = ...
     role: Role | None = None
+    spelling: Spelling = Spelling()
 
 
 Arguments = Callable[[object], Mapping[str, Argument]]
@@ -68,6 +76,7 @@ def _values(
     signature = arguments(tree["_target_"]) if "_target_" in tree else {}
     for name, value in tree.items():
         of = signature.get(name, Argument())
+        value = of.spelling.of(value)
         same = is_default or _canonical(value, arguments) == _canonical(of.default, arguments)
         inner = f"{key}.{name}" if key else str(name)
         yield from _values(value, arguments, inner, of.role or role, same)
@@ -76,12 +85,13 @@ def _values(
 def _canonical(tree: Any, arguments: Arguments) -> Any:
     if isinstance(tree, Mapping):
         signature = arguments(tree["_target_"]) if "_target_" in tree else {}
-        plain = {str(key): _canonical(value, arguments) for key, value in tree.items()}
-        return {
-            key: value
-            for key, value in plain.items()
-            if value != _canonical(signature.get(key, Argument()).default, arguments)
-        }
+        plain = {}
+        for key, value in tree.items():
+            of = signature.get(key, Argument())
+            plain[str(key)] = _canonical(of.spelling.of(value), arguments)
+            if plain[str(key)] == _canonical(of.default, arguments):
+                del plain[str(key)]
+        return plain
     if isinstance(tree, list | tuple):
         return [_canonical(value, arguments) for value in tree]
     return int(tree) if isinstance(tree, float) and tree.is_integer() else tree

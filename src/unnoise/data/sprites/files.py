@@ -10,14 +10,14 @@ from torch import Tensor
 
 from unnoise.data.folders import Share, held_out
 from unnoise.data.memory import TensorImages
-from unnoise.data.pixels import enlarge, from_pil, to_channels
-from unnoise.data.source import ImageSource, Side, Split
+from unnoise.data.pixels import check_multiple, enlarge, from_pil, to_channels
+from unnoise.data.source import ImageSize, ImageSource, Split, sides
 from unnoise.runs.identity import Role
 from unnoise.untrusted import load_arrays
 
 
 def _open_distinct(
-    pixels: Tensor, labels: Tensor, image_size: int, channels: int, split: Split, share: float
+    pixels: Tensor, labels: Tensor, shape: tuple[int, ...], split: Split, share: float
 ) -> TensorImages:
     """The split of sprites (N, C, h, h): the first of identical ones, held out by their pixels."""
     first: dict[bytes, int] = {}
@@ -29,13 +29,13 @@ def _open_distinct(
             f"no {split} images among the {len(first)} distinct sprites: "
             "add some, or change data.validation_share"
         )
-    sprites = to_channels(enlarge(pixels[chosen], image_size), channels)
+    sprites = to_channels(enlarge(pixels[chosen], shape[1:]), shape[0])
     return TensorImages(sprites, labels[chosen])
 
 
 @final
 class SpriteSheet(ImageSource):
-    """The ``cell`` × ``cell`` pictures of one image file, without classes.
+    """The cells of one image file, each ``cell`` high and wide or [high, wide], without classes.
 
     Cells of a single colour are dropped, and so are repeats. ``image_size`` must be a multiple of
     ``cell``: each pixel becomes a square of pixels. Transparency becomes white.
@@ -48,14 +48,13 @@ class SpriteSheet(ImageSource):
     def __init__(
         self,
         root: Annotated[str, Role.SHOWN],
-        image_size: Side,
-        cell: Side,
+        image_size: ImageSize,
+        cell: ImageSize,
         channels: Literal[1, 3] = 3,
         classes: Literal[0] = 0,
         validation_share: Share = 0.1,
     ) -> None:
-        if image_size % cell:
-            raise ValueError(f"image_size {image_size} is not a multiple of cell {cell}")
+        check_multiple(image_size, cell, "cell")
         super().__init__(image_size, channels)
         self.root, self.cell, self.validation_share = root, cell, validation_share
 
@@ -77,26 +76,24 @@ class SpriteSheet(ImageSource):
         cells = self._cut()
         drawn = cells[(cells != cells[:, :, :1, :1]).flatten(1).any(1)]
         labels = torch.zeros(len(drawn), dtype=torch.int64)
-        return _open_distinct(
-            drawn, labels, self.image_size, self.channels, split, self.validation_share
-        )
+        return _open_distinct(drawn, labels, self.shape, split, self.validation_share)
 
     def _cut(self) -> Tensor:
-        """All cells, row by row: (N, 3, cell, cell)."""
+        """All cells, row by row: (N, 3, h, w)."""
         self.check()
         try:
             with Image.open(Path(self.root).expanduser()) as picture:
                 sheet = torch.from_numpy(np.array(from_pil(picture, channels=3)))
         except Exception as error:  # a damaged file makes Pillow raise nearly anything
             raise ValueError(f"data.root {self.root} is unreadable: {error}") from error
-        height, width, cell = sheet.shape[0], sheet.shape[1], self.cell
-        if height % cell or width % cell:
+        (height, width), (h, w) = sheet.shape[:2], sides(self.cell)
+        if height % h or width % w:
             raise ValueError(
                 f"data.root {self.root} of {height}×{width} pixels does not divide into cells of "
-                f"{cell}×{cell}"
+                f"{h}×{w}"
             )
-        grid = sheet.reshape(height // cell, cell, width // cell, cell, 3).permute(0, 2, 4, 1, 3)
-        return grid.reshape(-1, 3, cell, cell)
+        grid = sheet.reshape(height // h, h, width // w, w, 3).permute(0, 2, 4, 1, 3)
+        return grid.reshape(-1, 3, h, w)
 
 
 @final
@@ -119,13 +116,12 @@ class SpritesFile(ImageSource):
     def __init__(
         self,
         root: Annotated[str, Role.SHOWN],
-        image_size: Side = 16,
+        image_size: ImageSize = 16,
         channels: Literal[1, 3] = 3,
         classes: int = 5,
         validation_share: Share = 0.1,
     ) -> None:
-        if image_size % 16:
-            raise ValueError(f"image_size {image_size} is not a multiple of the sprites' 16")
+        check_multiple(image_size, 16, "the sprites'")
         if classes != len(self.names):
             raise ValueError(f"classes is {classes}, but the sprites have {len(self.names)}")
         super().__init__(image_size, channels)
@@ -151,8 +147,7 @@ class SpritesFile(ImageSource):
         return _open_distinct(
             torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(),
             torch.from_numpy(labels.argmax(1).astype(np.int64)),
-            self.image_size,
-            self.channels,
+            self.shape,
             split,
             self.validation_share,
         )
