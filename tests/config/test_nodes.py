@@ -299,3 +299,19 @@ def test_importing_the_checks_loads_no_heavy_package():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("unnoise.training.callbacks.samples.SampleGird", "did you mean 'SampleGrid'[?]"),
+        ("unnoise.training.callbacks.sample.SampleGrid", "there is no module"),
+        ("unnoise.training.callbacks.samples.Path", "is not on the allow-list"),
+        ("unnoise.training.callbacks.samples.torch", "has no 'torch'"),
+        ("lightning.pytorch.callbacks.Callback", "is not on the allow-list"),
+        ("lightning.Fabric", "is not on the allow-list"),
+    ],
+)
+def test_what_is_for_lightning_stands_behind_the_same_allow_list(path, reason):
+    with pytest.raises(ConfigError, match=reason):
+        resolve_target(path)

@@ -12,7 +12,9 @@ import os
 import pkgutil
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError
 from types import ModuleType
 from typing import Any
 
@@ -54,9 +56,7 @@ USERS_PACKAGES = tuple(
     if name and name.partition(".")[0] not in NOBODYS
 )
 RESERVED = ("_target_", "_partial_")
-
-
-# Targets
+HIDDEN = ("matplotlib", "scipy", "torch_fidelity", "torchvision", "transformers")
 
 
 def resolve_target(path: object, within: Sequence[str] = CLASSES_FROM) -> Callable[..., Any]:
@@ -72,40 +72,20 @@ def resolve_target(path: object, within: Sequence[str] = CLASSES_FROM) -> Callab
     Raises:
         ConfigError: not allowed, or there is no such module or name in it.
     """
-    module_name, _, name = allowed_path(path, within).rpartition(".")
-    module = _module(module_name, str(path))
-    target = getattr(module, name, None)
-    if target is None:
-        names = [n for n, found in vars(module).items() if _allowed(found, str(path), within)]
-        raise ConfigError(f"{module_name} has no '{name}'{did_you_mean(name, names)}")
-    found = check_home(target, str(path), within)
-    if getattr(sys.modules.get(found.__module__), found.__qualname__, None) is not found:
-        raise _refusal(str(path), within)
-    return found  # type: ignore[no-any-return]
-
-
-def allowed_path(path: object, within: Sequence[str] = CLASSES_FROM) -> str:
-    """The path of a ``_target_``, if the allow-list has the package that it leads into.
-
-    Raises:
-        ConfigError: it does not, or the path is none.
-    """
     if not isinstance(path, str):
         raise ConfigError(f"{path!r} is not a dotted path such as unnoise.networks.unet.UNet")
     external = EXTERNAL if within == CLASSES_FROM else ()
     well_formed = re.fullmatch(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+", path, re.ASCII)
     if not well_formed or not (path in external or inside(path, (*within, *USERS_PACKAGES))):
         raise _refusal(path, within)
-    return path
-
-
-def check_home(target: Any, path: str, within: Sequence[str] = CLASSES_FROM) -> Callable[..., Any]:
-    """The target, if it is a class or function that is defined where the allow-list says.
-
-    Raises:
-        ConfigError: it is not.
-    """
-    if not _allowed(target, path, within):
+    module_name, _, name = path.rpartition(".")
+    module = _module(module_name, path)
+    target: Any = getattr(module, name, None)
+    if target is None:
+        names = [n for n, found in vars(module).items() if _allowed(found, path, within)]
+        raise ConfigError(f"{module_name} has no '{name}'{did_you_mean(name, names)}")
+    home = sys.modules.get(getattr(target, "__module__", ""))
+    if not _allowed(target, path, within) or getattr(home, target.__qualname__, None) is not target:
         raise _refusal(path, within)
     return target  # type: ignore[no-any-return]
 
@@ -141,7 +121,8 @@ def _refusal(path: str, within: Sequence[str]) -> ConfigError:
 
 def _module(name: str, path: str) -> ModuleType:
     try:
-        return importlib.import_module(name)
+        with _quick_imports():
+            return importlib.import_module(name)
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if not inside(name, (missing,)):
@@ -152,6 +133,31 @@ def _module(name: str, path: str) -> ModuleType:
         raise ConfigError(f"there is no module '{missing}'{near}") from error
     except ImportError as error:
         raise ConfigError(f"'{path}' cannot be imported: {error}") from error
+
+
+@contextmanager
+def _quick_imports() -> Iterator[None]:
+    """Hide from torchmetrics, which Lightning imports, packages for metrics that are not used here.
+
+    Importing them takes three seconds. Packages of the user's may need them: then none is hidden.
+    """
+    from lightning_utilities.core import imports
+
+    names: Any = vars(imports)
+    version, available = names["_version"], names["package_available"]
+
+    def hiding_version(package: str) -> str:
+        if package in HIDDEN:
+            raise PackageNotFoundError(package)
+        return str(version(package))
+
+    if not USERS_PACKAGES:
+        names["_version"] = hiding_version
+        names["package_available"] = lambda package: package not in HIDDEN and available(package)
+    try:
+        yield
+    finally:
+        names["_version"], names["package_available"] = version, available
 
 
 def instantiate(node: Any, within: Sequence[str] = CLASSES_FROM) -> Any:

@@ -12,8 +12,7 @@ from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
-from unnoise.config.nodes import RESERVED
-from unnoise.config.outline import declared
+from unnoise.config.nodes import RESERVED, resolve_target
 from unnoise.config.problems import ConfigError, did_you_mean
 from unnoise.config.schema import parameters
 
@@ -104,6 +103,6 @@ def _parameters_at(config: Any, key: str) -> list[str]:
     """The parameters of the node at a dotted key; none where there is no such node."""
     try:
         node = functools.reduce(lambda tree, name: tree[name], key.split("."), config)
-        return list(parameters(declared(node["_target_"]))) if key else []
+        return list(parameters(resolve_target(node["_target_"]))) if key else []
     except (KeyError, TypeError, IndexError, ConfigError):
         return []

@@ -11,11 +11,13 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, get_origin
 
-from unnoise.config.nodes import RESERVED, inside, instantiate
-from unnoise.config.outline import SLOW, Unread, declared
+from unnoise.config.nodes import RESERVED, inside, instantiate, resolve_target
 from unnoise.config.problems import UNKNOWN, ConfigError, Problem, did_you_mean
 from unnoise.config.values import describe, fits, item_hint, show, value_problems
 from unnoise.runs.identity import Argument, Role, Spelling
+
+LIGHTNING = ("lightning", "unnoise.training.callbacks", "unnoise.training.logging")
+"""Modules of what is for Lightning."""
 
 
 def problems(config: Mapping[str, Any], schema: Callable[..., Any]) -> list[Problem]:
@@ -41,7 +43,7 @@ def parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 def arguments(path: object) -> dict[str, Argument]:
     """What the signature of a ``_target_`` says of its arguments; nothing if it has none."""
     try:
-        target = declared(path)
+        target = resolve_target(path)
     except ConfigError:
         return {}
     return _arguments_of(target)
@@ -112,7 +114,7 @@ def _build(node: Any, key: str, found: list[Problem], stand_ins: bool) -> Any:
         return UNKNOWN
     if any(value is UNKNOWN for value in built.values()):
         return UNKNOWN
-    if stand_ins and inside(str(node["_target_"]), SLOW):
+    if stand_ins and inside(str(node["_target_"]), LIGHTNING):
         defaults = {k: v.default for k, v in arguments(node["_target_"]).items()}
         return types.SimpleNamespace(**defaults | {str(k): v for k, v in built.items()})
     try:
@@ -168,8 +170,6 @@ def _hint(annotation: Any, target: Callable[..., Any]) -> Any:
     """An annotation in a target's signature as a type; Any if empty or not to be evaluated."""
     if annotation is inspect.Parameter.empty:
         return Any
-    if isinstance(annotation, Unread):
-        return annotation.read()
     function = inspect.unwrap(target.__init__ if inspect.isclass(target) else target)
     holder = types.SimpleNamespace(__annotations__={"it": annotation})
     try:
@@ -211,7 +211,7 @@ def _node(node: dict[str, Any], hint: Any, key: str) -> Iterator[Problem]:
         yield Problem(f"{key}.{name}", f"unknown key{did_you_mean(str(name), RESERVED)}")
         del arguments[name]
     try:
-        target = declared(node["_target_"])
+        target = resolve_target(node["_target_"])
     except ConfigError as error:
         if unresolved := [*_value(node["_target_"], Any, f"{key}._target_")]:
             yield from unresolved
