@@ -80,12 +80,11 @@ def resolve_target(path: object, within: Sequence[str] = CLASSES_FROM) -> Callab
         raise _refusal(path, within)
     module_name, _, name = path.rpartition(".")
     module = _module(module_name, path)
-    target: Any = getattr(module, name, None)
-    if target is None:
+    if not hasattr(module, name):
         names = [n for n, found in vars(module).items() if _allowed(found, path, within)]
         raise ConfigError(f"{module_name} has no '{name}'{did_you_mean(name, names)}")
-    home = sys.modules.get(getattr(target, "__module__", ""))
-    if not _allowed(target, path, within) or getattr(home, target.__qualname__, None) is not target:
+    target = getattr(module, name)
+    if not _allowed(target, path, within) or not _is_public(target):
         raise _refusal(path, within)
     return target  # type: ignore[no-any-return]
 
@@ -105,6 +104,11 @@ def _allowed(target: Any, path: str, within: Sequence[str]) -> bool:
     if inside(home, USERS_PACKAGES):
         return True
     return inside(home, within) and (inspect.isclass(target) or inside(home, FUNCTIONS_FROM))
+
+
+def _is_public(target: Any) -> bool:
+    """Whether the name that the object gives itself leads to it."""
+    return getattr(sys.modules.get(target.__module__), target.__qualname__, None) is target
 
 
 def _refusal(path: str, within: Sequence[str]) -> ConfigError:
