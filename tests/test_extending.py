@@ -1,7 +1,9 @@
 """The guide to extending: each of its parts is added from outside the package and runs."""
 
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -21,37 +23,67 @@ UNET = (
 ).split()
 
 
-def blocks(section):
-    """The files of a section by name, and its command."""
-    found = BLOCK.findall(SECTIONS[section])
-    files = {text.split("\n")[0].lstrip("# "): text for kind, text in found if kind != "sh"}
-    (command,) = (text for kind, text in found if kind == "sh")
-    return files, command.split()
+MEASURED = "every=1 count=8 reference_count=40 sampler.steps=5".split()
+EVALUATED = "n=8 reference_count=40 steps=[5] device=cpu controls=false".split()
 
 
-@pytest.mark.parametrize("section", SECTIONS)
-def test_a_part_is_added_from_outside_the_package(section, tmp_path):
-    files, command = blocks(section)
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+def written(section, folder):
+    """Write the files of a section; its commands, split into words."""
+    commands = []
+    for kind, text in BLOCK.findall(SECTIONS[section]):
+        if kind == "sh":
+            commands = [shlex.split(line) for line in text.splitlines()]
+            continue
+        path = folder / text.split("\n")[0].lstrip("# ")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return commands
+
+
+def ran(command, added, folder):
+    """Run a command of the guide with more words to it."""
     variables = dict(word.split("=") for word in command if re.fullmatch(r"[A-Z_]+=.*", word))
-    at = command.index("unnoise-train")
-    typed = [*command[at + 1 :], *TINY]
-    typed += [] if any(word.startswith(("network=", "family=")) for word in typed) else UNET
+    _, name, *typed = command[len(variables) - 1 :]
     ours = os.environ.get("PYTHONPATH", "")
-    path = os.pathsep.join([str(tmp_path), *([ours] if ours else [])])
-    program = "from unnoise.cli.train import main; main()"
+    path = os.pathsep.join([str(folder), *([ours] if ours else [])])
+    program = f"from unnoise.cli.{name.removeprefix('unnoise-')} import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", program, *typed],
-        cwd=tmp_path,
+        [sys.executable, "-c", program, *typed, *added],
+        cwd=folder,
         env=os.environ | variables | {"PYTHONPATH": path},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("section", [name for name in SECTIONS if name != "Metric"])
+def test_a_part_is_added_from_outside_the_package(section, tmp_path):
+    train, *_ = written(section, tmp_path)
+    added = list(TINY)
+    added += [] if any(word.startswith(("network=", "family=")) for word in train) else UNET
+    ran(train, added, tmp_path)
     (run,) = (tmp_path / "outputs").glob("*/*/metrics.jsonl")
     assert len(list(run.parent.glob("checkpoints/step_00000002.ckpt"))) == 1
+
+
+def test_a_metric_measures_while_a_run_trains_and_afterwards(tmp_path):
+    train, evaluate = written("Metric", tmp_path)
+    measured = [f"callbacks.quality.{each}" for each in MEASURED]
+    ran(train, [*TINY, *UNET, *measured], tmp_path)
+    (metrics,) = (tmp_path / "outputs").glob("*/*/metrics.jsonl")
+    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    values = [row["quality/centre_distance_sprites"] for row in rows if "quality/seconds" in row]
+    assert len(values) == 2
+    assert all(value > 0 for value in values)
+    run = [word.replace("outputs/sprites/…", str(metrics.parent)) for word in evaluate]
+    ran(run, EVALUATED, tmp_path)
+    (scores,) = metrics.parent.glob("evaluation/quality_*.json")
+    (score,) = json.loads(scores.read_text())["scores"]
+    assert list(score["metrics"]) == ["fd_sprites", "centre_distance_sprites"]
+    estimate = score["metrics"]["centre_distance_sprites"]
+    assert estimate["value"] == pytest.approx(values[-1], rel=0.5)
+    assert estimate["error"] > 0
 
 
 def test_the_guide_has_every_part_that_the_readme_promises():

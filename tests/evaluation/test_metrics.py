@@ -1,3 +1,4 @@
+import functools
 import math
 
 import numpy as np
@@ -228,6 +229,28 @@ def test_errors_are_that_spread_too_where_classes_take_turns(classes):
 def test_fewer_pictures_than_groups_are_a_group_each():
     held, drawn = reference(), features(7, 1)
     assert estimates(held, drawn) == estimates(held, drawn, groups=7)
+
+
+def test_a_function_of_drawn_and_real_features_is_a_metric():
+    def mean_distance(drawn, real, power=1):
+        return (drawn.mean(0) - real.mean(0)).norm() ** power
+
+    real, drawn = reference(), features(50, 3, shift=0.5)
+    kinds = ["fd", functools.partial(mean_distance, power=2)]
+    metrics = quality(real, kinds)
+    for part in (slice(0, 20), slice(20, 50)):
+        metrics.update(rows(drawn, part))
+    away = drawn.pooled.mean(0) - real.features.pooled.mean(0)
+    assert metrics.compute()["mean_distance_toy"] == pytest.approx(float(away @ away), rel=1e-5)
+    found = estimates(real, drawn, kinds, groups=5)
+    assert list(found) == ["fd_toy", "mean_distance_toy"]
+    without = torch.stack(
+        [mean_distance(drawn.pooled[torch.arange(50) // 10 != g], real.features.pooled, 2)
+         for g in range(5)]
+    )  # fmt: skip
+    error = ((without - without.mean()).square().sum() * 4 / 5).sqrt()
+    assert found["mean_distance_toy"].error == pytest.approx(float(error), rel=1e-4)
+    assert found["mean_distance_toy"].value == pytest.approx(float(away @ away), rel=1e-5)
 
 
 def test_chosen_metrics():

@@ -66,7 +66,16 @@ def test_a_fingerprint_does_not_differ_from_itself():
 
 @pytest.mark.parametrize(
     "metric",
-    ["fd_toy", "sfd_toy", "kid_toy", "fid", "sfid", "kid", "memorised_toy", "bits_per_dim"],
+    [
+        "fd_toy",
+        "kid_toy",
+        "fid",
+        "sfid",
+        "kid",
+        "memorised_toy",
+        "bits_per_dim",
+        "mean_distance_toy",
+    ],
 )
 def test_less_is_better(metric):
     assert lower_is_better(metric)

@@ -106,7 +106,7 @@ def _scorer(config: dict[str, Any], data: ImageSource, device: torch.device) -> 
     )
     split = config["reference"]
     real = reference(data.images(split), split, config["reference_count"], extractor, device)
-    return Scorer(extractor, real, device, config["metrics"])
+    return Scorer(extractor, real, device, instantiate(config["metrics"]))
 
 
 def _draw(

@@ -15,6 +15,7 @@ from unnoise.config.schema import construction_problems, problems
 from unnoise.data.source import ImageSource
 from unnoise.diffusion.samplers import Sampler
 from unnoise.evaluation.grid import named_settings
+from unnoise.evaluation.metrics import Compare
 from unnoise.evaluation.neighbours import K_DENSITY
 from unnoise.evaluation.quality import KINDS
 from unnoise.models.trained import TrainedModel
@@ -34,7 +35,7 @@ class Request:
     data: ImageSource | None
     data_root: str | None
     n: Annotated[int, Field(gt=K_DENSITY)]
-    metrics: list[str] | None
+    metrics: list[str | Compare] | None
     extractor: str
     weights: str | None
     resize: Literal["original", "antialias"]
@@ -89,7 +90,7 @@ def _grid_problems(config: dict[str, Any]) -> Iterator[Problem]:
     if config["sampler"] is not None and config["samplers"]:
         yield Problem("sampler", "the grid has its samplers: leave this out, or use grid=single")
     for name in config["metrics"] or ():
-        if name not in KINDS:
+        if isinstance(name, str) and name not in KINDS:
             near = did_you_mean(name, KINDS)
             yield Problem("metrics", f"there is no {name}{near} ({', '.join(KINDS)})")
     for key in ("averaged", "metrics", "seeds", "checkpoints", "steps", "evaluations", "guidance"):

@@ -89,17 +89,17 @@ class ImageSource(ABC):
         self.channels = channels
         self.shape = (channels, *sides(image_size))
 
-    @abstractmethod
     def class_names(self) -> tuple[str, ...]:
         """One name a label; empty where pictures have no classes."""
+        return ()
 
-    @abstractmethod
     def check(self) -> int | None:
         """The number of training pictures, where it is known before they are read."""
+        return None
 
-    @abstractmethod
     def prepare(self) -> None:
         """Make the files ready on this machine, downloading at most once."""
+        self.check()
 
     @abstractmethod
     def images(self, split: Split) -> Images:

@@ -15,6 +15,7 @@ from unnoise.data.folders import SUFFIXES
 from unnoise.data.pixels import ROUNDING, from_pil, to_pixels
 from unnoise.data.source import Images
 from unnoise.evaluation.extractors.base import Extractor, Features, extract
+from unnoise.evaluation.metrics import Compare
 from unnoise.evaluation.quality import estimates
 from unnoise.evaluation.reference import Reference, cached, spread
 from unnoise.evaluation.results import Fingerprint, Score
@@ -28,7 +29,7 @@ class Scorer:
     extractor: Extractor
     reference: Reference
     device: torch.device
-    metrics: Sequence[str] | None = None
+    metrics: Sequence[str | Compare] | None = None
 
     def score(
         self, name: str, pictures: dict[str, Any], pixels: Tensor, keep: Path | None = None

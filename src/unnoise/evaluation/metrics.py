@@ -1,6 +1,7 @@
 """Metrics as torchmetrics has them: over batches, over processes, and over groups of pictures."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from unnoise.evaluation.neighbours import K_DENSITY, Surroundings
 from unnoise.evaluation.reference import Reference
 
 Values = dict[str, Tensor]
+Compare = Callable[[Tensor, Tensor], Tensor]
+"""Pooled features of drawn pictures (N, D) and of real ones (M, D) to a number, ()."""
 
 
 class Quality(Metric, ABC):
@@ -258,3 +261,15 @@ class Recall(Stored):
 
     def _kept(self, x: Tensor, groups: int) -> Tensor:
         return neighbours.covered(self.real, x, neighbours.radii(x, groups))
+
+
+class Compared(Stored):
+    """What a function makes of all features, drawn and real."""
+
+    def __init__(self, name: str, compare: Compare, reference: Reference) -> None:
+        super().__init__(name, reference)
+        self.compare = compare
+
+    def _kept(self, x: Tensor, groups: int) -> Tensor:
+        keep = neighbours.kept(len(x), groups).to(x.device)
+        return torch.stack([self.compare(x[rows], self.real).double() for rows in keep])

@@ -8,7 +8,16 @@ from torchmetrics import Metric, MetricCollection
 
 from unnoise.evaluation import neighbours
 from unnoise.evaluation.extractors.base import Features
-from unnoise.evaluation.metrics import Frechet, Kernel, Neighbourhood, Quality, Recall, Score
+from unnoise.evaluation.metrics import (
+    Compare,
+    Compared,
+    Frechet,
+    Kernel,
+    Neighbourhood,
+    Quality,
+    Recall,
+    Score,
+)
 from unnoise.evaluation.reference import Reference
 from unnoise.evaluation.results import Estimate
 
@@ -25,29 +34,29 @@ def metric_name(kind: str, extractor: str) -> str:
     return INCEPTION.get(kind, kind) if extractor == "inception" else f"{kind}_{extractor}"
 
 
-def known(names: Sequence[str]) -> tuple[str, ...]:
-    """The names, if all are in KINDS and there is one.
+def known(kinds: Sequence[str | Compare]) -> tuple[str | Compare, ...]:
+    """The metrics, if there is one and all that are strings are in KINDS.
 
     Raises:
-        ValueError: one is not, or there is none.
+        ValueError: a string is not, or there is no metric.
     """
-    if unknown := [name for name in names if name not in KINDS]:
+    if unknown := [kind for kind in kinds if isinstance(kind, str) and kind not in KINDS]:
         raise ValueError(f"no metric is called {unknown[0]!r}; there are {', '.join(KINDS)}")
-    if not names:
+    if not kinds:
         raise ValueError(f"name at least one metric of {', '.join(KINDS)}")
-    return tuple(names)
+    return tuple(kinds)
 
 
-def quality(reference: Reference, names: Sequence[str] | None = None) -> MetricCollection:
-    """The metrics of KINDS that are named (None: all), against a reference.
+def quality(reference: Reference, kinds: Sequence[str | Compare] | None = None) -> MetricCollection:
+    """Metrics against a reference: some of KINDS and functions of features (None: all of KINDS).
 
     ``update`` takes Features of drawn pictures; ``compute`` gives {"fd_garments": a scalar, …} in
-    float64, over the pictures of all processes.
+    float64, over the pictures of all processes. A function's number is called as the function.
 
     Raises:
-        ValueError: a name is not in KINDS, none is named, or the reference is too small.
+        ValueError: a string is not in KINDS, there is no metric, or the reference is too small.
     """
-    chosen = KINDS if names is None else known(names)
+    chosen = KINDS if kinds is None else known(kinds)
     full = {kind: metric_name(kind, reference.extractor) for kind in KINDS if kind in chosen}
     makers: dict[str, Callable[[str], Quality]] = {
         "fd": lambda name: Frechet(name, "pooled", reference),
@@ -61,13 +70,17 @@ def quality(reference: Reference, names: Sequence[str] | None = None) -> MetricC
     }
     if among := {kind: name for kind, name in full.items() if kind not in makers}:
         metrics["neighbourhood"] = Neighbourhood(among, reference)
+    for compare in chosen:
+        if not isinstance(compare, str):
+            name = metric_name(getattr(compare, "func", compare).__name__, reference.extractor)
+            metrics[name] = Compared(name, compare, reference)
     return MetricCollection(metrics, compute_groups=False)
 
 
 def estimates(
     reference: Reference,
     features: Features,
-    names: Sequence[str] | None = None,
+    kinds: Sequence[str | Compare] | None = None,
     groups: int = 10,
 ) -> dict[str, Estimate]:
     """The metrics of all pictures, with standard errors by a jackknife that deletes groups.
@@ -94,7 +107,7 @@ def estimates(
     place = (torch.arange(len(features.pooled)) % groups).argsort(stable=True).argsort()
     features = Features(*(part[place] for part in features))  # row i mod G is in group i now
     found: dict[str, Estimate] = {}
-    for metric in quality(reference, names).values():
+    for metric in quality(reference, kinds).values():
         assert isinstance(metric, Quality)
         value, *without = metric.held_out(features, groups)
         for name in value:
@@ -102,7 +115,7 @@ def estimates(
             error = ((parts - parts.mean()).square().sum() * (groups - 1) / groups).sqrt()
             found[name] = Estimate(float(value[name]), float(error))
     order = [metric_name(kind, reference.extractor) for kind in KINDS]
-    return {name: found[name] for name in order if name in found}
+    return {name: found[name] for name in dict.fromkeys([*order, *found]) if name in found}
 
 
 def nearest(features: Features, reference: Reference) -> tuple[Tensor, Tensor]:

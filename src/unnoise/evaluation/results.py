@@ -72,8 +72,8 @@ class Score:
 
 
 def lower_is_better(metric: str) -> bool:
-    """Whether less of it is better."""
-    return metric.startswith(LOWER_IS_BETTER)
+    """Whether less of it is better; of a metric from elsewhere where it is named a distance."""
+    return metric.startswith(LOWER_IS_BETTER) or "distance" in metric
 
 
 def ranked(scores: Sequence[Score], metric: str) -> list[Score]:

@@ -58,10 +58,6 @@ class SpriteSheet(ImageSource):
         super().__init__(image_size, channels)
         self.root, self.cell, self.validation_share = root, cell, validation_share
 
-    def class_names(self) -> tuple[str, ...]:
-        """None."""
-        return ()
-
     def check(self) -> None:
         """Raise FileNotFoundError if ``root`` is no file."""
         if not Path(self.root).expanduser().is_file():

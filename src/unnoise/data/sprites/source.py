@@ -206,9 +206,6 @@ class Sprites(ImageSource):
         """The number of training sprites."""
         return self.size
 
-    def prepare(self) -> None:
-        """Nothing to fetch."""
-
     def images(self, split: Split) -> SpriteImages:
         """Draw a split."""
         if split == "train":

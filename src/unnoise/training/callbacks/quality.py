@@ -13,6 +13,7 @@ from unnoise.data.source import ImageSource, Split
 from unnoise.diffusion.samplers import Sampler
 from unnoise.evaluation.extractors.base import Extractor
 from unnoise.evaluation.extractors.find import find_extractor
+from unnoise.evaluation.metrics import Compare
 from unnoise.evaluation.neighbours import K_DENSITY
 from unnoise.evaluation.quality import known, quality
 from unnoise.evaluation.reference import reference
@@ -36,7 +37,7 @@ class Quality(Measurement):
         every: optimizer steps between measurements.
         count: pictures to draw. A distance of few pictures is too large, so compare equal counts.
         reference_count: real pictures of ``split``, chosen as by ``spread``; all, if it has fewer.
-        metrics: kinds of metrics, such as "fd" or "precision".
+        metrics: kinds of metrics, such as "fd" or "precision", and functions of features.
         extractor: "auto" is the one for the data set.
         weights: file of the extractor's weights, where it has one.
         resize: how pictures come to the extractor's size.
@@ -55,7 +56,7 @@ class Quality(Measurement):
         every: Count = 1000,
         count: Pictures = 1000,
         reference_count: Pictures = 10_000,
-        metrics: Sequence[str] = ("fd", "precision", "recall"),
+        metrics: Sequence[str | Compare] = ("fd", "precision", "recall"),
         extractor: str = "auto",
         weights: str | None = None,
         resize: Literal["original", "antialias"] = "original",
