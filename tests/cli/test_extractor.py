@@ -50,7 +50,11 @@ def test_the_same_command_gives_the_same_file(monkeypatch):
     assert a.read_bytes() == b.read_bytes() != c.read_bytes()
 
 
-def test_ones_own_pictures_get_an_extractor_that_can_be_named(monkeypatch):
+@pytest.mark.parametrize(
+    ("size", "read", "places"),
+    [(40, 32, 8 * 8), ([48, 72], (21, 32), 6 * 8), ([8, 16], (8, 16), 2 * 4)],
+)
+def test_ones_own_pictures_get_an_extractor_that_can_be_named(monkeypatch, size, read, places):
     random = np.random.default_rng(0)
     for name in ("cat", "dog"):
         folder = Path("pets") / name
@@ -58,15 +62,15 @@ def test_ones_own_pictures_get_an_extractor_that_can_be_named(monkeypatch):
         for number in range(20):
             pixels = random.integers(256, size=(40, 40, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / f"{number}.png")
-    command(monkeypatch, "data=image_folder", "data.root=pets", "data.image_size=40", "name=pets",
-            "steps=2", "out=out")  # fmt: skip
+    command(monkeypatch, "data=image_folder", "data.root=pets", f"data.image_size={size}",
+            "name=pets", "steps=2", "out=out")  # fmt: skip
     (path,) = Path("out").iterdir()
-    source = ImageFolder("pets", 40)
+    source = ImageFolder("pets", size)
     found = find_extractor(str(path), source, torch.device("cpu"))
     assert (found.name, found.learned.classes) == ("pets", ("cat", "dog"))
-    assert found.learned.size == 32
+    assert found.learned.size == read
     pictures = source.images("validation").read(torch.arange(2))
-    assert found(pictures).spatial.shape == (2, 8 * 8 * 8)
+    assert found(pictures).spatial.shape == (2, 8 * places)
 
 
 @pytest.mark.parametrize(

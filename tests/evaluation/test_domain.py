@@ -108,6 +108,32 @@ def test_pictures_of_another_size_keep_their_mean_tone():
         assert (seen.diff(dim=3) > 0).all()
 
 
+def test_pictures_that_are_no_squares_are_read_as_they_are(tmp_path):
+    sprites = Sprites(12, 1).images("train").images[..., 2:14, :]
+    extractor = untrained(size=(12, 16))
+    assert equal(extractor(sprites), extractor.network(sprites.float() / 127.5 - 1))
+    assert extractor(sprites).spatial.shape == (12, 8 * 3 * 4)
+    large = sprites.repeat_interleave(3, 2).repeat_interleave(3, 3)
+    assert equal(extractor(large), extractor(sprites))
+    stretched = sprites.repeat_interleave(2, 3)
+    assert extractor.seen(stretched).shape == (12, 3, 12, 16)
+    extractor.network.half().float()
+    extractor.save(tmp_path / "own.safetensors")
+    again = DomainExtractor.load(tmp_path / "own.safetensors")
+    assert (again.learned, again.resize) == (extractor.learned, extractor.resize)
+    assert equal(again(sprites), extractor(sprites))
+
+
+def test_it_learns_from_pictures_that_are_no_squares():
+    def wide(pictures, labels):
+        return torch.cat((pictures, pictures[..., :8].flip(0)), dim=3), labels
+
+    plan = PLAN._replace(size=(16, 24))
+    extractor = fit(plan, (wide(*batch) for batch in batches()))
+    pictures, labels = wide(*bars(200, seed=-1))
+    assert extractor(pictures).logits.argmax(1).eq(labels).float().mean() > 0.9
+
+
 def test_grey_is_its_own_colour_and_its_own_luma():
     grey, _ = bars(6)
     colour = grey.expand(-1, 3, -1, -1)

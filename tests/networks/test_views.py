@@ -65,6 +65,13 @@ def test_low_resolution_keeps_the_means_of_blocks() -> None:
 def test_low_resolution_divides_the_picture() -> None:
     with pytest.raises(ValueError, match="factor 5 does not divide the 16×16 pixels"):
         LowResolution(factor=5, channels=3)(pictures())
+    for size in ((12, 16), (16, 12)):
+        x = pictures()[..., : size[0], : size[1]]
+        assert LowResolution(factor=4, channels=3)(x).shape == x.shape
+        with pytest.raises(
+            ValueError, match="factor 8 does not divide the {}×{} pixels".format(*size)
+        ):
+            LowResolution(factor=8, channels=3)(x)
 
 
 def test_grey_is_luma() -> None:
@@ -88,6 +95,12 @@ def test_views_fill_their_channels_within_0_and_1(view: View) -> None:
     assert shown.dtype == torch.float32
     assert shown.min() >= 0
     assert 0.8 < shown.max() <= 1
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=lambda view: type(view).__name__)
+def test_views_of_a_part_are_parts_of_the_view(view: View) -> None:
+    wide = pictures()[..., :8, :]
+    assert torch.equal(view(wide)[..., :6, :], view(pictures())[..., :6, :])
 
 
 @pytest.mark.parametrize("view", VIEWS, ids=lambda view: type(view).__name__)

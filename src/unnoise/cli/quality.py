@@ -161,10 +161,10 @@ def _scores(
     if config["images"] is not None:
         path = Path(config["images"])
         pixels = given_pictures(path)
-        n, (height, width), size = len(pixels), pixels.shape[2:], data.image_size
-        if (height, width) != (size, size):
+        n, (height, width), (_, H, W) = len(pixels), pixels.shape[2:], data.shape
+        if (height, width) != (H, W):
             raise ValueError(
-                f"{path}: its pictures are {width} × {height}, the real ones {size} × {size}; "
+                f"{path}: its pictures are {width} × {height}, the real ones {W} × {H}; "
                 "distances are between pictures of one size"
             )
         yield scorer.score(path.stem, {"kind": "given", "images": str(path)}, mixed(pixels))

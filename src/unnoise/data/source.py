@@ -21,14 +21,15 @@ Split = Literal["train", "validation"]
 Side = Annotated[int, Field(ge=4)]
 
 
-def _one_side(size: Any) -> Any:
+def one_side(size: Any) -> Any:
+    """An ``image_size`` as YAML may hold it; of a square the side alone."""
     match size:
         case [height, width] if height == width:
             return height
     return size
 
 
-ImageSize = Annotated[Side | tuple[Side, Side], Spelling(_one_side)]
+ImageSize = Annotated[Side | tuple[Side, Side], Spelling(one_side)]
 """Pixels: the side of a square, or (height, width)."""
 Fit = Literal["crop", "pad", "stretch"]
 """How a picture of another shape becomes one of (H, W): its largest central part of that shape

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unnoise.config.problems import Problem
+from unnoise.config.schema import arguments
 from unnoise.data.source import HoldsOut, Images, ImageSource
 from unnoise.data.stream import split_loader
 from unnoise.diffusion.samplers import Sampler
@@ -17,8 +18,9 @@ from unnoise.evaluation.adherence import Row, agreements
 from unnoise.evaluation.targets import UNSEEN, shown
 from unnoise.models.classifier import FOLDER, NoisyClassifier, classifier_file
 from unnoise.models.trained import TrainedModel
+from unnoise.runs.identity import differences
 
-SAME_DATA = ("_target_", "image_size", "channels", "classes", "seed")
+SAME_DATA = ("_target_", "image_size", "fit", "channels", "classes", "seed")
 """Keys of a data node that a judge must share with the run."""
 Judges = dict[str, NoisyClassifier]  # by target
 
@@ -87,7 +89,7 @@ def find_judges(
         found = []
     missing = [target for target in wanted if target not in judges]
     if missing and not found:
-        size = f"data.image_size={data['image_size']}"
+        size = f"data.image_size={data['image_size']}".replace(" ", "")
         train = [f"unnoise-classifier data=… {size} target={target}" for target in missing]
         where = f"in {FOLDER}" if given is None else "among those given"
         reason = f"no judge of {' and '.join(missing)} for this data {where}: train it by "
@@ -108,11 +110,9 @@ def load_judge(path: Path) -> NoisyClassifier:
 
 
 def _differences(theirs: dict[str, Any], data: dict[str, Any]) -> str:
-    return ", ".join(
-        f"{key} {theirs.get(key)}, not {data.get(key)}"
-        for key in SAME_DATA
-        if theirs.get(key) != data.get(key)
-    )
+    one, other = ({key: node[key] for key in SAME_DATA if key in node} for node in (theirs, data))
+    found = differences(one, other, arguments).items()
+    return ", ".join(f"{key} {then}, not {now}" for key, (then, now) in found)
 
 
 def questions(data: ImageSource, wanted: Sequence[str], n: int) -> list[Question]:

@@ -4,7 +4,7 @@ Inception was trained on photographs of 299 × 299 pixels and sees little of dig
 pixel art; a network that has learned to tell these apart does. Two of them come along, the others
 are trained once from their data.
 
-Shapes: B pictures, C channels, size × size pixels that the network reads, K classes.
+Shapes: B pictures, C channels, h × w pixels that the network reads (``size``), K classes.
 """
 
 import json
@@ -20,6 +20,7 @@ from safetensors.torch import save as serialized
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from unnoise.data.source import ImageSize, sides
 from unnoise.evaluation.extractors.base import Extractor, Features
 from unnoise.evaluation.extractors.reading import read
 from unnoise.files import file_digest, write_durably
@@ -39,10 +40,10 @@ LARGEST = 1024  # pixels that a network may say it reads
 
 
 class DomainNetwork(nn.Module):
-    """Pictures (B, C, size, size) in [−1, 1] to their features and the logits of K classes.
+    """Pictures (B, C, h, w) in [−1, 1] to their features and the logits of K classes.
 
     Five convolutions, the first and third of stride 2, each with batch normalisation and ReLU. The
-    middle layer is the third's output: its first 8 channels at (size/4)² places are the spatial
+    middle layer is the third's output: its first 8 channels at h/4 × w/4 places are the spatial
     features. The means of the fifth's 64 channels over the picture are the pooled ones.
     """
 
@@ -76,7 +77,7 @@ class Learned(NamedTuple):
     name: str
     classes: tuple[str, ...]
     channels: int
-    size: int
+    size: ImageSize
     data: str
     seed: int
     steps: int
@@ -86,8 +87,8 @@ class Learned(NamedTuple):
 class DomainExtractor(Extractor):
     """Features by a classifier of one data set's pictures.
 
-    Pictures of another size become size × size: where theirs is a whole multiple (pixel art with
-    each pixel made a square), every pixel is the mean of its square, else by antialiased bilinear
+    Pictures of another size become h × w: where theirs is a whole multiple (pixel art with each
+    pixel made a square), every pixel is the mean of its square, else by antialiased bilinear
     interpolation. Grey is repeated for a network that reads colour; of colour a network that reads
     grey sees the luma 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601).
 
@@ -105,7 +106,7 @@ class DomainExtractor(Extractor):
         self.eval().requires_grad_(False)
 
     def forward(self, pictures: Tensor) -> Features:
-        """Features of pictures (B, 1 or 3, H, W) uint8: pooled (B, 64), spatial (B, 8·(size/4)²).
+        """Features of pictures (B, 1 or 3, H, W) uint8: pooled (B, 64), spatial (B, 8·h/4·w/4).
 
         Raises:
             ValueError: the pictures are not uint8, or have neither 1 nor 3 channels.
@@ -115,13 +116,14 @@ class DomainExtractor(Extractor):
         return features
 
     def seen(self, pictures: Tensor) -> Tensor:
-        """What the network sees of pictures (B, 1 or 3, H, W) uint8: (B, C, size, size)."""
-        size = self.learned.size
+        """What the network sees of pictures (B, 1 or 3, H, W) uint8: (B, C, h, w)."""
+        h, w = size = sides(self.learned.size)
         x = read(pictures, self.learned.channels)
-        if x.shape[2] == x.shape[3] and x.shape[2] % size == 0:
-            x = F.avg_pool2d(x, x.shape[2] // size)
+        H, W = x.shape[2:]
+        if H % h == 0 and W % w == 0 and H // h == W // w:
+            x = F.avg_pool2d(x, H // h)
         else:
-            x = F.interpolate(x, (size, size), mode="bilinear", antialias=True)
+            x = F.interpolate(x, size, mode="bilinear", antialias=True)
         return x / 127.5 - 1
 
     def save(self, path: Path) -> str:
@@ -149,8 +151,9 @@ class DomainExtractor(Extractor):
         weights, about = load_safetensors(path)
         try:
             said = json.loads(about["unnoise extractor"])
-            learned = Learned(**{**said, "classes": tuple(said["classes"])})
-            if not 1 <= learned.size <= LARGEST:
+            size = said["size"] if isinstance(said["size"], int) else tuple(said["size"])
+            learned = Learned(**{**said, "classes": tuple(said["classes"]), "size": size})
+            if not all(1 <= side <= LARGEST for side in sides(learned.size)):
                 raise ValueError(f"it reads {learned.size} pixels; {LARGEST} are the most")
 
             def build() -> DomainNetwork:
@@ -183,9 +186,9 @@ def shipped(name: str) -> DomainExtractor:
 def fit(learned: Learned, batches: Iterable[tuple[Tensor, Tensor]]) -> DomainExtractor:
     """Train a classifier on batches of pictures uint8 and labels: cross-entropy, AdamW, one cycle.
 
-    All pictures of a batch are shifted alike by up to 1/16 of their size, the edge repeated. The
-    result is a function of the seed and the batches: it is computed in float32 on the CPU by one
-    thread, whatever number there is.
+    All pictures of a batch are shifted alike by up to 1/16 of their shorter side, the edge
+    repeated. The result is a function of the seed and the batches: it is computed in float32 on the
+    CPU by one thread, whatever number there is.
     """
     with torch.random.fork_rng(devices=[]), _one_thread():
         torch.manual_seed(learned.seed)
@@ -195,7 +198,7 @@ def fit(learned: Learned, batches: Iterable[tuple[Tensor, Tensor]]) -> DomainExt
         cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, learned.steps)
         taken = islice(batches, learned.steps)
         for pictures, labels in tqdm(taken, learned.name, learned.steps, leave=False, disable=None):
-            x = _shifted(extractor.seen(pictures), learned.size // 16)
+            x = _shifted(extractor.seen(pictures), min(sides(learned.size)) // 16)
             loss = F.cross_entropy(network(x).logits, labels)
             optimizer.zero_grad()
             torch.autograd.backward(loss)

@@ -21,7 +21,7 @@ NAMES = ("digits", "garments", "sprites")
 
 STEPS = 2500  # of training an extractor
 BATCH_SIZE = 128
-LARGEST = 32  # size that an extractor of a user's own data reads
+LARGEST = 32  # side that an extractor of a user's own data reads
 
 
 def find_extractor(
@@ -90,8 +90,8 @@ def train_extractor(
 ) -> DomainExtractor:
     """Train the extractor of a data set to tell its classes apart, and measure it on real pictures.
 
-    It is a function of data, name, seed and steps (and of the machine's arithmetic). Pictures of
-    more than 32 pixels are read at 32.
+    It is a function of data, name, seed and steps (and of the machine's arithmetic). Pictures with
+    a side of more than 32 pixels are read at 32 there, in their shape.
 
     Raises:
         ValueError: the pictures have no classes.
@@ -105,9 +105,12 @@ def _plan(source: ImageSource, name: str, seed: int, steps: int) -> Learned:
     classes = source.lesson_names if isinstance(source, HasLessons) else source.class_names()
     if len(classes) < 2:
         raise ValueError("the pictures have no classes that an extractor could learn to tell apart")
-    size = min(source.image_size, LARGEST)
+    channels, *pixels = source.shape
+    by = min(1, LARGEST / max(pixels))
+    height, width = (max(1, round(side * by)) for side in pixels)
+    size = height if height == width else (height, width)
     data = source.images("train").fingerprint
-    return Learned(name, tuple(classes), source.channels, size, data, seed, steps)
+    return Learned(name, tuple(classes), channels, size, data, seed, steps)
 
 
 def _trained(source: ImageSource, plan: Learned) -> DomainExtractor:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unnoise.data.source import one_side
 from unnoise.report.page.comparison import at
 from unnoise.report.page.pictures import animation, still
 from unnoise.report.reader import Run
@@ -63,8 +64,10 @@ def side_by_side(runs: Sequence[Run], labels: Sequence[str]) -> dict[str, Any] |
 def noise(runs: Sequence[Run]) -> str:
     """Whether picture k of each grid started from the same noise."""
     seeds = {str(run.config.get("seed")) for run in runs}
-    shape = ("data.image_size", "data.channels")
-    sizes = {str([at(run.config, key) for key in shape]) for run in runs}
+    sizes = {
+        str([one_side(at(run.config, "data.image_size")), at(run.config, "data.channels")])
+        for run in runs
+    }
     if len(seeds) > 1:
         return (
             f"The seeds differ ({', '.join(sorted(seeds))}): grids of different seeds began from "
