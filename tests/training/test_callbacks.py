@@ -237,7 +237,7 @@ def test_a_dashboard_that_fails_is_left_and_the_run_goes_on(tmp_path, capsys):
         def log_metrics(self, metrics, step=None):
             raise OSError("no route to host")
 
-    fit(experiment(logger=lambda run_dir, name: [Broken()]), {}, tmp_path, None)
+    fit(experiment(logger=lambda run_dir, title: Broken()), {}, tmp_path, None)
     said = "warning: Broken failed (no route to host) and is left out"
     assert capsys.readouterr().err.count(said) == 1
     assert [row["step"] for row in rows(tmp_path) if "train/loss" in row] == [1, 2, 4, 6, 8, 10]

@@ -21,9 +21,9 @@ from unnoise.diffusion.samplers import DDIM, Sampler
 from unnoise.files import file_digest
 from unnoise.runs.checkpoints import checkpoints
 from unnoise.training.callbacks.samples import SampleGrid
-from unnoise.training.logging import choices
 from unnoise.training.logging import record as loggers
-from unnoise.training.logging.wandb import AXIS
+from unnoise.training.logging.tensorboard import TensorBoard
+from unnoise.training.logging.wandb import AXIS, WeightsAndBiases
 from unnoise.training.loop import fit
 
 QUICK = Sampler(DDIM(), steps=2)
@@ -58,7 +58,7 @@ def fail(trainer):
 
 
 def offline(**options):
-    return partial(choices.wandb, mode="offline", **options)
+    return partial(WeightsAndBiases, mode="offline", **options)
 
 
 def run(run_dir, logger, steps, *talks):
@@ -222,7 +222,7 @@ def test_what_the_server_has_of_a_killed_run_is_not_sent_again(tmp_path):
         def log(self, row, step):
             self.rows.append(step)
 
-    (board,) = choices.wandb(tmp_path, "x", mode="offline")
+    board = WeightsAndBiases(tmp_path, "x", mode="offline")
     board._run = Run()
     for step in (4, 5, 6):
         board.log_metrics({"train/loss": 1.0}, step)
@@ -231,8 +231,8 @@ def test_what_the_server_has_of_a_killed_run_is_not_sent_again(tmp_path):
 
 def test_tensorboard_has_texts_numbers_and_pictures_and_drops_what_a_resume_repeats(tmp_path):
     with pytest.raises(RuntimeError):
-        run(tmp_path, choices.tensorboard, 8, 5, fail)
-    run(tmp_path, choices.tensorboard, 8)
+        run(tmp_path, TensorBoard, 8, 5, fail)
+    run(tmp_path, TensorBoard, 8)
     events = EventAccumulator(str(tmp_path / "tensorboard"), {"tensors": 0, "scalars": 0})
     events.Reload()
     (odd,) = [tag for tag in events.Tags()["scalars"] if tag.startswith("quality")]

@@ -17,6 +17,8 @@ from unnoise.training.logging import choices
 from unnoise.training.logging import record as loggers
 from unnoise.training.logging.board import Dashboard, within
 from unnoise.training.logging.jsonl import JsonLines
+from unnoise.training.logging.tensorboard import TensorBoard
+from unnoise.training.logging.wandb import WeightsAndBiases
 from unnoise.training.loop import fit
 
 
@@ -47,14 +49,14 @@ def test_rewind_drops_later_lines_and_a_torn_one(tmp_path):
         log.log_metrics({"a": float(step)}, step)
     with log.path.open("a") as file:
         file.write('{"step": 2, "a"')
-    assert len(log.times()) == 3, "as after an error of a full disk"
+    assert len(log.rows()) == 3, "as after an error of a full disk"
     log.rewind(2)
     assert [json.loads(line)["step"] for line in log.path.open()] == [1, 2]
 
 
 def test_auto_takes_wandb_only_with_credentials(tmp_path, monkeypatch):
     def chosen():
-        return type(choices.auto(tmp_path, "x")[0]).__name__
+        return type(choices.auto(tmp_path, "x")).__name__
 
     assert chosen() == "TensorBoard"
     (tmp_path / "netrc").write_text("machine api.wandb.ai login user password " + "0" * 40)
@@ -67,7 +69,7 @@ def test_auto_takes_wandb_only_with_credentials(tmp_path, monkeypatch):
 
 def test_wandb_without_credentials_is_an_error_not_a_prompt(tmp_path):
     with pytest.raises(ValueError, match="no credentials here: run `wandb login`"):
-        choices.wandb(tmp_path, "x")
+        WeightsAndBiases(tmp_path, "x")
 
 
 def told(capsys, about):
@@ -79,7 +81,7 @@ def test_a_server_that_refuses_is_told_once_and_the_run_goes_on(tmp_path, monkey
         raise OSError("connection\nrefused")
 
     monkeypatch.setattr("wandb.init", refuse)
-    offline = partial(choices.wandb, mode="offline")
+    offline = partial(WeightsAndBiases, mode="offline")
     fit(experiment(logger=offline, max_steps=4), {}, tmp_path, None)
     assert told(capsys, "warning") == [
         "warning: WeightsAndBiases failed (connection refused) and is left out from step 0 on; "
@@ -112,7 +114,7 @@ class Hangs(Dashboard):
 
 def test_a_dashboard_that_hangs_holds_up_one_step_only(tmp_path, capsys):
     board, begun = Hangs(), time.monotonic()
-    fit(experiment(logger=lambda **_: [board], max_steps=6), {}, tmp_path, None)
+    fit(experiment(logger=lambda **_: board, max_steps=6), {}, tmp_path, None)
     assert time.monotonic() - begun < 30
     (line,) = told(capsys, "warning")
     assert "Hangs failed (no answer within 0.2 s) and is left out from step 2 on" in line
@@ -147,7 +149,7 @@ def test_lines_wait_for_space_and_none_is_cut_or_lost(tmp_path, monkeypatch, cap
     text = log.path.read_text()
     assert text.count("\n") == 1, "one line had room"
     assert text.endswith("\n"), "the second was taken back"
-    assert len(log.times()) == len(log.rows()) == 5
+    assert len(log.rows()) == len(log.rows()) == 5
     room = 10**6
     log.log_metrics({"train/loss": 1.5}, 6)
     rows = [json.loads(line) for line in log.path.open()]
@@ -165,7 +167,7 @@ def test_an_alert_is_said_and_shown(tmp_path, capsys):
             if trainer.global_step == 2:
                 loggers.alert(trainer, "disk full", "step 2 is not saved")
 
-    logger = choices.tensorboard
+    logger = TensorBoard
     fit(experiment({"alerts": Alerts()}, logger=logger, max_steps=2), {}, tmp_path, None)
     assert told(capsys, "disk full") == ["warning: disk full: step 2 is not saved"]
     events = EventAccumulator(str(tmp_path / "tensorboard"), {"tensors": 0})

@@ -12,9 +12,8 @@ from unnoise.cli import replay as command
 from unnoise.diffusion.samplers import DDIM, Sampler
 from unnoise.training.callbacks.forward_process import ForwardProcess
 from unnoise.training.callbacks.samples import SampleGrid
-from unnoise.training.logging import choices
 from unnoise.training.logging.replay import replay
-from unnoise.training.logging.wandb import AXIS
+from unnoise.training.logging.wandb import AXIS, WeightsAndBiases
 from unnoise.training.loop import fit
 
 QUICK = Sampler(DDIM(), steps=2)
@@ -104,7 +103,7 @@ def test_a_killed_run_is_sent_as_one_to_a_new_page(trained, tmp_path, monkeypatc
 def test_what_the_page_has_is_not_sent_again(trained, tmp_path, monkeypatch):
     run_dir = tmp_path / "run"
     shutil.copytree(trained, run_dir, ignore=shutil.ignore_patterns("wandb"))
-    (board,) = choices.wandb(run_dir, "x", mode="offline")
+    board = WeightsAndBiases(run_dir, "x", mode="offline")
     opened = board.begin
 
     def begin(*arguments):

@@ -81,15 +81,14 @@ def _board(folder: Path, arguments: argparse.Namespace) -> "WeightsAndBiases":
     Raises:
         ValueError: it is online and there are no credentials.
     """
-    from unnoise.training.logging import choices
+    from unnoise.training.logging.wandb import WeightsAndBiases
 
     path = RunDirectory(folder).config
     config = load_yaml(path) if path.exists() else {}
     logger = config.get("logger", {})
-    wandb = logger.get("_target_", "").endswith(".wandb")
+    wandb = logger.get("_target_", "").endswith(".WeightsAndBiases")
     options: dict[str, Any] = {key: logger[key] for key in TAKEN if wandb and key in logger}
     if arguments.project:
         options["project"] = arguments.project
     mode: Literal["online", "offline"] = "offline" if arguments.offline else "online"
-    (board,) = choices.wandb(folder, config.get("name", folder.name), mode=mode, **options)
-    return board  # type: ignore[return-value]
+    return WeightsAndBiases(folder, config.get("name", folder.name), mode=mode, **options)

@@ -94,10 +94,11 @@ def _accelerator(recipe: Recipe) -> str:
 
 def _trainer(recipe: Recipe, run_dir: Path, cluster: ClusterEnvironment, stop: Stop) -> Trainer:
     metrics = JsonLines(RunDirectory(run_dir).metrics)
+    dashboard = recipe.logger(run_dir=run_dir, title=recipe.name)
     callbacks = [*recipe.callbacks.values(), Progress(recipe.name, metrics)]
     trainer: Trainer = recipe.trainer(
         default_root_dir=run_dir,
-        logger=[metrics, *recipe.logger(run_dir=run_dir, name=recipe.name)],
+        logger=[each for each in (metrics, dashboard) if each is not None],
         callbacks=stop.among(callbacks),
         plugins=[DurableCheckpointIO(), cluster],
         max_steps=recipe.max_steps,
@@ -163,10 +164,10 @@ def _recorded(
     run_dir, device = Path(trainer.default_root_dir), trainer.strategy.root_device
     metrics = trainer.loggers[0]
     assert isinstance(metrics, JsonLines)
-    metrics.rewind(step)
     if not trainer.is_global_zero:
         yield
         return
+    metrics.rewind(step)
     record = manifest.opened(run_dir, facts, device, step, origin, resumed)
     loggers.begin(trainer, config, record, step)
     begun, ended_by = time.monotonic(), None
@@ -180,8 +181,9 @@ def _recorded(
         if isinstance(ended_by, RollBack):
             manifest.add_rollback(record, trainer.global_step, step_of(ended_by.checkpoint))
         try:
+            times = [row["time"] for row in metrics.rows()]
             record = manifest.closed(
-                run_dir, record, trainer.global_step, device, took, metrics.times(), ended_by
+                run_dir, record, trainer.global_step, device, took, times, ended_by
             )
         except OSError as error:  # it must not hide what ended the training
             say(f"manifest.json does not say how the run ended: {error}")

@@ -147,7 +147,7 @@ def extractors(data: ImageSource, callbacks: Callbacks) -> Iterator[Problem]:
 
 def credentials(logger: SimpleNamespace) -> Iterator[Problem]:
     """A dashboard must not ask for credentials in the middle of a run."""
-    from unnoise.training.logging.credentials import wandb_credentials
+    from unnoise.training.logging.wandb import wandb_credentials
 
     if getattr(logger, "mode", None) == "online" and not wandb_credentials():
         yield Problem(

@@ -1,6 +1,5 @@
-"""What a page on which a run can be watched must do."""
+"""What every logger of a run does."""
 
-from abc import ABC, abstractmethod
 from argparse import Namespace
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -15,60 +14,49 @@ PATIENCE = 20.0
 T = TypeVar("T")
 
 
-class Dashboard(Logger, ABC):
-    """Opens with a run, is told of what is logged, and ends with it. Only rank 0 calls it.
+class Dashboard(Logger):
+    """A logger of a run. It may raise anything: then the run goes on without it. For rank 0 only.
 
-    ``manifest`` is what ``manifest.json`` says. Whatever goes wrong is raised: the run goes on
-    without the dashboard, as ``loggers`` sees to. No call takes much longer than PATIENCE, but for
-    the first and the last, whose limits the dashboard's own arguments are. ``remedy`` is what is
-    said where it failed.
+    No call takes much longer than PATIENCE, except ``begin`` and ``end``. ``manifest`` is the
+    content of ``manifest.json``; ``remedy`` is the end of the message that says that it failed.
     """
 
     remedy = ""
 
     @property
     def name(self) -> str:
-        """As Lightning wants one."""
+        """Lightning requires a name."""
         return type(self).__name__
 
     @property
     def version(self) -> str:
-        """As Lightning wants one."""
+        """Lightning requires a version."""
         return ""
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any) -> None:
         """``begin`` is given the config."""
 
-    @abstractmethod
     def begin(self, config: dict[str, Any], manifest: dict[str, Any], step: int) -> None:
         """Open the page of a run that stands at ``step``."""
 
-    @abstractmethod
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Add a point to the curve of each metric."""
-
-    @abstractmethod
     def show(self, name: str, picture: Path, caption: str, step: int) -> None:
         """Show a PNG or an animated GIF."""
 
-    @abstractmethod
     def alert(self, title: str, text: str, step: int) -> None:
-        """Show what a person should look at."""
+        """Show a message that needs attention."""
 
-    @abstractmethod
     def end(self, manifest: dict[str, Any]) -> None:
-        """Hand in what is still to come, and close the page."""
+        """Send what is left, and close the page."""
 
-    @abstractmethod
     def abandon(self) -> None:
-        """Leave nothing behind of a dashboard that failed that could hold up the process."""
+        """After a failure: leave nothing behind that could block the process."""
 
 
 def within(seconds: float, act: Callable[[], T]) -> T:
-    """What ``act`` returns; it is done in a thread, which is left to itself if it hangs.
+    """What ``act`` returns; it runs in a thread, which is abandoned if it hangs.
 
     Raises:
-        TimeoutError: ``act`` took longer than that.
+        TimeoutError: ``act`` took longer than ``seconds``.
         Exception: whatever ``act`` raises.
     """
     outcome: Future[T] = Future()

@@ -5,24 +5,22 @@ import json
 import math
 import os
 import time
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from unnoise.files import write_durably
+from unnoise.training.logging.board import Dashboard
 from unnoise.training.logging.messages import say
 
 
-class JsonLines(Logger):
+class JsonLines(Dashboard):
     """``metrics.jsonl``: one line {"step", "time", metric: value, …} each time metrics are logged.
 
-    A value that is not finite is null. Lines are flushed as they are written, each whole or not at
-    all: on a full disk they wait in ``unwritten`` until there is space. A run that resumes at step
-    k drops the lines after k, which it is about to write again. ``latest`` is the last value of
-    each metric.
+    A value that is not finite is null. Each line is written whole or not at all: on a full disk,
+    lines wait in ``unwritten`` until there is space. A run that resumes at step k drops the lines
+    after k and writes them again. ``latest`` is the last value of each metric.
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,31 +30,17 @@ class JsonLines(Logger):
         self.unwritten: list[str] = []
         self._said = False
 
-    @property
-    def name(self) -> str:
-        """As Lightning wants one."""
-        return "jsonl"
-
-    @property
-    def version(self) -> str:
-        """As Lightning wants one."""
-        return ""
-
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any) -> None:
-        """The run directory holds the config already."""
-
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Append a line."""
         self.latest |= metrics
-        told = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        row = {"step": step, "time": round(time.time(), 3), **told}
+        plain = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        row = {"step": step, "time": round(time.time(), 3), **plain}
         self.unwritten.append(json.dumps(row) + "\n")
         self.write()
 
-    @rank_zero_only
     def write(self) -> None:
-        """Write what there was no space for, if there is now; that there is none is said once."""
+        """Write the lines that wait; a full disk is reported once."""
         try:
             while self.unwritten:
                 _append_whole(self.path, self.unwritten[0].encode())
@@ -70,7 +54,6 @@ class JsonLines(Logger):
                     "until it can, and training goes on"
                 )
 
-    @rank_zero_only
     def rewind(self, step: int) -> None:
         """Drop what was logged after ``step``, and a last line cut short by a kill."""
         if not self.path.exists():
@@ -84,9 +67,11 @@ class JsonLines(Logger):
         lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
         return [json.loads(line) for line in lines + self.unwritten if line.endswith("\n")]
 
-    def times(self) -> list[float]:
-        """When each line was logged, in seconds since the epoch."""
-        return [row["time"] for row in self.rows()]
+    def end(self, manifest: dict[str, Any]) -> None:
+        """Write what still waits, and say how much is lost if there is still no space."""
+        self.write()
+        if self.unwritten:
+            say(f"{len(self.unwritten)} lines of {self.path} are lost: there is no space")
 
 
 def _append_whole(path: Path, line: bytes) -> None:

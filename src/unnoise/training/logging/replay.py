@@ -2,11 +2,10 @@
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from unnoise.runs.layout import RunDirectory, step_of
+from unnoise.training.logging.jsonl import JsonLines
 from unnoise.training.logging.wandb import WeightsAndBiases
 from unnoise.untrusted import load_yaml
 
@@ -25,16 +24,18 @@ def replay(run_dir: Path, board: WeightsAndBiases) -> int:
         Exception: whatever keeps the dashboard from taking it; it is abandoned then.
     """
     files = RunDirectory(run_dir)
-    rows = list(_rows(files.metrics))
+    files.metrics.stat()  # that it is there
+    rows = JsonLines(files.metrics).rows()
     manifest = json.loads(files.manifest.read_text())
     config = load_yaml(files.config) if files.config.exists() else {}
     pictures = [each for each in _pictures(files) if each[2].exists()]
     try:
         board.begin(config, manifest, 0)
-        for step, metrics in rows:
+        for row in rows:
+            step, _ = row.pop("step"), row.pop("time")
             while pictures and pictures[0][0] < step:
                 _show(board, *pictures.pop(0))
-            board.log_metrics(metrics, step)
+            board.log_metrics({k: math.nan if v is None else v for k, v in row.items()}, step)
         for picture in pictures:
             _show(board, *picture)
         board.end(manifest)
@@ -46,16 +47,6 @@ def replay(run_dir: Path, board: WeightsAndBiases) -> int:
 
 def _show(board: WeightsAndBiases, step: int, name: str, path: Path) -> None:
     board.show(name, path, f"step {step}", step)
-
-
-def _rows(metrics: Path) -> Iterator[tuple[int, dict[str, float]]]:
-    """Step and metrics of each whole line; what was not finite is nan."""
-    for line in metrics.read_text().splitlines(keepends=True):
-        if line.endswith("\n"):
-            row: dict[str, Any] = json.loads(line)
-            step = row.pop("step")
-            del row["time"]
-            yield step, {name: math.nan if v is None else v for name, v in row.items()}
 
 
 def _pictures(files: RunDirectory) -> list[tuple[int, str, Path]]:

@@ -1,6 +1,7 @@
 """A run in TensorBoard."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,15 @@ from unnoise.runs.layout import RunDirectory
 from unnoise.training.logging.board import Dashboard
 
 
+@dataclass(eq=False)
 class TensorBoard(Dashboard):
     """Event files in ``<run>/tensorboard``; a resumed run drops the events after its checkpoint.
 
     Config and manifest are texts. Animations and captions are left out.
     """
 
-    def __init__(self, run_dir: Path) -> None:
-        super().__init__()
-        self.run_dir = run_dir
+    run_dir: Path
+    title: str
 
     def begin(self, config: dict[str, Any], manifest: dict[str, Any], step: int) -> None:
         """Open the files."""
@@ -48,6 +49,3 @@ class TensorBoard(Dashboard):
     def end(self, manifest: dict[str, Any]) -> None:
         """Close the files."""
         self._writer.close()
-
-    def abandon(self) -> None:
-        """The files are all there is."""

@@ -1,13 +1,19 @@
 """A run as a page of Weights & Biases."""
 
 import logging
+import netrc
+import os
 import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+from urllib.parse import urlparse
+
+from pydantic import Field
 
 from unnoise.files import file_digest, write_durably
 from unnoise.runs.layout import RunDirectory
@@ -19,55 +25,70 @@ KILLED = 255
 """The exit code by which Weights & Biases tells an interrupted run from a failed one."""
 ROOM = 2**20
 """Bytes that must be free for Weights & Biases, which does not say when it cannot write."""
+Seconds = Annotated[float, Field(gt=0)]
 
 
+def wandb_credentials() -> bool:
+    """Whether there is a key in WANDB_API_KEY or in the netrc file."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    base = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+    try:
+        logins = netrc.netrc(os.environ.get("NETRC"))
+    except (FileNotFoundError, netrc.NetrcParseError):
+        return False
+    return logins.authenticators(urlparse(base).hostname or "") is not None
+
+
+@dataclass(eq=False)
 class WeightsAndBiases(Dashboard):
     """A run of Weights & Biases, whose id is kept in ``<run>/wandb_id``: a resumed run goes on.
 
-    Steps of the history are optimizer steps. What a server has already of a killed run's steps is
-    not sent again. Offline each start leaves a folder of its own in ``<run>/wandb``, which
-    ``wandb sync`` puts together under the id, in their order; what a killed run wrote after its
-    last checkpoint then stands there twice, with the same step.
+    Steps of the history are optimizer steps. Steps of a killed run that the server already has are
+    not sent again. Offline, each start writes a folder of its own in ``<run>/wandb``, and
+    ``wandb sync`` joins them under the id, in their order. What a killed run wrote after its last
+    checkpoint then appears twice, with the same step.
 
     Args:
         run_dir: the run directory.
-        name: what the run's title begins with.
+        title: start of the run's name.
         project: where the run is filed.
         entity: user or team; None is the account's default.
         mode: offline needs no network.
         group: of runs; None is the sweep, for a job of one.
         tags: to filter by.
         notes: shown with the run.
-        artifact: what of a finished run is handed in: "checkpoint" is the last checkpoint with
+        artifact: what is uploaded when a run finishes: "checkpoint" is the last checkpoint with
             config and manifest; "run" is the run directory without ``wandb`` and
             ``evaluation/drawn``.
         system_metrics: record the use of processor, memory and GPU.
         init_timeout: seconds to wait for the server at the start.
         finish_timeout: seconds to wait for uploads at the end; what is left stays on disk.
+
+    Raises:
+        ValueError: mode is online and there are no credentials (nothing ever prompts).
     """
 
-    def __init__(
-        self,
-        run_dir: Path,
-        name: str,
-        *,
-        project: str,
-        entity: str | None,
-        mode: Literal["online", "offline"],
-        group: str | None,
-        tags: list[str] | None,
-        notes: str | None,
-        artifact: Literal["checkpoint", "run"] | None,
-        system_metrics: bool,
-        init_timeout: float,
-        finish_timeout: float,
-    ) -> None:
-        super().__init__()
-        self.run_dir, self.title, self.project, self.entity = run_dir, name, project, entity
-        self.mode, self.group, self.tags, self.notes = mode, group, tags, notes
-        self.artifact, self.system_metrics = artifact, system_metrics
-        self.init_timeout, self.finish_timeout = init_timeout, finish_timeout
-        self.remedy = f"; unnoise-replay {run_dir} sends it later"
+    run_dir: Path
+    title: str
+    project: str = "unnoise"
+    entity: str | None = None
+    mode: Literal["online", "offline"] = "online"
+    group: str | None = None
+    tags: list[str] | None = None
+    notes: str | None = None
+    artifact: Literal["checkpoint", "run"] | None = None
+    system_metrics: bool = True
+    init_timeout: Seconds = 20
+    finish_timeout: Seconds = 600
+
+    def __post_init__(self) -> None:
+        if self.mode == "online" and not wandb_credentials():
+            raise ValueError(
+                "Weights & Biases has no credentials here: run `wandb login`, or set "
+                "WANDB_API_KEY, or use logger.mode=offline"
+            )
+        self.remedy = f"; unnoise-replay {self.run_dir} sends it later"
 
     def begin(self, config: dict[str, Any], manifest: dict[str, Any], step: int) -> None:
         """Open the run, with the config and, under ``manifest``, the manifest."""
