@@ -85,15 +85,6 @@ def test_averaged_weights_by_default_and_last_on_request(run):
         assert all(torch.equal(value, content[prefix + key]) for key, value in state.items())
 
 
-def test_a_checkpoint_from_before_the_learned_variance_is_loaded(run, tmp_path):
-    path = run["plain"] / "checkpoints" / "step_00000006.ckpt"
-    content = torch.load(path, weights_only=True)
-    del content["config"]["learned_variance"]
-    torch.save(content, tmp_path / "old.ckpt")
-    old, new = unnoise.load(tmp_path / "old.ckpt"), unnoise.load(path)
-    assert torch.equal(old.sample(1, steps=1).pixels, new.sample(1, steps=1).pixels)
-
-
 def test_labels_choose_the_class(run):
     model = unnoise.load(run["classes"])
     turn = model.sample(10).pixels

@@ -31,9 +31,8 @@ class Case(NamedTuple):
 
 
 LAPTOP = {
-    "image_size": 16,
-    "in_channels": 3,
-    "out_channels": 3,
+    "shape": (3, 16, 16),
+    "outputs": 3,
     "channels": 32,
     "multipliers": (1, 2, 2),
     "attention_resolutions": (8,),
@@ -41,12 +40,11 @@ LAPTOP = {
     "norm_groups": 8,
 }
 GREY = LAPTOP | {
-    "image_size": 32,
-    "in_channels": 1,
-    "out_channels": 1,
+    "shape": (1, 32, 32),
+    "outputs": 1,
     "attention_resolutions": (16,),
 }
-CIFAR = {"image_size": 32, "in_channels": 3, "out_channels": 3}
+CIFAR = {"shape": (3, 32, 32), "outputs": 3}
 CASES = {
     "laptop 16x16x3": Case(LAPTOP, 64, 20.0),
     "laptop 16x16x3, batch 128": Case(LAPTOP, 128, 20.0),
@@ -85,8 +83,7 @@ def measure(case: Case, bf16: bool, device: torch.device) -> dict[str, float]:
     torch.manual_seed(0)
     ours, theirs = same_networks(**case.network)
     ours, theirs = ours.to(device), theirs.to(device)
-    size, channels = case.network["image_size"], case.network["in_channels"]
-    x = torch.randn(case.batch, channels, size, size, device=device)
+    x = torch.randn(case.batch, *case.network["shape"], device=device)
     t = torch.randint(0, 1000, (case.batch,), device=device)
 
     def reference(x: Tensor, t: Tensor) -> Tensor:

@@ -19,8 +19,7 @@ from unnoise.networks.encoder import UNetEncoder
 
 NODE = {
     "_target_": "unnoise.networks.encoder.UNetEncoder",
-    "image_size": 8,
-    "in_channels": 1,
+    "shape": [1, 8, 8],
     "classes": 2,
     "channels": 8,
     "multipliers": [1, 2],
@@ -39,7 +38,7 @@ def halves(n=256):
 
 
 def network():
-    return UNetEncoder(8, 1, 2, channels=8, multipliers=(1, 2))
+    return UNetEncoder((1, 8, 8), 2, channels=8, multipliers=(1, 2))
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +180,7 @@ def test_the_loss_on_a_clean_batch_is_that_of_clean_pictures(trained, monkeypatc
 @pytest.mark.parametrize("patch", [1, 2])
 def test_every_parameter_is_used(patch):
     torch.manual_seed(0)
-    net = UNetEncoder(8, 1, 2, channels=8, patch=patch, multipliers=(1, 2))
+    net = UNetEncoder((1, 8, 8), 2, channels=8, patch=patch, multipliers=(1, 2))
     state = {k: torch.randn_like(v) for k, v in net.state_dict().items()}
     x, t = torch.randn(2, 1, 8, 8), torch.tensor([3.0, 900.0])
     out = functional_call(net, state, (x, t))
@@ -192,7 +191,7 @@ def test_every_parameter_is_used(patch):
 
 def test_a_patch_becomes_channels():
     """With patches the first convolution sees squares of 2 × 2 pixels at once."""
-    net = UNetEncoder(8, 1, 2, channels=8, patch=2, multipliers=(1, 2))
+    net = UNetEncoder((1, 8, 8), 2, channels=8, patch=2, multipliers=(1, 2))
     seen = []
     net.conv_in.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     x = torch.randn(1, 1, 8, 8)
@@ -244,14 +243,14 @@ def test_what_is_no_classifier_is_refused_and_executes_nothing(trained, tmp_path
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"image_size": 6, "multipliers": (1, 1, 1)}, "halved 2 times: use a multiple of 4"),
-        ({"image_size": 6, "patch": 4}, "into patches of 4 and halved 2 times"),
+        ({"shape": (1, 8, 6), "multipliers": (1, 1, 1)}, "halved 2 times: use multiples of 4"),
+        ({"shape": (1, 6, 8), "patch": 4}, "into patches of 4 and halved 2 times"),
         ({"multipliers": ()}, "multipliers is empty"),
     ],
 )
 def test_a_network_that_cannot_be_is_refused(changes, told):
     with pytest.raises(ValueError, match=told):
-        UNetEncoder(**{"image_size": 8, "in_channels": 1, "classes": 2, **changes})
+        UNetEncoder(**{"shape": (1, 8, 8), "classes": 2, **changes})
 
 
 def test_pictures_of_another_shape_are_refused():

@@ -8,14 +8,14 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
+from unnoise.networks.conditioning import ConditionShape
 from unnoise.networks.unet import UNet
 
 
 def same_networks(
     *,
-    image_size: int,
-    in_channels: int,
-    out_channels: int,
+    shape: tuple[int, int, int],
+    outputs: int,
     channels: int = 128,
     multipliers: Sequence[int] = (1, 2, 2, 2),
     blocks: int = 2,
@@ -26,11 +26,11 @@ def same_networks(
 ) -> tuple[UNet, Any]:
     """A pair with equal random weights; with ``classes``, theirs embeds labels and ours takes
     the embedded label as its condition vector, through an identity."""
-    attends = [image_size // 2**level in attention_resolutions for level in range(len(multipliers))]
+    attends = [shape[1] // 2**level in attention_resolutions for level in range(len(multipliers))]
     theirs: Any = UNet2DModel(  # type: ignore[no-untyped-call]
-        sample_size=image_size,
-        in_channels=in_channels,
-        out_channels=out_channels,
+        sample_size=shape[1],
+        in_channels=shape[0],
+        out_channels=outputs,
         block_out_channels=tuple(channels * m for m in multipliers),
         layers_per_block=blocks,
         down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attends),
@@ -44,16 +44,15 @@ def same_networks(
         num_class_embeds=classes,
     )
     ours = UNet(
-        image_size=image_size,
-        in_channels=in_channels,
-        out_channels=out_channels,
+        shape,
+        outputs,
+        ConditionShape(vector=4 * channels if classes else 0),
         channels=channels,
         multipliers=multipliers,
         blocks=blocks,
         attention_resolutions=attention_resolutions,
         head_size=head_size,
         norm_groups=norm_groups,
-        condition_width=4 * channels if classes else None,
     )
     if classes:
         nn.init.eye_(ours.condition.weight)

@@ -9,6 +9,7 @@ from unnoise.networks.conditioning import (
     ClassConditioner,
     Condition,
     Conditioner,
+    ConditionShape,
     Edges,
     JointConditioner,
     PictureConditioner,
@@ -43,7 +44,7 @@ def test_a_batch_without_labels_is_refused() -> None:
 
 def test_each_class_has_its_vector() -> None:
     conditioner: Conditioner = ClassConditioner(classes=4, width=6)
-    assert conditioner.width == 6
+    assert conditioner.shape == ConditionShape(vector=6)
     label = torch.tensor([2, 0, 2])
     vector = conditioner({"label": label}, torch.ones(3, dtype=torch.bool)).vector
     assert vector.shape == (3, 6)
@@ -79,7 +80,7 @@ def sketch_and_class() -> JointConditioner:
 
 def test_parts_are_put_together() -> None:
     joint = sketch_and_class()
-    assert (joint.width, joint.token_width, joint.channels) == (6, 0, 1)
+    assert joint.shape == ConditionShape(vector=6, spatial=1)
     assert joint.reads == ("label", "image")
     batch = {
         "label": torch.tensor([2, 0]),
@@ -107,7 +108,7 @@ def test_vectors_lie_side_by_side() -> None:
 
 
 class Speaker(Conditioner):
-    token_width = 4
+    shape = ConditionShape(tokens=4)
 
     def forward(self, batch: Mapping[str, Any], keep: Tensor) -> Condition:
         return Condition(tokens=torch.ones(len(keep), 2, 4))

@@ -7,13 +7,12 @@ from diffusers_unet import same_networks, translated
 from torch import Tensor, nn
 
 from unnoise.networks.blocks import CrossAttention, SelfAttention
-from unnoise.networks.conditioning import Condition
+from unnoise.networks.conditioning import Condition, ConditionShape
 from unnoise.networks.unet import Stage, UNet
 
 SMALL: dict[str, Any] = {
-    "image_size": 8,
-    "in_channels": 3,
-    "out_channels": 3,
+    "shape": (3, 8, 8),
+    "outputs": 3,
     "channels": 16,
     "multipliers": (1, 2),
     "blocks": 1,
@@ -21,17 +20,15 @@ SMALL: dict[str, Any] = {
 }
 
 CIFAR_NARROW: dict[str, Any] = {
-    "image_size": 32,
-    "in_channels": 3,
-    "out_channels": 3,
+    "shape": (3, 32, 32),
+    "outputs": 3,
     "channels": 32,
     "multipliers": (1, 2, 2, 2),
     "norm_groups": 8,
 }
 LAPTOP: dict[str, Any] = {
-    "image_size": 16,
-    "in_channels": 3,
-    "out_channels": 3,
+    "shape": (3, 16, 16),
+    "outputs": 3,
     "channels": 32,
     "multipliers": (1, 2, 2),
     "attention_resolutions": (8,),
@@ -39,9 +36,8 @@ LAPTOP: dict[str, Any] = {
     "norm_groups": 8,
 }
 GREY: dict[str, Any] = {
-    "image_size": 28,
-    "in_channels": 1,
-    "out_channels": 2,
+    "shape": (1, 28, 28),
+    "outputs": 2,
     "channels": 20,
     "multipliers": (1, 3, 2),
     "blocks": 1,
@@ -50,9 +46,8 @@ GREY: dict[str, Any] = {
     "norm_groups": 5,
 }
 ODD: dict[str, Any] = {
-    "image_size": 12,
-    "in_channels": 5,
-    "out_channels": 7,
+    "shape": (5, 12, 12),
+    "outputs": 7,
     "channels": 24,
     "multipliers": (1, 2, 3),
     "blocks": 3,
@@ -73,13 +68,12 @@ def awake(**changes: Any) -> UNet:
 
 def images(config: dict[str, Any], batch: int = 3, dtype: torch.dtype = torch.float32) -> Tensor:
     torch.manual_seed(1)
-    size = config["image_size"]
-    return torch.randn(batch, config["in_channels"], size, size, dtype=dtype)
+    return torch.randn(batch, *config["shape"], dtype=dtype)
 
 
 def test_ddpm_cifar_network_has_the_published_size() -> None:
     with torch.device("meta"):
-        network = UNet(image_size=32, in_channels=3, out_channels=3)
+        network = UNet((3, 32, 32), 3)
     assert all(p.is_meta for p in network.parameters())
     assert sum(p.numel() for p in network.parameters()) == 35_746_307
 
@@ -132,7 +126,7 @@ def test_initial_output_is_exactly_zero_and_can_learn() -> None:
 
 def test_initialisation_has_ddpm_variance() -> None:
     torch.manual_seed(0)
-    network = UNet(**(SMALL | {"channels": 64, "token_width": 48}))
+    network = UNet(**(SMALL | {"channels": 64, "condition": ConditionShape(tokens=48)}))
     attends = (SelfAttention, CrossAttention)
     zero = {f"{name}.out" for name, m in network.named_modules() if isinstance(m, attends)}
     zero |= {name for name, _ in network.named_modules() if name.endswith("block.conv2")}
@@ -160,6 +154,30 @@ def test_one_time_for_all_equals_the_time_repeated() -> None:
     with torch.no_grad():
         expected = network(x, torch.full((3,), 7.0))
         assert torch.equal(network(x, torch.tensor(7.0)), expected)
+
+
+def test_any_height_and_width_that_can_be_halved() -> None:
+    """A turned picture through turned weights is the picture turned."""
+    tall = awake(shape=(3, 8, 4), attention_resolutions=())
+    wide = awake(shape=(3, 4, 8), attention_resolutions=())
+    for layer in (m for m in wide.modules() if isinstance(m, nn.Conv2d)):
+        layer.weight.data.copy_(layer.weight.data.transpose(-1, -2).clone())
+    x, t = torch.randn(2, 3, 8, 4), torch.tensor([3.0, 500.0])
+    with torch.no_grad():
+        expected = tall(x, t)
+        assert expected.std() > 0.1
+        turned = wide(x.transpose(-1, -2), t).transpose(-1, -2)
+    torch.testing.assert_close(turned, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_attention_sits_at_the_longer_sides() -> None:
+    network = UNet(**(CIFAR_NARROW | {"shape": (3, 16, 32)}))
+    seen: list[tuple[int, ...]] = []
+    for module in network.modules():
+        if isinstance(module, SelfAttention):
+            module.register_forward_hook(lambda _, args, out: seen.append(args[0].shape[2:]))
+    network(torch.zeros(1, 3, 16, 32), torch.tensor(0.0))
+    assert seen == [(8, 16), (8, 16), (2, 4), (8, 16), (8, 16), (8, 16)]
 
 
 def test_samples_do_not_see_each_other() -> None:
@@ -211,12 +229,12 @@ def condition(batch: int = 3, length: int = 5) -> Condition:
     )
 
 
-ALL_WAYS: dict[str, Any] = {"condition_width": 6, "token_width": 7, "spatial_channels": 2}
+ALL_WAYS = ConditionShape(vector=6, tokens=7, spatial=2)
 
 
 @pytest.mark.parametrize("field", ["vector", "tokens", "spatial"])
 def test_condition_changes_its_own_sample_only(field: str) -> None:
-    network, given = awake(**ALL_WAYS), condition()
+    network, given = awake(condition=ALL_WAYS), condition()
     x, t = images(SMALL), torch.tensor(3.0)
     changed = getattr(given, field).clone()
     changed[1] += 1.0
@@ -228,7 +246,7 @@ def test_condition_changes_its_own_sample_only(field: str) -> None:
 
 
 def test_tokens_beyond_the_mask_do_not_count() -> None:
-    network, x, t = awake(token_width=7), images(SMALL), torch.tensor(3.0)
+    network, x, t = awake(condition=ConditionShape(tokens=7)), images(SMALL), torch.tensor(3.0)
     _, tokens, mask, _ = condition()
     assert tokens is not None
     assert mask is not None
@@ -241,7 +259,7 @@ def test_tokens_beyond_the_mask_do_not_count() -> None:
 
 
 def test_joined_conditions_are_two_calls_in_one() -> None:
-    network, x, t = awake(**ALL_WAYS), images(SMALL), torch.tensor([1.0, 20.0, 300.0])
+    network, x, t = awake(condition=ALL_WAYS), images(SMALL), torch.tensor([1.0, 20.0, 300.0])
     one, other = condition(length=5), condition(length=2)
     with torch.no_grad():
         both = network(torch.cat([x, x]), torch.cat([t, t]), one.joined(other))
@@ -250,7 +268,7 @@ def test_joined_conditions_are_two_calls_in_one() -> None:
 
 
 def test_tokens_are_attended_to_wherever_pixels_are() -> None:
-    network = UNet(**(CIFAR_NARROW | {"token_width": 7}))
+    network = UNet(**CIFAR_NARROW, condition=ConditionShape(tokens=7))
     seen: list[int] = []
     for module in network.modules():
         if isinstance(module, CrossAttention):
@@ -259,20 +277,9 @@ def test_tokens_are_attended_to_wherever_pixels_are() -> None:
     assert seen == [16, 16, 4, 16, 16, 16]
 
 
-def test_unused_ways_leave_the_network_as_it_was() -> None:
+def test_further_outputs_leave_the_first_as_they_were() -> None:
     torch.manual_seed(0)
-    plain = UNet(**SMALL).state_dict()
-    torch.manual_seed(0)
-    other = UNet(
-        **SMALL, condition_width=None, token_width=None, spatial_channels=0, learned_variance=False
-    ).state_dict()
-    assert list(plain) == list(other)
-    assert all(torch.equal(plain[name], other[name]) for name in plain)
-
-
-def test_learned_variance_doubles_the_output() -> None:
-    torch.manual_seed(0)
-    plain, double = UNet(**SMALL), UNet(**SMALL, learned_variance=True)
+    plain, double = UNet(**SMALL), UNet(**(SMALL | {"outputs": 6}))
     state = plain.state_dict()
     for name in ("conv_out.weight", "conv_out.bias"):
         nn.init.normal_(state[name])
@@ -299,7 +306,7 @@ def test_bfloat16_autocast_is_near_float32() -> None:
 
 
 def test_compiles_into_one_graph() -> None:
-    network = awake(**ALL_WAYS)
+    network = awake(condition=ALL_WAYS)
     x, t, given = images(SMALL), torch.arange(3.0), condition()
     compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x, t, given), network(x, t, given))
@@ -309,11 +316,11 @@ def test_compiles_into_one_graph() -> None:
     ("changes", "message"),
     [
         (
-            {"image_size": 30, "multipliers": (1, 2, 2)},
-            "image_size 30 cannot be halved 2 times: use a multiple of 4, e.g. 28 or 32",
+            {"shape": (3, 32, 30), "multipliers": (1, 2, 2)},
+            "30 pixels cannot be halved 2 times: .* a multiple of 4, e.g. 28 or 32",
         ),
-        ({"image_size": 3}, "image_size 3 .* multiple of 2, e.g. 2 or 4"),
-        ({"image_size": 2, "multipliers": (1, 1, 1)}, "multiple of 4, e.g. 4$"),
+        ({"shape": (3, 3, 4)}, "3 pixels .* multiple of 2, e.g. 2 or 4"),
+        ({"shape": (3, 2, 2), "multipliers": (1, 1, 1)}, "multiple of 4, e.g. 4$"),
         ({"attention_resolutions": (16, 4)}, r"attention_resolutions \[16\] .* \[8, 4\]"),
         ({"head_size": 12}, r"head_size 12 does not divide the channels \[32\]"),
         ({"channels": 15}, "channels 15 must be even"),
@@ -338,11 +345,11 @@ def test_wrong_inputs_are_refused() -> None:
 @pytest.mark.parametrize(
     ("ways", "changes", "message"),
     [
-        ({}, {}, "the condition has vector, but the network is without condition_width"),
-        ({"condition_width": 6}, {}, "has tokens, but the network is without token_width"),
-        (ALL_WAYS, {"vector": None}, "has condition_width, so it needs a condition with vector"),
-        (ALL_WAYS, {"tokens": None, "mask": None}, "has token_width, so it needs .* tokens"),
-        (ALL_WAYS, {"spatial": None}, "has spatial_channels, so it needs .* with spatial"),
+        (ConditionShape(), {}, "the condition has vector, but the network was built without"),
+        (ConditionShape(vector=6), {}, "has tokens, but the network was built without"),
+        (ALL_WAYS, {"vector": None}, "needs a condition with vector of width 6"),
+        (ALL_WAYS, {"tokens": None, "mask": None}, "needs a condition with tokens of width 7"),
+        (ALL_WAYS, {"spatial": None}, "needs a condition with spatial of width 2"),
         (ALL_WAYS, {"vector": torch.zeros(3, 5)}, r"vector has shape \(3, 5\), not \(3, 6\)"),
         (ALL_WAYS, {"tokens": torch.zeros(3, 5, 6)}, r"\(3, 5, 6\), not \(3, 5, 7\)"),
         (ALL_WAYS, {"spatial": torch.zeros(3, 1, 8, 8)}, r"not \(3, 2, 8, 8\)"),
@@ -351,9 +358,9 @@ def test_wrong_inputs_are_refused() -> None:
     ],
 )
 def test_wrong_conditions_are_refused(
-    ways: dict[str, Any], changes: dict[str, Any], message: str
+    ways: ConditionShape, changes: dict[str, Any], message: str
 ) -> None:
-    network = UNet(**SMALL, **ways)
+    network = UNet(**SMALL, condition=ways)
     with pytest.raises(ValueError, match=message):
         network(images(SMALL), torch.arange(3.0), condition()._replace(**changes))
 

@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from unnoise.networks.conditioning import Edges, Grey, LowResolution, PictureConditioner, View
+from unnoise.networks.conditioning import (
+    ConditionShape,
+    Edges,
+    Grey,
+    LowResolution,
+    PictureConditioner,
+    View,
+)
 
 
 def pictures(channels: int = 3, size: int = 16) -> Tensor:
@@ -106,7 +113,7 @@ def test_views_of_a_part_are_parts_of_the_view(view: View) -> None:
 @pytest.mark.parametrize("view", VIEWS, ids=lambda view: type(view).__name__)
 def test_a_dropped_view_is_minus_one_everywhere(view: View) -> None:
     conditioner, x = PictureConditioner(view), pictures()
-    assert conditioner.channels == view.channels
+    assert conditioner.shape == ConditionShape(spatial=view.channels)
     keep = torch.tensor([True, False, False, True])
     spatial = conditioner({"image": x}, keep).spatial
     assert torch.equal(spatial[keep], view(x)[keep])

@@ -115,8 +115,8 @@ def test_the_grid_asks_by_the_pictures_of_the_validation_split(tmp_path):
     drawn = {"samples": SampleGrid(sampler, sampler, every=9, count=10), "spy": spy}
     sketched = PictureConditioner(Edges())
     network = UNet(
-        16, 3, 3, channels=8, multipliers=(1,), blocks=1, attention_resolutions=(),
-        spatial_channels=1,
+        (3, 16, 16), 3, sketched.shape, channels=8, multipliers=(1,), blocks=1,
+        attention_resolutions=(),
     )  # fmt: skip
     run = experiment(drawn, conditioning=sketched, network=network, max_steps=1)
     fit(run, {}, tmp_path, None)

@@ -216,9 +216,8 @@ def test_bits_per_dim_are_those_of_the_averaged_model(tmp_path, learned):
         from unnoise.networks.unet import UNet
 
         network = UNet(
-            16, 3, 3, channels=8, multipliers=(1,), blocks=1, attention_resolutions=(),
-            learned_variance=True,
-        )  # fmt: skip
+            (3, 16, 16), 6, channels=8, multipliers=(1,), blocks=1, attention_resolutions=()
+        )
         changes = {"network": network, "learned_variance": True, "objective": HybridLoss()}
     measured = {"keep": keep, "bits": BitsPerDim(every=1, count=5, steps=4, batch_size=2)}
     run = experiment(measured, schedule=linear(T=20), max_steps=2, **changes)

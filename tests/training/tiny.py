@@ -11,7 +11,7 @@ from unnoise.diffusion.denoiser import EpsilonPrediction
 from unnoise.diffusion.objectives import SimpleLoss
 from unnoise.diffusion.samplers import DDIM, Sampler
 from unnoise.diffusion.times import UniformTimes
-from unnoise.networks.conditioning import ClassConditioner
+from unnoise.networks.conditioning import ClassConditioner, ConditionShape
 from unnoise.networks.unet import UNet
 from unnoise.training.callbacks.checkpoints import Checkpoints
 from unnoise.training.callbacks.metrics import TrainingMetrics
@@ -28,15 +28,14 @@ def experiment(callbacks=None, dropout=0.0, conditional=False, **changes):
         "name": "tiny",
         "data": Sprites(size=40, validation_size=8),
         "network": UNet(
-            16,
+            (3, 16, 16),
             3,
-            3,
+            ConditionShape(vector=4 if conditional else 0),
             channels=8,
             multipliers=(1,),
             blocks=1,
             attention_resolutions=(),
             dropout=dropout,
-            condition_width=4 if conditional else None,
         ),
         "schedule": schedules.linear(),
         "prediction": EpsilonPrediction(),

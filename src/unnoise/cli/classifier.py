@@ -19,7 +19,7 @@ from unnoise.cli.checks import device_problems, folder_problems, right_keys
 from unnoise.cli.command import run as run_command
 from unnoise.config.nodes import instantiate
 from unnoise.config.problems import ConfigError, Problem
-from unnoise.config.schema import construction_problems, problems
+from unnoise.config.schema import built, construction_problems, problems
 from unnoise.data.source import ImageSource
 from unnoise.diffusion.schedules import NoiseSchedule
 from unnoise.distributed.devices import named_device
@@ -57,9 +57,11 @@ def check(config: dict[str, Any]) -> Iterator[list[Problem]]:
     found = problems(config, Request)
     right = right_keys(config, found)
     whole = not found and right == set(config)
-    if "network" in right:
-        found += construction_problems({"network": _network(config, classes=1)}, ["network"])
-    found += construction_problems(config, sorted({"data", "schedule"} & right), device="cpu")
+    objects, more = built(config, sorted({"data", "schedule"} & right), device="cpu")
+    found += more
+    if "network" in right and isinstance(objects.get("data"), ImageSource):
+        node = _network(config, objects["data"].shape, classes=1)
+        found += construction_problems({"network": node}, ["network"])
     if "device" in right:
         found += device_problems(config["device"])
     if "out" in right:
@@ -69,10 +71,10 @@ def check(config: dict[str, Any]) -> Iterator[list[Problem]]:
     yield found
 
 
-def _network(config: dict[str, Any], classes: int) -> dict[str, Any]:
+def _network(config: dict[str, Any], shape: tuple[int, ...], classes: int) -> dict[str, Any]:
     """The network's node with nothing left open."""
     node = {key: value for key, value in config["network"].items() if key != "_partial_"}
-    return {**node, "classes": classes}
+    return {**node, "shape": [*shape], "classes": classes}
 
 
 def _data_problems(data: ImageSource, config: dict[str, Any]) -> list[Problem]:
@@ -103,7 +105,7 @@ def fit(config: dict[str, Any]) -> None:
         raise ConfigError(f"data: {error}") from error
     torch.manual_seed(request.seed)
     device = named_device(request.device)
-    network = _network(config, len(pictures.names))
+    network = _network(config, request.data.shape, len(pictures.names))
     about = {
         "network": network,
         "data": {key: value for key, value in config["data"].items() if key != "root"},

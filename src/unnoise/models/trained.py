@@ -267,15 +267,14 @@ def load(
             if key.startswith("denoiser.network.")
         }
         check_fit(path, lambda: instantiate(config["network"], MODEL), weights)
-        size = config["data"]["image_size"]
         model = DiffusionModel(
             Denoiser(
                 instantiate(config["network"], MODEL),
                 instantiate(config["prediction"], MODEL),
-                config.get("learned_variance", False),
+                config["learned_variance"],
             ),
             instantiate(config["schedule"], MODEL),
-            (config["data"]["channels"], size, size),
+            config["network"]["shape"],
             instantiate(config["conditioning"], MODEL),
         )
         model.load_state_dict(state)

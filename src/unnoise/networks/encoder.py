@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from unnoise.networks.base import Count
 from unnoise.networks.blocks import (
     Downsample,
     ResidualBlock,
@@ -18,19 +19,16 @@ from unnoise.networks.blocks import (
     sinusoidal_embedding,
 )
 
-Count = Annotated[int, Field(ge=1)]
-
 
 class UNetEncoder(nn.Module):
-    """Image in, logits out, at a time t: (B, in_channels, S, S) to (B, classes).
+    """A picture at a time t to logits: (B, C, H, W) to (B, classes).
 
-    Level i works at resolution S / (patch · 2^i) with ``channels · multipliers[i]`` channels in
+    Level i works at 1 / (patch · 2^i) of H and W with ``channels · multipliers[i]`` channels in
     ``blocks`` residual blocks, to all of which the time is told; at the last one the pixels attend
     to each other, and their mean is mapped to the logits. The initial output is exactly 0.
 
     Args:
-        image_size: S, height and width.
-        in_channels: channels of the input.
+        shape: (C, H, W) of the input.
         classes: logits a picture.
         channels: width at full resolution; even, at least 4.
         patch: squares of patch × patch pixels are stacked as channels first, for speed.
@@ -40,13 +38,12 @@ class UNetEncoder(nn.Module):
         norm_groups: most groups of a group norm.
 
     Raises:
-        ValueError: S cannot be halved often enough, or there are no levels.
+        ValueError: H or W cannot be halved often enough, or there are no levels.
     """
 
     def __init__(
         self,
-        image_size: Count,
-        in_channels: Count,
+        shape: Sequence[Count],
         classes: Count,
         channels: Annotated[int, Field(ge=4, multiple_of=2)] = 32,
         patch: Count = 1,
@@ -59,15 +56,15 @@ class UNetEncoder(nn.Module):
         if not multipliers:
             raise ValueError("multipliers is empty: give one number a level")
         unit = patch * 2 ** (len(multipliers) - 1)
-        if image_size % unit:
+        if any(size % unit for size in shape[1:]):
             raise ValueError(
-                f"image_size {image_size} cannot be parted into patches of {patch} and halved "
-                f"{len(multipliers) - 1} times: use a multiple of {unit}"
+                f"{shape[1]}×{shape[2]} pixels cannot be parted into patches of {patch} and halved "
+                f"{len(multipliers) - 1} times: use multiples of {unit}"
             )
-        self.shape, self.classes = (in_channels, image_size, image_size), classes
+        self.shape, self.classes = tuple(shape), classes
         self.channels, self.patch, embedding = channels, patch, 4 * channels
         self.time1, self.time2 = linear(channels, embedding), linear(embedding, embedding)
-        self.conv_in = convolution(in_channels * patch**2, channels)
+        self.conv_in = convolution(shape[0] * patch**2, channels)
         width = channels
         self.down = nn.ModuleList()
         for level, multiplier in enumerate(multipliers):
@@ -83,7 +80,7 @@ class UNetEncoder(nn.Module):
         nn.init.zeros_(self.logits.weight)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """Logits (B, classes) of x (B, in_channels, S, S) at times t, (B,) or () for all.
+        """Logits (B, classes) of x (B, C, H, W) at times t, (B,) or () for all.
 
         Raises:
             ValueError: x has another shape.

@@ -13,9 +13,11 @@ from unnoise.runs.identity import differences
 from unnoise.runs.layout import RunDirectory
 from unnoise.runs.lock import RunLocked
 from unnoise.runs.lock import check as check_lock
-from unnoise.training.recipe import ON_META, Recipe, Sets
+from unnoise.training.recipe import Recipe, Sets, completed
 from unnoise.training.rules import broken
 from unnoise.untrusted import UnsafeFile, load_yaml
+
+UNBUILT = {"data": UNKNOWN, "conditioning": UNKNOWN}
 
 
 def problems_of(config: dict[str, Any]) -> list[Problem]:
@@ -36,13 +38,24 @@ def problems_of(config: dict[str, Any]) -> list[Problem]:
     except ConfigError as error:
         return [Problem("_target_", str(error))]
     keys = {key: value for key, value in config.items() if key != "_target_"}
-    wrong = problems(keys, schema)
-    on_meta = [key for key in keys if key in ON_META]
-    small = [key for key in keys if isinstance(keys[key], dict) and key not in ON_META]
+    networks = {name for name in schema.handed(keys | UNBUILT) if isinstance(keys.get(name), dict)}
+    wrong = [
+        Problem(f"{name}.{argument}", "is no key: it follows from the data and other keys")
+        for name in sorted(networks)
+        for argument in schema.handed(keys | UNBUILT)[name].keys() & keys[name].keys()
+    ]
+    wrong += problems(completed(schema, keys, **UNBUILT), schema)
+    small = [k for k, v in keys.items() if isinstance(v, dict) and k not in {*networks, *UNBUILT}]
     parts: dict[str, Any] = {
         key: UNKNOWN if any(p.key == key for p in wrong) else value for key, value in keys.items()
     }
-    for names, device in ((on_meta, "meta"), (small, "cpu")):
+    for names, device in (
+        (["data", *small], "cpu"),
+        (["conditioning"], "meta"),
+        (networks, "meta"),
+    ):
+        if names is networks:
+            keys = completed(schema, keys, parts["data"], parts["conditioning"])
         objects, more = built(keys, names, device, wrong)
         parts, wrong = parts | objects, [*wrong, *more]
     wrong += broken(schema.rules, parts)

@@ -1,13 +1,14 @@
 """What a run is made of. Does not import Lightning, so that a config is checked quickly."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 from torch import nn
 
+from unnoise.config.problems import UNKNOWN
 from unnoise.data.source import ImageSource
 from unnoise.diffusion.denoiser import Denoiser, Prediction
 from unnoise.diffusion.objectives import Objective
@@ -15,17 +16,14 @@ from unnoise.diffusion.samplers import Sampler
 from unnoise.diffusion.schedules import NoiseSchedule
 from unnoise.diffusion.times import TimeSampler
 from unnoise.models.diffusion import DiffusionModel
-from unnoise.networks.conditioning import Conditioner
+from unnoise.networks.base import Backbone
+from unnoise.networks.conditioning import Conditioner, ConditionShape
 from unnoise.runs.identity import Role
 from unnoise.training.optimization import OptimizerFactory
 from unnoise.training.rules import DIFFUSION, SHARED, Rule
 
 if TYPE_CHECKING:
     from lightning import LightningModule
-
-
-ON_META = ("network", "conditioning")
-"""Keys whose objects are checked without memory for their weights."""
 
 
 class Sets(NamedTuple):
@@ -75,6 +73,15 @@ class Recipe(ABC):
 
     rules: ClassVar[tuple[Rule, ...]] = SHARED
 
+    @classmethod
+    @abstractmethod
+    def handed(cls, config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """What the networks are handed besides what their YAML files say: key to arguments.
+
+        ``config`` is that of the run, with ``data`` and ``conditioning`` built. Where one of them
+        is UNKNOWN, so is what follows from it.
+        """
+
     @abstractmethod
     def module(self, config: dict[str, Any], rollbacks: int = 0) -> "LightningModule":
         """What Lightning trains: the model, its losses and optimizers.
@@ -87,6 +94,7 @@ class Recipe(ABC):
 class DiffusionRecipe(Recipe):
     """A denoiser that is trained at every noise level of a schedule, and a sampler."""
 
+    network: Backbone
     schedule: NoiseSchedule
     prediction: Prediction
     objective: Objective
@@ -96,11 +104,24 @@ class DiffusionRecipe(Recipe):
 
     rules: ClassVar[tuple[Rule, ...]] = (*SHARED, *DIFFUSION)
 
+    @classmethod
+    def handed(cls, config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """The network gets the shape of x, the channels of its output and what conditions it."""
+        data, conditioner = config["data"], config["conditioning"]
+        shape: Any = UNKNOWN if data is UNKNOWN else [*data.shape]
+        learned = config.get("learned_variance") is True
+        return {
+            "network": {
+                "shape": shape,
+                "outputs": UNKNOWN if data is UNKNOWN else shape[0] * (2 if learned else 1),
+                "condition": conditioner if conditioner is UNKNOWN else shape_node(conditioner),
+            }
+        }
+
     def model(self) -> DiffusionModel:
         """The denoiser with its schedule and conditioner."""
-        shape = (self.data.channels, self.data.image_size, self.data.image_size)
         denoiser = Denoiser(self.network, self.prediction, self.learned_variance)
-        return DiffusionModel(denoiser, self.schedule, shape, self.conditioning)
+        return DiffusionModel(denoiser, self.schedule, self.data.shape, self.conditioning)
 
     def module(self, config: dict[str, Any], rollbacks: int = 0) -> "LightningModule":
         """The module of ``unnoise.training.diffusion``."""
@@ -118,6 +139,21 @@ class DiffusionRecipe(Recipe):
             warmup_steps=self.warmup_steps,
             lr_decay=self.lr_decay,
             gradient_clip=self.gradient_clip,
-            config=config,
+            config=completed(type(self), config, self.data, self.conditioning),
             rollbacks=rollbacks,
         )
+
+
+def completed(
+    recipe: type[Recipe], config: dict[str, Any], data: Any, conditioning: Any
+) -> dict[str, Any]:
+    """The config of a run with all that its networks are handed, as checkpoints hold it."""
+    more = recipe.handed({**config, "data": data, "conditioning": conditioning})
+    nodes = {key: config[key] for key in more if isinstance(config.get(key), dict)}
+    return config | {key: node | more[key] for key, node in nodes.items()}
+
+
+def shape_node(conditioner: Conditioner | None) -> dict[str, Any]:
+    """The node of what a conditioner gives."""
+    shape = ConditionShape() if conditioner is None else conditioner.shape
+    return {"_target_": "unnoise.networks.conditioning.ConditionShape", **asdict(shape)}

@@ -13,7 +13,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import nn
 
 from unnoise.config.problems import UNKNOWN, Problem, did_you_mean
 from unnoise.data.source import ImageSource
@@ -29,8 +28,6 @@ from unnoise.networks.conditioning import ClassConditioner, Conditioner
 Rule = Callable[..., Iterator[Problem]]
 Callbacks = Mapping[str, Any]
 MOST_OF_FEW = 0.5  # EDM's levels under L_simple, with a network that predicts x0, have 0.24
-WIDTHS = {"condition_width": "width", "token_width": "token_width", "spatial_channels": "channels"}
-"""Attributes of the network, and those of the conditioner that they must equal."""
 
 
 def broken(rules: Iterable[Rule], parts: Mapping[str, Any]) -> list[Problem]:
@@ -103,8 +100,8 @@ def conditions(
             told = f"knows {part.classes} classes, but the data has {classes}"
             yield Problem("conditioning", told)
     if conditioning.reads == ("image",):
-        size, keep = data.image_size, torch.ones(1, dtype=torch.bool, device="meta")
-        image = torch.zeros(1, data.channels, size, size, dtype=torch.uint8, device="meta")
+        keep = torch.ones(1, dtype=torch.bool, device="meta")
+        image = torch.zeros(1, *data.shape, dtype=torch.uint8, device="meta")
         try:
             conditioning({"image": image}, keep)
         except ValueError as error:
@@ -244,28 +241,13 @@ def guidance(
         yield Problem(f"{key}.guidance.scale", f"guidance needs {needs}")
 
 
-def widths(network: nn.Module, conditioning: Conditioner | None) -> Iterator[Problem]:
-    """The network takes what the conditioner gives."""
-    for key, attribute in WIDTHS.items():
-        wanted = 0 if conditioning is None else getattr(conditioning, attribute)
-        given = getattr(network, key, None)
-        if (given or 0) != wanted:
-            yield Problem(
-                f"network.{key}",
-                f"is {given}, but the conditioning gives {wanted or None}: they must be equal",
-            )
-
-
 def variance(
-    network: nn.Module,
     learned_variance: bool,
     objective: Objective,
     sampler: Sampler,
     callbacks: Callbacks,
 ) -> Iterator[Problem]:
     """A variance that is sampled from must be learned, and one that is learned needs its loss."""
-    if getattr(network, "learned_variance", False) != learned_variance:
-        yield Problem("network.learned_variance", "must be ${learned_variance}")
     learned = "set learned_variance=true (and an objective that trains it: hybrid or vlb)"
     for key, each in _samplers(sampler, callbacks):
         if getattr(each.stepper, "variance", None) == "learned" and not learned_variance:
@@ -296,4 +278,4 @@ def _alike(one: Any, other: Any) -> bool:
 SHARED: tuple[Rule, ...] = (
     *(batches, fused, enough_data, conditions, present, extractors, credentials),
 )
-DIFFUSION: tuple[Rule, ...] = (levels, noisiest, weights, guidance, widths, variance)
+DIFFUSION: tuple[Rule, ...] = (levels, noisiest, weights, guidance, variance)

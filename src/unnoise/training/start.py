@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from unnoise.config.nodes import instantiate
+from unnoise.config.nodes import instantiate, resolve_target
 from unnoise.config.problems import ConfigError
 from unnoise.distributed.environment import place, requeued
 from unnoise.distributed.group import ConfigMismatch, RankLost, RankTimeout
@@ -16,7 +16,7 @@ from unnoise.runs.checkpoints import DamagedCheckpoints, newest_whole
 from unnoise.runs.layout import RunDirectory, shown, step_of
 from unnoise.runs.lock import RunLocked
 from unnoise.runs.lock import check as check_lock
-from unnoise.training.recipe import Recipe
+from unnoise.training.recipe import Recipe, completed
 from unnoise.untrusted import UnsafeFile
 
 
@@ -86,8 +86,12 @@ def prepared(config: dict[str, Any]) -> Recipe:
         ConfigError: a device, the data, a text encoder or an extractor is not there.
     """
     _require_devices(config["trainer"])
+    schema: Any = resolve_target(config["_target_"])
+    data = instantiate(config["data"])
+    with torch.device("meta"):
+        conditioner = instantiate(config["conditioning"])
     torch.manual_seed(config["seed"])
-    recipe = instantiate(config)
+    recipe = instantiate(completed(schema, config, data, conditioner) | {"data": data})
     assert isinstance(recipe, Recipe)
     _load_text_encoder(recipe.conditioning)
     if place().local_rank == 0:

@@ -37,7 +37,9 @@ def loss_falls(device: torch.device) -> Result:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = UNet(8, 3, 3, 32, (1, 2), 1, attention_resolutions=(4,)).to(device)
+        network = UNet(
+            (3, 8, 8), 3, channels=32, multipliers=(1, 2), blocks=1, attention_resolutions=(4,)
+        ).to(device)
     noise = Noise(0, torch.arange(8, device=device))
     x0 = noise.normal("colour", (3, 1, 1)).clamp(-1, 1).expand(8, 3, 8, 8)
     denoiser, u = Denoiser(network, EpsilonPrediction()), noise.uniform("time")

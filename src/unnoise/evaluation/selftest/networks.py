@@ -20,7 +20,9 @@ SEEDED = "weights by Philox, float64 on the CPU"
 
 def small_unet() -> UNet:
     """The network of conf/network/unet_1m.yaml, for pictures of ``SHAPE``."""
-    return UNet(16, 3, 3, 32, (1, 2, 2), attention_resolutions=(8,), head_size=32)
+    return UNet(
+        (3, 16, 16), 3, channels=32, multipliers=(1, 2, 2), attention_resolutions=(8,), head_size=32
+    )
 
 
 def filled_unet() -> UNet:
@@ -53,7 +55,7 @@ def count(network: nn.Module, published: int) -> Result:
 def ddpm_parameters(device: torch.device) -> Result:
     """Of conf/network/ddpm_cifar10.yaml, counted without making them."""
     with torch.device("meta"):
-        return count(UNet(32, 3, 3, 128, (1, 2, 2, 2), dropout=0.1), 35_746_307)
+        return count(UNet((3, 32, 32), 3, dropout=0.1), 35_746_307)
 
 
 def small_parameters(device: torch.device) -> Result:

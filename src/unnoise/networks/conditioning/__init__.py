@@ -1,9 +1,11 @@
 """Conditioners: what the network is given besides the noisy picture and its time."""
 
 from unnoise.networks.conditioning.base import (
+    UNCONDITIONAL,
     ClassConditioner,
     Condition,
     Conditioner,
+    ConditionShape,
     JointConditioner,
     read,
 )
@@ -34,8 +36,10 @@ __all__ = [
     "FEATURES",
     "MOST_REMEMBERED",
     "MOST_TOKENS",
+    "UNCONDITIONAL",
     "ClassConditioner",
     "Condition",
+    "ConditionShape",
     "Conditioner",
     "Edges",
     "Grey",

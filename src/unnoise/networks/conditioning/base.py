@@ -5,6 +5,7 @@ Shapes: B batch, C channels, H × W pixels, D width of the condition vector, L t
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
 import torch
@@ -58,16 +59,32 @@ def _cat(first: Tensor | None, second: Tensor | None) -> Tensor | None:
     return torch.cat([first, second])
 
 
+Width = Annotated[int, Field(ge=0)]
+
+
+@dataclass(frozen=True)
+class ConditionShape:
+    """The widths of a condition's fields: D of the vector, E of the tokens, C of the picture.
+
+    0 stands for a field that is not used.
+    """
+
+    vector: Width = 0
+    tokens: Width = 0
+    spatial: Width = 0
+
+
+UNCONDITIONAL = ConditionShape()
+
+
 class Conditioner(nn.Module, ABC):
     """Turns a batch into its condition; trained together with the network.
 
-    ``width``, ``token_width`` and ``channels`` are the D, E and C of its conditions, 0 for a
-    field that they lack; ``reads`` names what it needs of "label", "caption" and "image".
+    ``shape`` says what it gives, and the network is built for that; ``reads`` names what it needs
+    of "label", "caption" and "image".
     """
 
-    width: int = 0
-    token_width: int = 0
-    channels: int = 0
+    shape: ConditionShape = UNCONDITIONAL
     reads: tuple[str, ...] = ()
 
     @abstractmethod
@@ -121,7 +138,7 @@ class ClassConditioner(Conditioner):
         self, classes: Annotated[int, Field(ge=1)], width: Annotated[int, Field(ge=1)]
     ) -> None:
         super().__init__()
-        self.classes, self.width = classes, width
+        self.classes, self.shape = classes, ConditionShape(vector=width)
         self.table = nn.Embedding(classes + 1, width)
 
     def forward(self, batch: Mapping[str, Any], keep: Tensor) -> Condition:
@@ -146,14 +163,17 @@ class JointConditioner(Conditioner):
 
     def __init__(self, parts: Mapping[str, Conditioner]) -> None:
         super().__init__()
-        with_tokens = [name for name, part in parts.items() if part.token_width]
+        with_tokens = [name for name, part in parts.items() if part.shape.tokens]
         if not parts or len(with_tokens) > 1:
             found = " and ".join(with_tokens) or "no part at all"
             raise ValueError(f"a joint conditioner has parts, one with tokens at most, not {found}")
         self.parts = nn.ModuleDict(parts)
-        self.width = sum(part.width for part in parts.values())
-        self.token_width = sum(part.token_width for part in parts.values())
-        self.channels = sum(part.channels for part in parts.values())
+        shapes = [part.shape for part in parts.values()]
+        self.shape = ConditionShape(
+            vector=sum(shape.vector for shape in shapes),
+            tokens=sum(shape.tokens for shape in shapes),
+            spatial=sum(shape.spatial for shape in shapes),
+        )
         self.reads = tuple(dict.fromkeys(key for part in parts.values() for key in part.reads))
 
     def forward(self, batch: Mapping[str, Any], keep: Tensor) -> Condition:

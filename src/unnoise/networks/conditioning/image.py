@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from unnoise.networks.conditioning.base import Condition, Conditioner, read
+from unnoise.networks.conditioning.base import Condition, Conditioner, ConditionShape, read
 
 
 class View(ABC):
@@ -109,7 +109,7 @@ class PictureConditioner(Conditioner):
 
     def __init__(self, view: View) -> None:
         super().__init__()
-        self.view, self.channels = view, view.channels
+        self.view, self.shape = view, ConditionShape(spatial=view.channels)
 
     def forward(self, batch: Mapping[str, Any], keep: Tensor) -> Condition:
         """Look: spatial (B, channels, H, W)."""

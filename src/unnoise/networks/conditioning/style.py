@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from unnoise.networks.conditioning.base import Condition, Conditioner, read
+from unnoise.networks.conditioning.base import Condition, Conditioner, ConditionShape, read
 
 FEATURES = 32
 
@@ -32,7 +32,7 @@ class StyleConditioner(Conditioner):
         self, channels: Annotated[int, Field(ge=1)], width: Annotated[int, Field(ge=1)]
     ) -> None:
         super().__init__()
-        self.width = width
+        self.shape = ConditionShape(vector=width)
         self.conv1, self.conv2 = nn.Conv2d(channels, FEATURES, 3), nn.Conv2d(FEATURES, FEATURES, 3)
         self.out = nn.Linear(4 * FEATURES, width)
         self.null = nn.Parameter(torch.zeros(width))

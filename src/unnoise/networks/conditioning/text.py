@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from unnoise.networks.conditioning.base import Condition, Conditioner, read
+from unnoise.networks.conditioning.base import Condition, Conditioner, ConditionShape, read
 
 MOST_REMEMBERED = 10_000  # texts
 MOST_TOKENS = 128  # of a text; what follows is cut off
@@ -137,7 +137,7 @@ class TextConditioner(Conditioner):
 
     def __init__(self, encoder: TextEncoder, width: Annotated[int, Field(ge=1)]) -> None:
         super().__init__()
-        self.encoder, self.width, self.token_width = encoder, width, width
+        self.encoder, self.shape = encoder, ConditionShape(vector=width, tokens=width)
         self.norm, self.project = nn.LayerNorm(encoder.width), nn.Linear(encoder.width, width)
         self.null = nn.Parameter(torch.zeros(width))
 
