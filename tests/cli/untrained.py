@@ -8,6 +8,7 @@ from unnoise.config.nodes import instantiate
 from unnoise.diffusion.denoiser import Denoiser
 from unnoise.models.diffusion import DiffusionModel
 from unnoise.runs.checkpoints import LAYOUT
+from unnoise.training.recipe import DiffusionRecipe, completed
 
 TINY = (
     "network.channels=8 network.multipliers=[1,1] network.blocks=1 network.head_size=null "
@@ -21,13 +22,15 @@ def make_run(folder, *overrides, seed=0):
     few = [] if any(each.startswith("data=") for each in overrides) else FEW
     config, found = check_command_line("train", [*TINY, *few, *overrides])
     assert not found, found
+    data, conditioner = instantiate(config["data"]), instantiate(config["conditioning"])
+    config = completed(DiffusionRecipe, config, data, conditioner)
     state = {}
     for number, prefix in enumerate(("model.", "ema.model.")):
         torch.manual_seed(2 * seed + number)
         model = DiffusionModel(
             Denoiser(instantiate(config["network"]), instantiate(config["prediction"]), False),
             instantiate(config["schedule"]),
-            (3, 16, 16),
+            data.shape,
             instantiate(config["conditioning"]),
         )
         for parameter in model.parameters():
