@@ -153,7 +153,7 @@ def test_interpolation_ends_at_its_two_pictures():
         (lambda: Inpaint(picture(0.0), torch.ones(1, 1, 2, 2)), "the mask must be bool"),
         (lambda: Inpaint(picture(0.0), torch.ones(1, 1, 4, 2).bool()), r"\(N, 1, 2, 2\)"),
         (lambda: Inpaint(picture(0.0), torch.zeros(1, 1, 2, 2).bool()), "marks nothing"),
-        (lambda: Inpaint(picture(0.0)[0], torch.ones(1, 1, 2, 2).bool()), "must be float"),
+        (lambda: Inpaint(picture(0.0)[0, 0], torch.ones(1, 1, 2, 2).bool()), "must be float"),
         (lambda: ImageToImage(picture(0.0).byte(), 0.5), "must be float"),
         (lambda: Interpolate(picture(0.0), picture(0.0, n=2), 3), "one picture each"),
     ],

@@ -11,9 +11,9 @@ from unnoise.diffusion.denoiser import Denoised
 from unnoise.diffusion.levels import Gaussian, diffuse, reverse_variance
 from unnoise.diffusion.likelihood import (
     bound,
-    decoder_log_likelihood,
     decoder_variance,
     normal_kl,
+    pixel_log_likelihood,
     step_term,
 )
 from unnoise.diffusion.noise import Noise
@@ -90,7 +90,7 @@ def test_the_whole_bound_of_pixels_lies_above_their_entropy(schedule, variance):
     data = ORACLE.mu + ORACLE.s * noise.normal("data", (1,)).double()
     pixels = (((data + 1) * 127.5).round().clamp(0, 255)) / 127.5 - 1
     levels = (torch.arange(256, dtype=torch.float64) / 127.5 - 1)[:, None]
-    log_p = decoder_log_likelihood(
+    log_p = pixel_log_likelihood(
         levels, Gaussian(torch.tensor(ORACLE.mu), torch.tensor(ORACLE.s**2).double())
     )
     entropy = -(log_p.exp() * log_p).sum() / math.log(2)
@@ -185,7 +185,7 @@ def test_normal_kl_is_the_integral():
 def test_the_masses_of_256_levels_sum_to_one(mean_, std):
     x0 = (torch.arange(256, dtype=torch.float64) / 127.5 - 1)[:, None]
     p = Gaussian(torch.tensor(mean_).double(), torch.tensor(std**2).double())
-    masses = decoder_log_likelihood(x0, p)
+    masses = pixel_log_likelihood(x0, p)
     assert bool(masses.isfinite().all())
     assert float(masses.exp().sum()) == pytest.approx(1, abs=1e-12)
 
@@ -194,7 +194,7 @@ def test_far_tails_of_the_decoder_keep_their_logarithm_and_gradient():
     """200 standard deviations off: ln mass is about −b²/2, and pulls the mean that way."""
     m = torch.tensor([[0.0]], dtype=torch.float64, requires_grad=True)
     x0 = torch.tensor([[-2 / 3], [2 / 3], [-1.0], [1.0]], dtype=torch.float64)
-    masses = decoder_log_likelihood(x0, Gaussian(m, torch.tensor(1e-5).double()))
+    masses = pixel_log_likelihood(x0, Gaussian(m, torch.tensor(1e-5).double()))
     b = (x0.abs() - 1 / 255) / 1e-5**0.5
     torch.testing.assert_close(masses, -(b**2) / 2, rtol=1e-2, atol=0)
     slopes = torch.stack([torch.autograd.grad(mass, m, retain_graph=True)[0] for mass in masses])

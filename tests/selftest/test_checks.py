@@ -201,7 +201,7 @@ BROKEN = [
     ),
     (
         "the decoder's 256 masses sum to 1",
-        "evaluation.selftest.likelihood.decoder_log_likelihood",
+        "evaluation.selftest.likelihood.pixel_log_likelihood",
         scaled(1.000001),
     ),
     (

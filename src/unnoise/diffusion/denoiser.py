@@ -61,7 +61,7 @@ class EpsilonPrediction(Prediction):
 
 
 class X0Prediction(Prediction):
-    """F is the picture: x0 = F."""
+    """F is the clean sample: x0 = F."""
 
     def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(0, 1, 1/√(alpha² + sigma²))."""
@@ -158,7 +158,7 @@ class DynamicThreshold:
         self.quantile = quantile
 
     def __call__(self, x0: Tensor) -> Tensor:
-        """x0 (B, …), each picture by its own s."""
+        """x0 (B, …), each sample by its own s."""
         s = torch.quantile(x0.flatten(1).abs().float(), self.quantile, dim=1).clamp(min=1)
         s = match(s, x0)
         return x0.clamp(-s, s) / s

@@ -1,7 +1,8 @@
 """Editing: sampling that starts from given pictures, or keeps parts of them.
 
-An edit is called in place of the sampler, which it uses. Pictures are float (N, C, H, W) in
-[−1, 1]; the sample with id k belongs to picture k mod N.
+An edit is called in place of the sampler, which it uses. Pictures are x0, float (N, C, H, W) in
+[−1, 1]; sounds (N, C, L) and videos (N, C, T, H, W) are edited alike. The sample with id k belongs
+to picture k mod N.
 """
 
 from abc import ABC, abstractmethod
@@ -36,8 +37,8 @@ OPPOSITE = -0.9999  # cosine of two noises with no unique great circle between t
 class Edit(ABC):
     """A way to sample that uses given pictures.
 
-    ``image_shape`` (C, H, W) is that of what it draws, ``strength`` the share of the sampler's
-    steps that it takes.
+    ``image_shape`` (C, …) is that of what it draws, ``strength`` the share of the sampler's steps
+    that it takes.
     """
 
     image_shape: tuple[int, ...]
@@ -52,7 +53,7 @@ class Edit(ABC):
         noise: Noise,
         watch: Watch | None = None,
     ) -> Tensor:
-        """One picture for each id of ``noise``: (B, C, H, W). ``denoise`` includes guidance.
+        """One sample for each id of ``noise``: (B, C, …). ``denoise`` includes guidance.
 
         Raises:
             ValueError: the sampler cannot be used for this edit.
@@ -69,8 +70,8 @@ class Inpainting(Stepper):
 
     Args:
         stepper: takes the steps.
-        image: known pictures (B, C, H, W) in [−1, 1].
-        mask: bool (B, 1, H, W), True where to paint.
+        image: known pictures (B, C, …) in [−1, 1].
+        mask: bool (B, 1, …), True where to paint.
         resample: r, how often each step is taken.
     """
 
@@ -96,8 +97,8 @@ class Inpaint(Edit):
     """Paint the region that ``mask`` marks, to match the rest of the picture; see Inpainting.
 
     Args:
-        image: (N, C, H, W) in [−1, 1].
-        mask: bool (N or 1, 1, H, W), True where to paint.
+        image: (N, C, …) in [−1, 1].
+        mask: bool (N or 1, 1, …), True where to paint.
         resample: 1 is fast; with 10 or more the parts fit together.
 
     Raises:
@@ -106,8 +107,8 @@ class Inpaint(Edit):
 
     def __init__(self, image: Tensor, mask: Tensor, resample: Count = 1) -> None:
         self.image_shape = _shape(image)
-        wanted = (1, *image.shape[-2:])
-        if mask.dtype != torch.bool or mask.ndim != 4 or mask.shape[1:] != wanted:
+        wanted = (1, *image.shape[2:])
+        if mask.dtype != torch.bool or mask.shape[1:] != wanted:
             raise ValueError(
                 f"the mask must be bool (N, {', '.join(map(str, wanted))}), "
                 f"not {mask.dtype} {tuple(mask.shape)}"
@@ -139,7 +140,7 @@ class ImageToImage(Edit):
     """Noise a picture part of the way and sample from there (Meng et al. 2022, SDEdit, §3).
 
     Args:
-        image: (N, C, H, W) in [−1, 1].
+        image: (N, C, …) in [−1, 1].
         strength: share of the steps that is taken, at least one step; 1 ignores the picture.
 
     Raises:
@@ -175,7 +176,7 @@ class Interpolate(Edit):
     walks, since it may have its own condition, with which both ends are encoded.
 
     Args:
-        first, second: (1, C, H, W) in [−1, 1].
+        first, second: (1, C, …) in [−1, 1].
         count: number of pictures, including both ends; at least 2.
 
     Raises:
@@ -268,9 +269,9 @@ def _check_walks_the_grid(sampler: Sampler) -> None:
 
 
 def _shape(image: Tensor) -> tuple[int, ...]:
-    if image.ndim != 4 or not image.is_floating_point():
+    if image.ndim < 3 or not image.is_floating_point():
         raise ValueError(
-            f"images must be float (N, C, H, W) in [−1, 1], not {image.dtype} {tuple(image.shape)}"
+            f"images must be float (N, C, …) in [−1, 1], not {image.dtype} {tuple(image.shape)}"
         )
     return tuple(image.shape[1:])
 

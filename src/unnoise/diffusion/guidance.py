@@ -20,7 +20,7 @@ Pair = Callable[[Tensor, NoiseLevel], tuple[Denoised, Denoised]]
 
 
 Ratio = Annotated[float, Field(ge=0)]
-NO_SPREAD = 1e-6  # standard deviation that rounding may give a picture of one colour
+NO_SPREAD = 1e-6  # standard deviation that rounding may give a constant sample
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def extrapolated(strong: Denoise, pair: Pair, guidance: Guidance) -> Denoise:
 
 
 def _spread(x0: Tensor) -> Tensor:
-    """Standard deviation of each picture (B,), above 0."""
+    """Standard deviation of each sample (B,), above 0."""
     return x0.flatten(1).std(dim=1).clamp(min=NO_SPREAD)
 
 
@@ -96,7 +96,7 @@ def classifier_guided(
     """ε − s·sigma·∇ ln p(y | x_t) (Dhariwal & Nichol 2021, algorithm 2), s = ``scale``; 0 is off.
 
     ``log_probability`` is ln p(y | x_t) of each sample (B,), from a classifier that was trained on
-    noisy pictures. Where alpha = 0, x_t is pure noise and the classifier is not used.
+    noisy samples. Where alpha = 0, x_t is pure noise and the classifier is not used.
     """
 
     def guided(x_t: Tensor, level: NoiseLevel) -> Denoised:

@@ -15,7 +15,7 @@ Variance = Literal["beta", "posterior", "learned"]
 
 
 class NoiseLevel(NamedTuple):
-    """How noisy pictures are: one level for each of B, or one for all.
+    """How noisy samples are: one level for each of B, or one for all.
 
     ``t`` is the network's time input. All three are () or (B,); ``alpha`` and ``sigma`` are
     float64, or float32 on a device without float64 (MPS).
@@ -27,7 +27,7 @@ class NoiseLevel(NamedTuple):
 
     @property
     def log_snr(self) -> Tensor:
-        """ln(alpha²/sigma²): +inf for clean pictures, −inf for pure noise."""
+        """ln(alpha²/sigma²): +inf for clean samples, −inf for pure noise."""
         return 2 * (self.alpha.log() - self.sigma.log())
 
     def like(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,8 @@
 """Likelihood: the variational bound and its terms, and the density by the probability-flow ODE.
 
-In bits per dimension (bits/dim) of pixels on 256 levels in [−1, 1], 2/255 apart. Densities and
-variances are computed in float64, as they span many orders of magnitude at low noise.
+In bits per dimension (bits/dim), of x0 of any shape. ``decoder_term``, with it ``bound``, and
+``ode_bits_per_dim`` are for pixels: 256 levels in [−1, 1], 2/255 apart. Densities and variances are
+computed in float64, as they span many orders of magnitude at low noise.
 """
 
 import math
@@ -57,7 +58,7 @@ def bound(
     noise: Noise,
     variance: Variance = "beta",
 ) -> Bound:
-    """The variational bound of ancestral sampling over ``levels`` (a grid, down to CLEAN).
+    """The variational bound for pixels of ancestral sampling over ``levels`` (down to CLEAN).
 
     Each term is estimated from one x_t for each sample; memory does not grow with the levels.
 
@@ -98,11 +99,11 @@ def step_term(
 def decoder_term(
     denoised: Denoised, x0: Tensor, second: NoiseLevel, first: NoiseLevel, variance: Variance
 ) -> Tensor:
-    """L_0: −ln p(x0 | x_1) with mean x̂0, at the ``first`` level; ``second`` is the next noisier."""
+    """L_0 of pixels: −ln p(x0 | x_1), mean x̂0, at ``first``; ``second`` is the next noisier."""
     x0_hat, _, fraction = _precise(denoised)
     predicted = decoder_variance(variance, second, first, fraction)
     p = Gaussian(x0_hat, _matched(predicted, x0_hat))
-    return bits_per_dim(-decoder_log_likelihood(precise(x0), p))
+    return bits_per_dim(-pixel_log_likelihood(precise(x0), p))
 
 
 def decoder_variance(
@@ -125,7 +126,7 @@ def normal_kl(q: Gaussian, p: Gaussian) -> Tensor:
     return 0.5 * (ratio - 1 - ratio.log() + (q.mean - p.mean).square() / p.variance)
 
 
-def decoder_log_likelihood(x0: Tensor, p: Gaussian) -> Tensor:
+def pixel_log_likelihood(x0: Tensor, p: Gaussian) -> Tensor:
     """ln of the probability under p of the level of each pixel x0 (DDPM eq. 13), in nats.
 
     Levels extend 1/255 to both sides, the outermost two to infinity. In float64 the tails are

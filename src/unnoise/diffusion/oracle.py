@@ -1,4 +1,4 @@
-"""Oracles: for independent Gaussian pixels the optimal denoiser is known in closed form.
+"""Oracles: for independent Gaussian elements the optimal denoiser is known in closed form.
 
 With x0 ~ N(μ, s²) and x_t = alpha·x0 + sigma·eps, x_t is N(alpha·μ, v), v = alpha²s² + sigma².
 """
@@ -44,7 +44,7 @@ class GaussianOracle:
 
     @property
     def entropy(self) -> float:
-        """The entropy of a pixel, in nats: ½·ln(2πe·s²)."""
+        """The entropy of an element, in nats: ½·ln(2πe·s²)."""
         return 0.5 * math.log(2 * math.pi * math.e * self.s**2)
 
     def along_the_ode(self, x: Tensor, now: NoiseLevel, to: NoiseLevel) -> Tensor:

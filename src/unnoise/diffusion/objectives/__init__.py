@@ -1,4 +1,4 @@
-"""Training objectives: the loss of a denoiser on noisy pictures."""
+"""Training objectives: the loss of a denoiser on noisy samples."""
 
 from unnoise.diffusion.objectives.base import (
     Loss,

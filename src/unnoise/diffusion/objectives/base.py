@@ -26,7 +26,7 @@ class Loss(NamedTuple):
 
 
 class Objective(ABC):
-    """A loss on clean pictures x0. ``trains_variance``: it trains the learned variance as well."""
+    """A loss on clean samples x0. ``trains_variance``: it trains the learned variance as well."""
 
     trains_variance: bool = False
 
@@ -40,7 +40,7 @@ class Objective(ABC):
         condition: Any,
         noise: Noise,
     ) -> Float[Tensor, " B"]:
-        """The loss of each picture x0 at quantile u of the training times."""
+        """The loss of each sample x0 at quantile u of the training times."""
 
     def level(self, schedule: NoiseSchedule, u: Float[Tensor, " B"]) -> NoiseLevel:
         """The noise levels of the samples with quantiles u."""

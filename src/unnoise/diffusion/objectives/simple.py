@@ -14,7 +14,7 @@ from unnoise.diffusion.weights import Weight
 
 
 class SimpleLoss(Objective):
-    """L_simple = E ‖ε − ε_θ(√ᾱ_t·x0 + √(1−ᾱ_t)·ε, t)‖², mean over pixels (DDPM algorithm 1)."""
+    """L_simple = E ‖ε − ε_θ(√ᾱ_t·x0 + √(1−ᾱ_t)·ε, t)‖², mean over elements (DDPM algorithm 1)."""
 
     def __call__(
         self,
@@ -34,7 +34,7 @@ class SimpleLoss(Objective):
 
 
 class WeightedLoss(Objective):
-    """w(SNR)·‖x0 − x̂0‖², mean over pixels."""
+    """w(SNR)·‖x0 − x̂0‖², mean over elements."""
 
     def __init__(self, weight: Weight) -> None:
         self.weight = weight

@@ -16,7 +16,7 @@ from unnoise.diffusion.schedules import NoiseSchedule
 
 
 class VariationalBound(Objective):
-    """L_vlb: T times the term of the bound at one of the T levels of ``grid(None)``, in bits/dim.
+    """L_vlb of pixels: T times the bound's term at one of the T levels of ``grid(None)``, bits/dim.
 
     Its mean over u is the bound on that grid, without L_T, which has no parameters.
     """

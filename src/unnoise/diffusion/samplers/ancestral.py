@@ -20,7 +20,7 @@ class Ancestral(Stepper):
 
     In terms of ε the mean is (x_t − β_t/√(1−ᾱ_t)·ε)/√(1−β_t). variance: "beta", σ² = β (optimal for
     data N(0, I)); "posterior", σ² = β̃ (optimal for one data point); "learned", between the two as
-    the network predicts; "none", σ² = 0, the ablation in which pictures lose their detail and
+    the network predicts; "none", σ² = 0, the ablation in which samples lose their detail and
     collapse to the mean. The last step adds no noise.
     """
 

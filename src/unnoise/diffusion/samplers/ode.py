@@ -1,4 +1,4 @@
-"""Solvers of the probability-flow ODE: the same noise always leads to the same picture.
+"""Solvers of the probability-flow ODE: the same noise always leads to the same sample.
 
 With y = x/alpha and σ̂ = sigma/alpha the ODE of every schedule is dy/dσ̂ = ε(x, level) (Karras et
 al. 2022, eq. 4 with s = alpha; Song, Meng & Ermon 2021, eq. 14). x is at level t and goes to s.
@@ -87,7 +87,7 @@ class AdaptiveODE(Stepper):
     """dy/d ln σ̂ = σ̂·ε from one level to the next by Dormand & Prince's adaptive method.
 
     Two levels suffice: the method places its own steps between them, as many as the tolerances for
-    y require. It chooses them for the whole batch, so a picture is the same in another batch only
+    y require. It chooses them for the whole batch, so a sample is the same in another batch only
     up to the tolerance. The step to CLEAN is Euler's; where alpha_t = 0, an Euler step leads to
     ln SNR = −14 first. ``order`` is that of the method; ``evaluations`` is not its real cost.
     """

@@ -83,7 +83,7 @@ class GeometricSchedule(VarianceExploding):
 
     ``grid(None)`` visits T of them. Training draws from all of [sigma_min, sigma_max], uniform in
     ln sigma, while the paper draws one of T levels, so that any sampler may use any level. A good
-    sigma_max is the distance between two pictures (Song & Ermon 2020, technique 1).
+    sigma_max is the distance between two samples (Song & Ermon 2020, technique 1).
     """
 
     def __init__(

@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 
 from unnoise.diffusion.levels import Gaussian, diffuse
-from unnoise.diffusion.likelihood import decoder_log_likelihood, prior_term, step_term
+from unnoise.diffusion.likelihood import pixel_log_likelihood, prior_term, step_term
 from unnoise.diffusion.oracle import GaussianOracle, with_optimal_variance
 from unnoise.diffusion.schedules import linear
 from unnoise.evaluation.selftest.check import Check, Result, with_float64
@@ -44,7 +44,7 @@ def decoder_mass(device: torch.device) -> Result:
     x0 = (torch.arange(256, dtype=torch.float64, device=there) / 127.5 - 1)[:, None]
     means = torch.tensor([-7.0, -0.3, 0.001, 1.0], dtype=torch.float64, device=there)
     variances = torch.tensor([1e-6, 0.25, 1e-4, 1600.0], dtype=torch.float64, device=there)
-    masses = decoder_log_likelihood(x0, Gaussian(means, variances)).exp().sum(0)
+    masses = pixel_log_likelihood(x0, Gaussian(means, variances)).exp().sum(0)
     return Result(float((masses - 1).abs().max()), 0, 1e-12)
 
 
