@@ -12,10 +12,10 @@ from unnoise.diffusion.schedules import linear
 from unnoise.networks.unet import UNet
 from unnoise.report.sheets import grid
 
-STEPS = 1200  # about 4 minutes on two CPU cores
+STEPS = 1200  # about 5 minutes on two CPU cores
 torch.manual_seed(0)
 sprites, schedule = Sprites().images("train"), linear(T=1000)
-network = UNet(16, 3, 3, channels=32, multipliers=(1, 2, 2), attention_resolutions=(8,))
+network = UNet((3, 16, 16), 3, channels=32, multipliers=(1, 2, 2), attention_resolutions=(8,))
 denoiser = Denoiser(network, EpsilonPrediction())
 optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
 decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)

@@ -24,6 +24,7 @@ UNET = (
 
 
 MEASURED = "every=1 count=8 reference_count=40 sampler.steps=5".split()
+SAMPLED = "n=2 steps=5 device=cpu".split()
 EVALUATED = "n=8 reference_count=40 steps=[5] device=cpu controls=false".split()
 
 
@@ -59,12 +60,16 @@ def ran(command, added, folder):
 
 @pytest.mark.parametrize("section", [name for name in SECTIONS if name != "Metric"])
 def test_a_part_is_added_from_outside_the_package(section, tmp_path):
-    train, *_ = written(section, tmp_path)
+    train, *then = written(section, tmp_path)
     added = list(TINY)
     added += [] if any(word.startswith(("network=", "family=")) for word in train) else UNET
     ran(train, added, tmp_path)
-    (run,) = (tmp_path / "outputs").glob("*/*/metrics.jsonl")
-    assert len(list(run.parent.glob("checkpoints/step_00000002.ckpt"))) == 1
+    (metrics,) = (tmp_path / "outputs").glob("*/*/metrics.jsonl")
+    run = metrics.parent
+    assert len(list(run.glob("checkpoints/step_00000002.ckpt"))) == 1
+    for command in then:
+        ran([word.replace("outputs/sprites/…", str(run)) for word in command], SAMPLED, tmp_path)
+        assert len(list(run.glob("drawn/*/images/*.png"))) == 2
 
 
 def test_a_metric_measures_while_a_run_trains_and_afterwards(tmp_path):
