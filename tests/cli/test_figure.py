@@ -122,7 +122,7 @@ def test_where_nothing_can_be_written_is_told_before_drawing(run, monkeypatch, c
         (["figure=noise", "run=${nope}"], "refers to 'nope', which does not exist"),
         (["figure=schedules", "sampler=ddim"], "sampler  this figure takes no sampler: leave it"),
         (["figure=samplers", "run=.", "sampler=ddim"], "no sampler but those of figure.samplers"),
-        (["figure=captions", "run=.", "figure.captions=[]"], "must have at least 1 items, not 0"),
+        (["figure=captions", "run=.", "figure.captions=[]"], "must have at least 1 item, not 0"),
         (["figure=noise", "run=.", "device=meta"], "device  meta cannot be used here"),
         (["figure=noise", "run=.", "device=gpo"], "device  gpo cannot be used here"),
         (["~averaged", "figure=schedules"], "averaged  missing"),

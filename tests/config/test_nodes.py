@@ -307,7 +307,7 @@ def test_importing_the_checks_loads_no_heavy_package():
         ("unnoise.training.callbacks.samples.SampleGird", "did you mean 'SampleGrid'[?]"),
         ("unnoise.training.callbacks.sample.SampleGrid", "there is no module"),
         ("unnoise.training.callbacks.samples.Path", "is not on the allow-list"),
-        ("unnoise.training.callbacks.samples.torch", "has no 'torch'"),
+        ("unnoise.training.callbacks.progress.torch", "has no 'torch'"),
         ("lightning.pytorch.callbacks.Callback", "is not on the allow-list"),
         ("lightning.Fabric", "is not on the allow-list"),
     ],

@@ -184,7 +184,7 @@ def test_good_configurations_have_no_problem(changes):
         ({"seed": {"a": 1}}, "seed: a mapping is not a whole number"),
         ({"rate": "1e-3"}, "rate: '1e-3' is not a number"),
         ({"rate": True}, "rate: true is not a number"),
-        ({"folder": 3}, "folder: 3 is not a string"),
+        ({"folder": 3}, "folder: 3 is not a path"),
         ({"batch_size": 0}, "batch_size: must be >= 1, not 0"),
         ({"batch_size": 4097}, "batch_size: must be <= 4096, not 4097"),
         (
@@ -210,8 +210,8 @@ def test_good_configurations_have_no_problem(changes):
         ),
         ({"network": node("Net", channels=2, name=7)}, "network.name: 7 is not a string"),
         ({"precision": "bf"}, "precision: 'bf' is not 16, 32 or 'bf16'; did you mean 'bf16'?"),
-        ({"devices": ["x"]}, "devices.0: 'x' is not a whole number"),
-        ({"devices": 1.5}, "devices: 1.5 is not 'auto', a list or a whole number"),
+        ({"devices": ["x"]}, "devices.0: 'x' is not a valid integer"),
+        ({"devices": 1.5}, "devices: 1.5 is not a list, a whole number or 'auto'"),
         ({"optimizer": "adam"}, "optimizer: 'adam' is not a function"),
         # nodes
         ({"network": "unet"}, "network: 'unet' is not a Module: give one by its _target_"),

@@ -129,13 +129,13 @@ def test_the_final_name_appears_only_with_the_whole_file(tmp_path, host, monkeyp
     monkeypatch.setattr(downloads, "tqdm", Watched)
     fetch([f"{host}/file"], tmp_path / "file.bin", MD5)
     assert len(seen) > 1
-    assert all(len(listing) == 1 and listing[0].endswith(".part") for listing in seen)
+    assert all(len(listing) == 1 and listing[0].endswith(".tmp") for listing in seen)
 
 
 def test_what_a_killed_download_left_is_never_taken_and_goes(tmp_path, host):
     long_ago = time.time() - 3600
-    left, going_on = tmp_path / ".file.bin.abc.part", tmp_path / ".file.bin.def.part"
-    other = tmp_path / ".other.bin.abc.part"
+    left, going_on = tmp_path / ".file.bin.abc.tmp", tmp_path / ".file.bin.def.tmp"
+    other = tmp_path / ".other.bin.abc.tmp"
     for part in (left, going_on, other):
         part.write_bytes(CONTENT[:1000])
     for part in (left, other):
@@ -147,7 +147,7 @@ def test_what_a_killed_download_left_is_never_taken_and_goes(tmp_path, host):
 
 def test_another_process_may_end_its_download_meanwhile(tmp_path, host):
     """Its file, listed a moment ago, is not there any more; so is a link to nothing."""
-    (tmp_path / ".file.bin.abc.part").symlink_to(tmp_path / "gone")
+    (tmp_path / ".file.bin.abc.tmp").symlink_to(tmp_path / "gone")
     fetch([f"{host}/file"], tmp_path / "file.bin", MD5)
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
 
@@ -177,7 +177,7 @@ def test_a_download_that_is_killed_leaves_nothing_under_the_name(tmp_path, host)
             process.wait()
     (left,) = names(tmp_path)
     assert left.startswith(".file.bin.")
-    assert left.endswith(".part")
+    assert left.endswith(".tmp")
     fetch([f"{host}/file"], tmp_path / "file.bin", MD5)
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
 

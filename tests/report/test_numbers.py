@@ -2,7 +2,7 @@ import pytest
 from html_parts import TEXT, Seen
 from hypothesis import given
 
-from unnoise.report.page.numbers import breakable, duration, number, with_error
+from unnoise.report.page.table import breakable, duration, number, with_error
 
 
 @pytest.mark.parametrize(

@@ -26,9 +26,8 @@ from unnoise.networks.unet import UNet
 from unnoise.report.figures.forward import strip
 from unnoise.report.sheets import beside, grid, table
 from unnoise.runs.checkpoints import checkpoints
-from unnoise.training.callbacks.forward_process import ForwardProcess
 from unnoise.training.callbacks.progress import Progress
-from unnoise.training.callbacks.samples import SampleGrid
+from unnoise.training.callbacks.samples import ForwardProcess, SampleGrid
 from unnoise.training.logging.jsonl import JsonLines
 from unnoise.training.loop import fit
 

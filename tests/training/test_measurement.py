@@ -22,7 +22,7 @@ from unnoise.evaluation.quality import KINDS, quality
 from unnoise.evaluation.reference import reference
 from unnoise.runs.checkpoints import checkpoints
 from unnoise.training.callbacks.likelihood import BitsPerDim
-from unnoise.training.callbacks.measurement import told
+from unnoise.training.callbacks.measurement import is_logged
 from unnoise.training.callbacks.quality import Quality
 from unnoise.training.logging.jsonl import JsonLines
 from unnoise.training.loop import fit
@@ -46,7 +46,7 @@ def test_only_the_first_process_reads_what_it_writes(rank, line, tmp_path):
     trainer = SimpleNamespace(
         loggers=[log], global_step=1, is_global_zero=rank == 0, strategy=strategy
     )
-    assert told(trainer, "m")
+    assert is_logged(trainer, "m")
     assert asked == [rank == 0]
 
 

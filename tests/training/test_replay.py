@@ -10,8 +10,7 @@ from wandb_file import parts
 
 from unnoise.cli import replay as command
 from unnoise.diffusion.samplers import DDIM, Sampler
-from unnoise.training.callbacks.forward_process import ForwardProcess
-from unnoise.training.callbacks.samples import SampleGrid
+from unnoise.training.callbacks.samples import ForwardProcess, SampleGrid
 from unnoise.training.logging.replay import replay
 from unnoise.training.logging.wandb import AXIS, WeightsAndBiases
 from unnoise.training.loop import fit

@@ -95,7 +95,7 @@ def _data_problems(data: ImageSource, config: dict[str, Any]) -> list[Problem]:
 
 def fit(config: dict[str, Any]) -> None:
     """Train, measure, write, and say where."""
-    from unnoise.distributed.precision import lightning_precision
+    from unnoise.distributed.devices import lightning_precision
 
     request = Request(**{key: instantiate(value) for key, value in config.items()})
     try:

@@ -80,7 +80,7 @@ def _read(config: dict[str, Any], checkpoint: Path, averaged: bool) -> TrainedMo
 
 def _settings(config: dict[str, Any], device: torch.device) -> list[tuple[str, Setting]]:
     """The grid's settings by name; none for pictures from elsewhere."""
-    from unnoise.distributed.precision import lightning_precision
+    from unnoise.distributed.devices import lightning_precision
 
     if config["run"] is None:
         return []

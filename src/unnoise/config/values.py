@@ -4,12 +4,26 @@ import dataclasses
 import functools
 import json
 import types
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from unnoise.config.problems import Problem, did_you_mean
 
 Location = tuple[int | str, ...]
+SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "multiple_of": "a multiple of"}
+OF_TYPE = ("literal_error", "needs_python_object", "none_required")
+"""Pydantic's errors for values of a wrong type whose names do not end in ``_type``."""
+WORDS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a string",
+    **dict.fromkeys((list, tuple, set, Sequence, Iterable), "a list"),
+    **dict.fromkeys((dict, Mapping), "a mapping"),
+    Callable: "a function",
+    Path: "a path",
+}
 
 
 def _bare(hint: Any) -> Any:
@@ -25,7 +39,7 @@ def _members(hint: Any) -> list[Any]:
 
 
 def fits(kind: type, hint: Any) -> bool:
-    """False only where an instance of ``kind`` is plainly not what the hint asks for."""
+    """False only where an instance of ``kind`` is certainly not of the hint's type."""
     for member in _members(hint):
         if get_origin(member) is Literal:
             continue
@@ -76,24 +90,17 @@ def _is_object(member: Any) -> bool:
     return adapter is not None and adapter.core_schema["type"] in ("is-instance", "named-tuple")
 
 
-def _a(noun: str) -> str:
-    return f"{'an' if noun[:1] in 'AEIOUaeiou' else 'a'} {noun}"
-
-
 def describe(hint: Any) -> str:
     """A hint in plain words: ``a whole number or 'auto'``."""
-    plain = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
     names = []
     for member in _members(hint):
         if get_origin(member) is Literal:
             names += [repr(choice) for choice in get_args(member)]
         elif member is not type(None):
             wanted = get_origin(member) or member
-            names.append(plain.get(wanted) or _a(getattr(wanted, "__name__", str(wanted))))
-    return _either(names)
-
-
-def _either(names: Sequence[str]) -> str:
+            name = getattr(wanted, "__name__", str(wanted))
+            article = "an" if name[:1] in "AEIOUaeiou" else "a"
+            names.append(WORDS.get(wanted) or f"{article} {name}")
     names = list(dict.fromkeys(names))
     return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
@@ -108,7 +115,7 @@ def show(value: Any) -> str:
 
 
 def value_problems(value: Any, hint: Any, key: str) -> Iterator[Problem]:
-    """A value without nodes, held against its hint by pydantic, told in plain words."""
+    """What pydantic finds wrong with a value without nodes, in plain words."""
     from pydantic import ValidationError
 
     members = _members(hint)
@@ -130,7 +137,9 @@ def value_problems(value: Any, hint: Any, key: str) -> Iterator[Problem]:
         for path, details in by_path.items():
             deeper = any(other != path and other[: len(path)] == path for other in by_path)
             if not deeper:  # a union complains of the whole too where one member read on
-                yield Problem(".".join([key, *map(str, path)]), _words(_at(value, path), details))
+                inner = functools.reduce(lambda tree, step: tree[step], path, value)
+                words = _words(inner, functools.reduce(item_hint, path, hint), details)
+                yield Problem(".".join([key, *map(str, path)]), words)
     except (TypeError, ValueError):
         return  # not a value that YAML can hold
 
@@ -145,59 +154,27 @@ def _path(value: Any, location: Sequence[int | str]) -> Location:
     return path
 
 
-def _at(value: Any, path: Location) -> Any:
-    return functools.reduce(lambda inner, step: inner[step], path, value)
-
-
-_BOUNDS = {
-    "greater_than_equal": ("ge", ">="),
-    "greater_than": ("gt", ">"),
-    "less_than_equal": ("le", "<="),
-    "less_than": ("lt", "<"),
-    "multiple_of": ("multiple_of", "a multiple of"),
-}
-_KINDS = {
-    "int_type": "a whole number",
-    "float_type": "a number",
-    "string_type": "a string",
-    "bool_type": "true or false",
-    "none_required": "null",
-    "list_type": "a list",
-    "tuple_type": "a list",
-    "set_type": "a list",
-    "iterable_type": "a list",
-    "dict_type": "a mapping",
-    "mapping_type": "a mapping",
-    "callable_type": "a function",
-    "path_type": "a path",
-    "needs_python_object": "an object with a _target_",
-}
-
-
-def _words(value: Any, details: list[Any]) -> str:
+def _words(value: Any, hint: Any, details: list[Any]) -> str:
     """What pydantic found wrong with one value; several details are a union's alternatives."""
-    bounds, kinds, choices = [], [], []
+    wrong, types = [], []
     for detail in details:
-        context = detail.get("ctx", {})
-        if detail["type"] in _BOUNDS:
-            name, sign = _BOUNDS[detail["type"]]
-            bounds.append(f"must be {sign} {context[name]:.12g}, not {show(value)}")
-        elif detail["type"] in ("too_short", "too_long"):
-            short = detail["type"] == "too_short"
-            limit = f"at least {context['min_length']}" if short else ""
-            limit = limit or f"at most {context['max_length']}"
-            bounds.append(f"must have {limit} items, not {len(value)}")
+        context, (phrase, should, rest) = detail.get("ctx", {}), detail["msg"].partition(" should ")
+        limits = [(sign, context[name]) for name, sign in SIGNS.items() if name in context]
+        if limits:
+            wrong += [f"must be {sign} {limit:.12g}, not {show(value)}" for sign, limit in limits]
         elif detail["type"] == "missing":
             name = detail["loc"][-1]
             lack = f"item {name + 1}" if isinstance(name, int) else f"the key '{name}'"
-            bounds.append(f"lacks {lack}")
-        elif detail["type"] == "literal_error":
-            choices += detail["ctx"]["expected"].replace(" or ", ", ").split(", ")
-        elif detail["type"] in _KINDS:
-            kinds.append(_KINDS[detail["type"]])
+            wrong.append(f"lacks {lack}")
+        elif detail["type"] in OF_TYPE or detail["type"].endswith("_type"):
+            types.append(rest.removeprefix("be "))
+        elif should:
+            wrong.append(f"must {rest.replace(' after validation', '')}")
         else:
-            bounds.append(detail["msg"][:1].lower() + detail["msg"][1:])
-    if bounds:
-        return " and ".join(dict.fromkeys(bounds))
-    near = did_you_mean(str(value), [choice.strip("'") for choice in choices])
-    return f"{show(value)} is not {_either([*choices, *kinds])}{near}"
+            wrong.append(phrase[:1].lower() + phrase[1:])
+    if wrong:
+        return " and ".join(dict.fromkeys(wrong))
+    right = " or ".join(types) if _bare(hint) is Any else describe(hint)
+    literals = [get_args(member) for member in _members(hint) if get_origin(member) is Literal]
+    near = did_you_mean(str(value), [str(each) for choices in literals for each in choices])
+    return f"{show(value)} is not {right}{near}"

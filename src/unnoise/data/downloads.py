@@ -1,18 +1,18 @@
 """Fetching one published file: whole and verified under its name, or not there at all."""
 
 import hashlib
-import os
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
-from typing import IO
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from tqdm import tqdm
+
+from unnoise.files import write_durably
 
 _TIMEOUT = 10.0  # seconds to connect, and to wait for each next block
 _BLOCK = 1 << 18
@@ -24,8 +24,8 @@ def fetch(urls: Sequence[str], path: Path, digest: str) -> None:
     """Download ``path`` from the first of ``urls`` that gives the bytes of ``digest``.
 
     ``digest`` is the hex MD5 or SHA-256 of the file. The bytes go to a temporary file in the same
-    folder, which takes the name ``path`` only once they are verified and on disk. What killed
-    downloads of the file left behind is removed.
+    folder, which is renamed to ``path`` once they are verified and on disk. Temporary files of
+    killed downloads are removed.
 
     Raises:
         FileNotFoundError: no URL gave the file; says what each answered and where it belongs.
@@ -33,45 +33,26 @@ def fetch(urls: Sequence[str], path: Path, digest: str) -> None:
     """
     if len(digest) not in _ALGORITHMS:
         raise ValueError(f"{digest!r} is neither an MD5 (32 hex digits) nor a SHA-256 (64)")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{path.name}.*.part"):
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
         with suppress(FileNotFoundError):  # another process may just have ended its download
             if time.time() - left.stat().st_mtime > _LEFT_BEHIND:
                 left.unlink()
     failures = []
     for url in urls:
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False
-        ) as part:
-            try:
-                _download(url, part, path.name, digest.lower())
-                part.flush()
-                os.fsync(part.fileno())
-                part.close()
-                os.chmod(part.name, 0o644)
-                os.replace(part.name, path)
-                return
-            except (OSError, HTTPException, ValueError) as error:
-                failures.append(f"  {url}: {error}")
-            finally:
-                Path(part.name).unlink(missing_ok=True)
-    raise FileNotFoundError(
-        "\n".join(
-            [
-                f"cannot download {path.name}:",
-                *failures,
-                f"Put {path.name} into {path.parent} by hand, "
-                "or set data.root to the folder that has it.",
-            ]
-        )
-    )
+        try:
+            write_durably(path, partial(_download, url, path.name, digest.lower()))
+            return
+        except (OSError, HTTPException, ValueError) as error:
+            failures.append(f"  {url}: {error}")
+    way_out = f"Put {path.name} into {path.parent} by hand, or set data.root to its folder."
+    raise FileNotFoundError("\n".join([f"cannot download {path.name}:", *failures, way_out]))
 
 
-def _download(url: str, part: IO[bytes], name: str, digest: str) -> None:
+def _download(url: str, name: str, digest: str, path: Path) -> None:
     algorithm = _ALGORITHMS[len(digest)]
     seen = hashlib.new(algorithm, usedforsecurity=False)
     request = Request(url, headers={"User-Agent": "unnoise"})
-    with urlopen(request, timeout=_TIMEOUT) as answer:
+    with urlopen(request, timeout=_TIMEOUT) as answer, path.open("wb") as part:
         length = answer.headers.get("Content-Length")
         with tqdm(
             total=int(length) if length else None,
@@ -86,6 +67,6 @@ def _download(url: str, part: IO[bytes], name: str, digest: str) -> None:
                 bar.update(len(block))
     if seen.hexdigest() != digest:
         raise ValueError(
-            f"the {part.tell():,} bytes received have the {algorithm} {seen.hexdigest()}, "
+            f"the {path.stat().st_size:,} bytes received have the {algorithm} {seen.hexdigest()}, "
             f"not the published {digest}"
         )

@@ -1,4 +1,7 @@
-"""The devices of this machine that a trainer or a command uses."""
+"""The devices of this machine that a trainer or a command uses, and the precision on them."""
+
+from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -35,3 +38,18 @@ def named_device(name: str) -> torch.device:
     found = torch.accelerator.current_accelerator()
     assert found is not None
     return torch.device(found.type, place().local_rank % torch.accelerator.device_count())
+
+
+def lightning_precision(
+    precision: Literal["auto", "fp32", "bf16", "fp16"], accelerator: str
+) -> str:
+    """Lightning's name; "auto" is bf16 autocast where the accelerator is fast at it, else fp32."""
+    if precision != "auto":
+        return {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[precision]
+    if uses_gpu(accelerator):
+        fast = torch.cuda.get_device_capability() >= (8, 0)
+    else:
+        cpu = Path("/proc/cpuinfo")
+        known = cpu.read_text() if cpu.exists() else ""
+        fast = accelerator in ("cpu", "auto") and "avx512_bf16" in known
+    return "bf16-mixed" if fast else "32-true"

@@ -13,9 +13,8 @@ from lightning import Trainer
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 
 from unnoise.distributed import group as ranks
-from unnoise.distributed.devices import count
+from unnoise.distributed.devices import count, lightning_precision
 from unnoise.distributed.environment import place
-from unnoise.distributed.precision import lightning_precision
 from unnoise.files import write_durably
 from unnoise.runs import manifest
 from unnoise.runs.layout import RunDirectory, step_of
@@ -26,8 +25,8 @@ from unnoise.training.callbacks.progress import Progress
 from unnoise.training.callbacks.stop import Stop
 from unnoise.training.data_module import ImageDataModule
 from unnoise.training.logging import record as loggers
+from unnoise.training.logging.board import say
 from unnoise.training.logging.jsonl import JsonLines
-from unnoise.training.logging.messages import say
 from unnoise.training.recipe import Recipe
 
 

@@ -14,7 +14,7 @@ from budget import Budget
 from torch import Tensor, nn
 
 from unnoise.data.classics import FashionMNIST
-from unnoise.distributed.precision import lightning_precision
+from unnoise.distributed.devices import lightning_precision
 
 SIZE = 32  # the 28×28 pictures with a border of two pixels, so that every U-Net can halve them
 DDIM_STEPS = 50

@@ -20,8 +20,8 @@ from unnoise.report.page.charts import curves
 from unnoise.report.page.comparison import config_rows, labels, leaves, typed
 from unnoise.report.page.evaluations import evaluations
 from unnoise.report.page.leaderboard import leaderboard, sweep
-from unnoise.report.page.numbers import breakable, number
 from unnoise.report.page.samples import samples, side_by_side
+from unnoise.report.page.table import breakable, number
 from unnoise.report.reader import Run, read_run
 
 SCRIPTS = ("chart.js", "figures.js", "page.js")

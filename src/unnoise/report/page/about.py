@@ -3,7 +3,7 @@
 from typing import Any
 
 from unnoise.report.page.comparison import at, leaves
-from unnoise.report.page.numbers import duration, number
+from unnoise.report.page.table import duration, number
 from unnoise.report.reader import Run
 
 HEADLINES = {

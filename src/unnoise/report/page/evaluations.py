@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 from unnoise.evaluation.frontier import frontier
 from unnoise.evaluation.results import Fingerprint, Score, comparable, lower_is_better
 from unnoise.report.page.charts import Chart, chart
-from unnoise.report.page.numbers import number, with_error
-from unnoise.report.page.table import Cell, Column
+from unnoise.report.page.table import Cell, Column, number, with_error
 from unnoise.report.reader import Run, Table
 
 COSTS = {"evaluations": "evaluations a picture", "seconds": "seconds a picture"}

@@ -11,8 +11,7 @@ from unnoise.report.page.about import state_text, steps, when
 from unnoise.report.page.charts import chart, last_values
 from unnoise.report.page.comparison import columns, kinds
 from unnoise.report.page.evaluations import CONTROLS, all_scores, groups, metric_names
-from unnoise.report.page.numbers import duration
-from unnoise.report.page.table import Cell, Column
+from unnoise.report.page.table import Cell, Column, duration
 from unnoise.report.reader import Run
 from unnoise.runs.layout import RunDirectory
 

@@ -1,4 +1,4 @@
-"""Checkpoints: written so that a file under its final name is always whole."""
+"""Checkpoints, written so that a file with its final name is always complete."""
 
 import os
 from pathlib import Path
@@ -21,18 +21,18 @@ Steps = Annotated[int, Field(ge=1)]
 
 
 class NotFinite(FloatingPointError):
-    """A weight is not finite, so that nothing was saved."""
+    """A weight is not finite; nothing was saved."""
 
 
 class NotSaved(RuntimeError):
-    """A checkpoint could not be written; those before it are as they were."""
+    """A checkpoint could not be written; earlier ones are unchanged."""
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
-    """Writes to a temporary file in the same directory, syncs and digests it, then renames it.
+    """Writes a temporary file in the same directory, syncs it, notes its digest, and renames it.
 
-    An OSError, such as of a full disk, is kept in ``failure`` and not raised: the other ranks wait
-    for this one at the end of ``Trainer.save_checkpoint``, and ``save`` tells them.
+    An OSError, for example of a full disk, is stored in ``failure`` and not raised: other ranks
+    wait for this one at the end of ``Trainer.save_checkpoint``; ``save`` then raises on all ranks.
     """
 
     failure: OSError | None = None
@@ -40,7 +40,7 @@ class DurableCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
-        """Save; what stood at ``path`` before stays whole until the new file is."""
+        """Save; an older file at ``path`` stays until the new one is complete."""
         self.failure = None
         try:
             write_with_digest(Path(path), lambda temporary: _write(checkpoint, temporary))
@@ -50,10 +50,10 @@ class DurableCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Any = None, weights_only: Any = None
     ) -> dict[str, Any]:
-        """Plain containers and tensors, on the CPU, whatever else is asked for.
+        """Plain containers and tensors on the CPU; the other arguments are ignored.
 
         Raises:
-            UnsafeFile: the file is damaged, brings something else, or is of an older layout.
+            UnsafeFile: the file is damaged, holds other objects, or has an older layout.
         """
         content: dict[str, Any] = load_tensors(Path(path))
         check_layout(Path(path), content)
@@ -65,11 +65,11 @@ class Checkpoints(Callback):
 
     Args:
         every: optimizer steps from one checkpoint to the next.
-        keep: how many of the newest stay.
-        keep_every: the checkpoints of its multiples are saved and stay, too; None keeps none.
-        on_full_disk: what follows an alert if a checkpoint cannot be written: "continue" tries
-            again when the next is due, "stop" ends the run. Without its last checkpoint a run
-            never ends well.
+        keep: number of newest checkpoints to keep.
+        keep_every: checkpoints at multiples of it are saved and kept, too; None for none.
+        on_full_disk: after the alert that a checkpoint cannot be written, "continue" tries again
+            when the next is due, and "stop" ends the run. If the last one cannot be written, the
+            run fails.
 
     Raises:
         NotSaved: as ``on_full_disk`` says.
@@ -88,9 +88,9 @@ class Checkpoints(Callback):
         self._saved = -1
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Save a run that starts; what a resumed one starts from is saved already."""
+        """Save the first step of a new run."""
         self._saved = trainer.global_step
-        if trainer.is_global_zero:  # what a killed process was writing
+        if trainer.is_global_zero:  # left by a killed process
             for left in _files(trainer).checkpoints.glob(".*.tmp"):
                 left.unlink()
         if trainer.ckpt_path is None:
@@ -99,7 +99,7 @@ class Checkpoints(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save when a step that is due, or the last, has just been taken."""
+        """Save if a checkpoint is due, or after the last step."""
         step = trainer.global_step
         if step != self._saved and step == self._due(step - 1, trainer.max_steps):
             self._saved = step
@@ -133,13 +133,13 @@ class Checkpoints(Callback):
 
 
 def save(trainer: Trainer, together: bool = True) -> Path:
-    """Write a checkpoint of the step at which the trainer stands.
+    """Write a checkpoint of the trainer's current step.
 
-    Every rank calls it, or with ``together=False`` rank 0 alone, whatever became of the others.
+    Every rank calls it, or with ``together=False`` rank 0 alone, even if other ranks are gone.
 
     Raises:
         NotFinite: on every rank; a weight or an averaged weight is not finite.
-        NotSaved: on every rank; the disk is full, say.
+        NotSaved: on every rank; for example, the disk is full.
     """
     step, writer = trainer.global_step, trainer.strategy.checkpoint_io
     assert isinstance(writer, DurableCheckpointIO)
@@ -163,7 +163,7 @@ def _files(trainer: Trainer) -> RunDirectory:
 
 
 def _finite(state: dict[str, Tensor]) -> bool:
-    """Whether all of a state is finite, by its norms; they may overflow, so then by each number."""
+    """Whether a state is finite, by its norms; as these may overflow, then by each number."""
     tensors = [tensor for tensor in state.values() if tensor.is_floating_point()]
     norms = torch.stack([norm.double() for norm in torch._foreach_norm(tensors)])
     return bool(norms.isfinite().all()) or all(bool(t.isfinite().all()) for t in tensors)
@@ -173,7 +173,7 @@ def _write(content: dict[str, Any], path: Path) -> None:
     with path.open("wb") as file:
         try:
             torch.save(content, file)
-        except RuntimeError as error:  # torch's own, for what the file raised
+        except RuntimeError as error:  # raised by torch in place of the file's error
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise

@@ -1,4 +1,4 @@
-"""Bits/dim of validation pictures while a run trains."""
+"""Bits/dim of validation pictures during training."""
 
 from typing import Annotated
 
@@ -17,10 +17,10 @@ from unnoise.training.module import GenerativeModule
 class BitsPerDim(Measurement):
     """The variational bound on −log2 p of validation pictures, in all and by term.
 
-    Of the first ``count`` pictures, ``batch_size`` at a time on each process, in float32 whatever
-    the training's precision. It takes ``steps`` evaluations of the network a picture; None takes
-    all levels of the schedule, which is the paper's bound (DDPM eq. 5, Nichol & Dhariwal 2021).
-    The noise is that of ``unnoise-evaluate measure=likelihood`` with the run's seed.
+    Uses the first ``count`` pictures, ``batch_size`` at a time on each process, in float32 whatever
+    the precision of training. It takes ``steps`` network evaluations per picture; None takes all
+    levels of the schedule: the bound of the paper (DDPM eq. 5, Nichol & Dhariwal 2021). The noise
+    is that of ``unnoise-evaluate measure=likelihood`` with the run's seed.
     """
 
     seconds = "validation/bits_per_dim_seconds"

@@ -1,4 +1,4 @@
-"""Measuring the averaged model now and then, apart from training."""
+"""Callbacks that measure the EMA weights every few steps, apart from training."""
 
 import time
 from abc import ABC, abstractmethod
@@ -17,12 +17,11 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Measurement(Callback, ABC):
-    """Measures the averaged model every ``every`` optimizer steps, and at the end.
+    """Measures the EMA weights every ``every`` optimizer steps, and at the end.
 
-    Training does not notice: random generators are left as they were found, and if the callback
-    comes after TrainingMetrics, its time does not count there. What it costs is written as
-    ``seconds``, the name of a metric. A measurement that a kill cut off is made up for when the run
-    is resumed.
+    Training stays the same: random generators are restored, and if the callback comes after
+    TrainingMetrics, its time does not count there. The seconds that it took are logged as the
+    metric ``seconds``. A measurement that a kill interrupted is repeated when the run resumes.
     """
 
     seconds: str
@@ -35,7 +34,7 @@ class Measurement(Callback, ABC):
         """The metrics by name, over all processes; every process calls this."""
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """What was due at the checkpoint that the run goes on from, if it is not there."""
+        """Measure if it was due at the checkpoint from which the run resumes."""
         if trainer.global_step > 0 and trainer.global_step % self.every == 0:
             self._measure(trainer, module)
 
@@ -48,11 +47,11 @@ class Measurement(Callback, ABC):
             self._measure(trainer, module)
 
     def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Measure what came out."""
+        """Measure the final weights."""
         self._measure(trainer, module)
 
     def _measure(self, trainer: Trainer, module: LightningModule) -> None:
-        if told(trainer, self.seconds):
+        if is_logged(trainer, self.seconds):
             return
         assert isinstance(module, GenerativeModule)
         started = time.perf_counter()
@@ -65,7 +64,7 @@ class Measurement(Callback, ABC):
         log_metrics(trainer, {**found, self.seconds: time.perf_counter() - started})
 
 
-def told(trainer: Trainer, metric: str) -> bool:
+def is_logged(trainer: Trainer, metric: str) -> bool:
     """Whether the run has logged a metric at the trainer's step; the same on all ranks."""
     found = trainer.is_global_zero and any(
         row["step"] == trainer.global_step and metric in row

@@ -1,4 +1,4 @@
-"""Numbers of training and validation."""
+"""The metrics of training and validation."""
 
 import time
 from typing import Annotated, Any
@@ -8,18 +8,18 @@ from lightning import Callback, LightningModule, Trainer
 from pydantic import Field
 from torch import Tensor
 
-from unnoise.training.callbacks.measurement import told
+from unnoise.training.callbacks.measurement import is_logged
 from unnoise.training.logging.record import log_metrics
 from unnoise.training.module import GenerativeModule
 
 
 class TrainingMetrics(Callback):
-    """Every ``every`` steps: mean loss, gradient norm, rate, speed; loss by quartile of t, if any.
+    """Logs every ``every`` steps: mean loss, gradient norm, learning rate and images per second.
 
-    Means are over the steps since the last line, without those that were skipped. Images a second
-    count reading, but neither validation nor what callbacks after this one do. What validation
-    finds is written as well, and after the last step there is one more, unless it was the time for
-    one. A validation that a kill cut off is made up for when the run is resumed.
+    If the family has times, also the loss by quartile of t. Means are over the steps since the last
+    line, without skipped ones. The time of images per second includes reading, but neither
+    validation nor callbacks after this one. Results of validation are logged, too; the run is
+    always validated after its last step. An interrupted validation is repeated on resume.
     """
 
     def __init__(self, every: Annotated[int, Field(ge=1)] = 50) -> None:
@@ -29,7 +29,7 @@ class TrainingMetrics(Callback):
         self._seconds, self._images = 0.0, 0
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Leave out what was added up before the run went back to a checkpoint."""
+        """Drop the sums of steps before a rollback; repeat a validation that was interrupted."""
         self._sums, self._seconds, self._images = None, 0.0, 0
         self._of_step.clear()
         batches = trainer.global_step * trainer.accumulate_grad_batches
@@ -41,7 +41,7 @@ class TrainingMetrics(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Start the clock: when the batch before was done, and this one began to be read."""
+        """Start the clock at the end of the last batch, when reading this one began."""
         assert isinstance(module, GenerativeModule)
         self._started = module.idle_since or time.perf_counter()
 
@@ -82,27 +82,21 @@ class TrainingMetrics(Callback):
         self._sums, self._seconds, self._images = None, 0.0, 0
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Log what validation found; its time does not count."""
+        """Log the results; the time of validation does not count."""
         assert isinstance(module, GenerativeModule)
         module.idle_since = time.perf_counter()
-        log_metrics(
-            trainer,
-            {
-                k: float(v)
-                for k, v in trainer.callback_metrics.items()
-                if k.startswith("validation")
-            },
-        )
+        found = trainer.callback_metrics.items()
+        log_metrics(trainer, {k: float(v) for k, v in found if k.startswith("validation")})
 
     def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Validate what came out; also if a run was killed after its last step, and is resumed."""
+        """Validate the final weights, unless that was done before the run resumed."""
         self._validate(trainer)
 
     def _validate(self, trainer: Trainer) -> None:
-        if not told(trainer, "validation/loss"):
+        if not is_logged(trainer, "validation/loss"):
             trainer.validating = True
             loop = trainer.fit_loop.epoch_loop.val_loop
-            loop.restarting = False  # else it would leave out what an earlier one had read
+            loop.restarting = False  # else it would skip batches that an earlier one read
             loop.run()
 
     def _due(self, trainer: Trainer, batch_idx: int) -> bool:

@@ -1,4 +1,4 @@
-"""Losses, gradients and weights that are not finite, and losses that leap."""
+"""Losses, gradients and weights that are not finite, and spikes of the loss."""
 
 import json
 import math
@@ -16,19 +16,19 @@ from torch import Tensor
 from unnoise.distributed import group as ranks
 from unnoise.files import remove_with_digest, write_durably
 from unnoise.runs.checkpoints import before_step, checkpoints
-from unnoise.runs.layout import RunDirectory, step_of
+from unnoise.runs.layout import RunDirectory, shown, step_of
 from unnoise.training.callbacks.checkpoints import NotFinite
-from unnoise.training.logging.messages import say
+from unnoise.training.logging.board import say
 from unnoise.training.logging.record import alert, log_metrics
 from unnoise.training.module import GenerativeModule
 
 Count = Annotated[int, Field(ge=0)]
-WINDOW = 100  # steps whose losses a spike is measured by
-SEEN = 50  # so many must have been before
+WINDOW = 100  # latest steps with which a loss is compared
+SEEN = 50  # fewest of these
 
 
 class RollBack(BaseException):
-    """Training is to go on from ``checkpoint`` with other noise; like an exit, it is no failure."""
+    """Training continues from ``checkpoint`` with other noise. Like an exit, it is no failure."""
 
     def __init__(self, checkpoint: Path) -> None:
         super().__init__(f"going on from {checkpoint}")
@@ -36,10 +36,10 @@ class RollBack(BaseException):
 
 
 class Step(NamedTuple):
-    """A step as it is reported: its number, means over all ranks, and this rank's samples.
+    """A step: its number, means over all ranks, and the samples of this rank.
 
     ``samples`` has for each micro-batch "position" in the stream, "index" in the split, "loss" and,
-    where there is one, "u": each (B,).
+    if the family has one, the quantile "u" of the time: each (B,).
     """
 
     number: int
@@ -49,13 +49,13 @@ class Step(NamedTuple):
 
     @property
     def not_finite(self) -> str:
-        """What of it was not, if it was the first to be so."""
+        """The first quantity of the step that is not finite."""
         if not math.isfinite(self.loss):
             return "loss"
         return "weight" if math.isfinite(self.gradient_norm) else "gradient"
 
     def rows(self) -> list[dict[str, int | float | str]]:
-        """This rank's samples, in plain numbers."""
+        """The samples of this rank in plain numbers."""
         rows = [
             dict(zip(part, row, strict=True))
             for part in self.samples
@@ -65,20 +65,20 @@ class Step(NamedTuple):
 
 
 class BadNumbers(Callback):
-    """Counts the steps that GenerativeModule skipped, and ends what cannot go well.
+    """Counts steps that are not finite, which GenerativeModule skips, and ends hopeless training.
 
-    If more than ``tolerated`` of the last ``within`` steps were bad, or a weight that was to be
-    saved is not finite, the run goes back to its last checkpoint from before the bad steps, and on
-    from there with other noise. It does so at most ``rollbacks`` times; then it ends, and
-    ``<run>/bad_batch.json`` names the pictures of the last bad step. Under fp16 a gradient may
-    overflow while its scale is found: until that is down at 1, only a loss makes a step bad.
+    If more than ``tolerated`` of the last ``within`` steps were bad, or a weight that would be
+    saved is not finite, the run goes back to its last checkpoint before the bad steps and continues
+    with other noise. It does so at most ``rollbacks`` times; then it ends, and
+    ``<run>/bad_batch.json`` names the pictures of the last bad step. Under fp16 gradients overflow
+    until their scale is found: while it is above 1, only the loss decides whether a step is bad.
 
-    The count of bad steps is written as ``train/skipped_steps``. A loss that lies ``spike``
-    deviations or more above the last 100, as ``leap`` measures it, is written as
-    ``train/loss_spike``, in deviations. Comes before Checkpoints, which save what it has seen.
+    The number of bad steps is logged as ``train/skipped_steps``. A loss ``spike`` or more
+    deviations above the last 100 (see ``leap``) is logged as ``train/loss_spike``, in deviations.
+    Must come before Checkpoints, which save its counts.
 
     Raises:
-        NotFinite: there were too many; ``way_on`` says what follows.
+        NotFinite: too many steps were bad; see ``way_on``.
     """
 
     def __init__(
@@ -92,40 +92,40 @@ class BadNumbers(Callback):
         self.rollbacks, self.spike = rollbacks, spike
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        """Start from nothing; a checkpoint brings what it knew."""
+        """Start all counts at zero; ``load_state_dict`` restores them."""
         self._losses: deque[float] = deque(maxlen=WINDOW)  # those with a finite logarithm
         self._bad: list[int] = []  # steps, of the last ``within``
-        self._skipped = self._told = 0
+        self._skipped = self._reported = 0
         self._samples: list[dict[str, Tensor]] = []  # of the step under way
         self._last = Step(trainer.global_step, 0.0, 0.0, [])
         self._last_bad: Step | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs, to log and count as if it had never stopped."""
+        """The counts, with which a resumed run logs what an uninterrupted run would."""
         return {
             "losses": list(self._losses),
             "bad": self._bad,
             "skipped": self._skipped,
-            "rollbacks": self._told,
+            "rollbacks": self._reported,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Restore the counts."""
         self._losses.extend(state_dict["losses"])
         self._bad, self._skipped = list(state_dict["bad"]), state_dict["skipped"]
-        self._told = state_dict["rollbacks"]
+        self._reported = state_dict["rollbacks"]
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Tell that the run went back to this step."""
+        """Log that the run went back to this step."""
         assert isinstance(module, GenerativeModule)
-        if module.rollbacks > self._told:
+        if module.rollbacks > self._reported:
             log_metrics(trainer, {"train/rollbacks": module.rollbacks})
-        self._told = module.rollbacks
+        self._reported = module.rollbacks
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Look at the step that was taken or skipped."""
+        """Check the step that was taken or skipped."""
         assert isinstance(module, GenerativeModule)
         times = {"u": outputs["u"]} if "u" in outputs else {}
         where = {key: batch[key] for key in ("position", "index")}
@@ -137,14 +137,17 @@ class BadNumbers(Callback):
         self._last, self._samples = step, []
         self._bad = [number for number in self._bad if number > step.number - self.within]
         if 0 < loss < math.inf:
-            self._compare(trainer, loss)
+            above = leap(loss, self._losses) if len(self._losses) >= SEEN else 0.0
+            if above >= self.spike:
+                log_metrics(trainer, {"train/loss_spike": above})
+            self._losses.append(loss)
         if module.skipped and not (math.isfinite(loss) and _scaled(trainer)):
             self._count(trainer, step)
 
     def way_on(self, trainer: Trainer, rollbacks: int, error: NotFinite) -> RollBack | NotFinite:
-        """What is to end an attempt to train instead of ``error``; every rank calls it.
+        """What to raise instead of ``error``; every rank calls it.
 
-        Rank 0 removes the checkpoints that the run turns its back on.
+        Before a rollback rank 0 removes the checkpoints after the one that the run goes back to.
         """
         run_dir = Path(trainer.default_root_dir)
         before = min(self._bad, default=trainer.global_step + 1)
@@ -162,15 +165,8 @@ class BadNumbers(Callback):
         self._write_report(path, str(error), rollbacks)
         times = f"{rollbacks} rollback{'' if rollbacks == 1 else 's'}"
         done = f"after {times}" if checkpoint else "there is no checkpoint to go to"
-        shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-        return NotFinite(f"{error}; {done}, the run ends: {shown} names the pictures of the step")
-
-    def _compare(self, trainer: Trainer, loss: float) -> None:
-        if len(self._losses) >= SEEN:
-            above = leap(loss, self._losses)
-            if above >= self.spike:
-                log_metrics(trainer, {"train/loss_spike": above})
-        self._losses.append(loss)
+        names = f"{shown(path)} names the pictures of the step"
+        return NotFinite(f"{error}; {done}, the run ends: {names}")
 
     def _count(self, trainer: Trainer, step: Step) -> None:
         if not self._bad and trainer.is_global_zero:
@@ -204,17 +200,17 @@ class BadNumbers(Callback):
 
 
 def _scaled(trainer: Trainer) -> bool:
-    """Whether gradients are scaled up, as under fp16, by a scale that overflows still lower."""
+    """Whether gradients are scaled up, as under fp16, so that an overflow lowers the scale."""
     scaler = getattr(trainer.precision_plugin, "scaler", None)
     return scaler is not None and scaler.get_scale() > 1
 
 
 def leap(loss: float, before: Iterable[float]) -> float:
-    """How far ln(loss) lies above the median of those before, in their robust deviations.
+    """How far ln(loss) lies above the median of those before, in robust standard deviations.
 
-    One is 1.4826 times the median distance from the median: the standard deviation of a normal
-    distribution, which a spike among them does not move. It tells the same of losses of any scale,
-    and of large batches as of small ones, whose losses vary more. 0 if all before were equal.
+    A robust deviation is 1.4826 times the median distance from the median, which is the standard
+    deviation of a normal distribution. It does not depend on the scale of the losses, and hardly on
+    single spikes. 0 if all losses before were equal.
     """
     logs = [math.log(each) for each in before]
     usual = median(logs)

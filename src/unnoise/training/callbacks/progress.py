@@ -11,7 +11,7 @@ from unnoise.training.logging.jsonl import JsonLines
 
 
 class Progress(ProgressBar):
-    """One line that says how far training is, and the loss and speed that were logged last."""
+    """One line with the step, and the loss and speed that were logged last."""
 
     def __init__(self, name: str, metrics: JsonLines) -> None:
         super().__init__()
@@ -19,7 +19,7 @@ class Progress(ProgressBar):
         self._bar: Any = None
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Open the bar where the run stands."""
+        """Open the bar at the current step."""
         self._bar = tqdm(
             total=trainer.max_steps,
             initial=trainer.global_step,
@@ -35,13 +35,11 @@ class Progress(ProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move on."""
-        if "train/loss" in self.metrics.latest:
-            self._bar.set_postfix_str(
-                f"loss {self.metrics.latest['train/loss']:.4f}, "
-                f"{self.metrics.latest['train/images_per_second']:.0f} images/s",
-                refresh=False,
-            )
+        """Update the bar."""
+        latest = self.metrics.latest
+        if "train/loss" in latest:
+            loss, speed = latest["train/loss"], latest["train/images_per_second"]
+            self._bar.set_postfix_str(f"loss {loss:.4f}, {speed:.0f} images/s", refresh=False)
         self._bar.update(trainer.global_step - self._bar.n)
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -60,6 +58,6 @@ class Progress(ProgressBar):
         tqdm.write(" ".join(map(str, args)))
 
     def disable(self) -> None:
-        """Show nothing; Lightning asks for it on all ranks but the first, before there is a bar."""
+        """Show nothing; Lightning calls this on all ranks but the first, before there is a bar."""
         if self._bar is not None:
             self._bar.disable = True

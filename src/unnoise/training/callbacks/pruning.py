@@ -1,4 +1,4 @@
-"""Ends the runs of a search that do worse than others did at the same step."""
+"""Ends runs of a search that are worse than others were at the same step."""
 
 import json
 import logging
@@ -13,32 +13,31 @@ from unnoise.runs.manifest import Pruned
 from unnoise.training.logging.jsonl import JsonLines
 
 TRIAL = "UNNOISE_TRIAL"
-"""Where in the environment a search tells a run which of its trials it is."""
+"""The environment variable that names the trial which a run is."""
 
 
 class Pruning(Callback):
-    """Reports a metric to the Optuna study of which the run is a trial, and asks its pruner.
+    """Reports ``metric`` to the Optuna study of the search, and ends the run if it is pruned.
 
-    After each validation the newest value of ``metric`` is reported at the optimizer step; where
-    ``pruner`` (one of ``optuna.pruners``) finds it worse than it should be, the run ends as pruned.
-    A run that is no trial of a search is left alone.
+    After each validation the newest value is reported at the optimizer step; ``pruner`` (one of
+    ``optuna.pruners``) decides. Does nothing in a run that is not part of a search.
     """
 
     def __init__(self, pruner: Any, metric: str) -> None:
         self.pruner, self.metric = pruner, metric
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Report and ask: rank 0 does, and all ranks end together.
+        """Report on rank 0; all ranks end together.
 
         Raises:
-            Pruned: the run is not worth going on with.
+            Pruned: the pruner ended the run.
         """
-        told = self._ask(trainer) if trainer.is_global_zero and TRIAL in os.environ else None
-        if (told := ranks.broadcast(told)) is not None:
-            raise Pruned(told)
+        reason = self._report(trainer) if trainer.is_global_zero and TRIAL in os.environ else None
+        if (reason := ranks.broadcast(reason)) is not None:
+            raise Pruned(reason)
 
-    def _ask(self, trainer: Trainer) -> str | None:
-        """Why the run should end; None if it should go on."""
+    def _report(self, trainer: Trainer) -> str | None:
+        """Why the run should end; None if it should continue."""
         import optuna
 
         (lines,) = (each for each in trainer.loggers if isinstance(each, JsonLines))
@@ -46,11 +45,11 @@ class Pruning(Callback):
         if math.isnan(value):
             return None
         optuna.logging.set_verbosity(logging.WARNING)
-        asked = json.loads(os.environ[TRIAL])
+        names = json.loads(os.environ[TRIAL])
         study = optuna.load_study(
-            asked["study"], asked["storage"], optuna.samplers.RandomSampler(), self.pruner
+            names["study"], names["storage"], optuna.samplers.RandomSampler(), self.pruner
         )
-        trial = optuna.trial.Trial(study, asked["id"])
+        trial = optuna.trial.Trial(study, names["id"])
         trial.report(value, step)
         worse = step < trainer.max_steps and trial.should_prune()
         return f"{self.metric} {value:.4g} at step {step} is worse than others'" if worse else None

@@ -1,7 +1,7 @@
-"""What a run shows while it trains: pictures, progress.
+"""Pictures that a run draws while it trains.
 
-None of these touches the training stream: they draw with their own noise. A picture that cannot be
-drawn (no memory, no space) is said and left out; training goes on.
+They are drawn with noise of their own, so that training is the same with and without them. If one
+cannot be drawn (no memory, no disk space), a warning says so and training goes on.
 """
 
 import itertools
@@ -11,36 +11,40 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from lightning import Callback, LightningModule, Trainer
 from pydantic import Field
 from torch import Tensor
 
-from unnoise.data.pixels import to_pixels
+from unnoise.data.pixels import to_pixels, to_signal
 from unnoise.diffusion.levels import NoiseLevel
+from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.samplers import Sampler
+from unnoise.diffusion.schedules import NoiseSchedule
 from unnoise.files import write_durably
 from unnoise.models.prompts import Prompts
 from unnoise.models.trained import draw
-from unnoise.report.sheets import save_gif, sheet
+from unnoise.report.figures.forward import strip
+from unnoise.report.sheets import grid, save_gif, sheet, table
 from unnoise.runs.layout import RunDirectory
-from unnoise.training.logging.messages import say
+from unnoise.training.logging.board import say
 from unnoise.training.logging.record import log_picture
 from unnoise.training.module import GenerativeModule
 
 Count = Annotated[int, Field(ge=1)]
 FRAMES = 40  # of an animation, at most
 MOVING = 25  # pictures in it, at most
-SHORT = 120  # letters of a caption that still says what was asked for
+SHORT = 120  # letters of prompts that still go into a caption
+CELL = 78  # approximate pixels of a picture of the forward process
 
 
 class SampleGrid(Callback):
-    """Draws ``count`` pictures from the averaged model every ``every`` steps, and at the end.
+    """Draws ``count`` pictures from the EMA weights every ``every`` optimizer steps and at the end.
 
-    They go to ``<run>/samples``, with what a conditional model was asked for: classes and captions
-    below, pictures to the left. What is asked and the noise are the same each time, so that the
-    pictures can be watched growing. ``sampler`` draws while the run goes on; at the end ``final``
-    draws the last grid and an animation of the denoising. Rank 0 draws; the others wait at their
-    next step.
+    The grids go to ``<run>/samples``. Prompts of a conditional model stand beside the pictures:
+    classes and captions below, pictures to the left. Prompts and noise are the same each time.
+    ``sampler`` draws during training; at the end ``final`` draws the last grid and an animation of
+    the denoising. Rank 0 draws; the others wait at their next step.
     """
 
     def __init__(
@@ -59,7 +63,7 @@ class SampleGrid(Callback):
                 self._draw(trainer, module, self.sampler, animate=False)
 
     def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Draw the last grid, and the animation; also if a kill cut that off, and it is resumed."""
+        """Draw the last grid and the animation, unless they were drawn before the run resumed."""
         with _or_without(trainer, "the sample grid"):
             if not _grid(trainer).exists():
                 self._draw(trainer, module, self.final, animate=True)
@@ -94,35 +98,72 @@ class SampleGrid(Callback):
                 batch_size=self.count,
                 watch=watch if animate else None,
             )
-        told = _caption(sampler, steps, drawn.captions)
+        caption = _caption(sampler, steps, drawn.captions)
         if animate:
             path = _samples(trainer) / "denoising.gif"
             first = drawn[:MOVING]
             save_gif([sheet(replace(first, pixels=frame)) for frame in frames], path)
-            log_picture(trainer, "denoising", path, told)
+            log_picture(trainer, "denoising", path, caption)
         image, path = sheet(drawn), _grid(trainer)
         write_durably(path, lambda temporary: image.save(temporary, "PNG"))
-        log_picture(trainer, "samples", path, told)
+        log_picture(trainer, "samples", path, caption)
 
 
-def _caption(sampler: Sampler, steps: int, said: Sequence[str] | None) -> str:
-    """How pictures were drawn, and what was asked for where that is short."""
-    told = f"{type(sampler.stepper).__name__}, {steps} steps"
+class ForwardProcess(Callback):
+    """Draws the forward process of ``pictures`` images once, a row each, from clean to noise.
+
+    Each column is headed by its time t. Noisy pictures are scaled as in ``strip``.
+    """
+
+    def __init__(self, pictures: Count = 4, levels: Annotated[int, Field(ge=2)] = 12) -> None:
+        self.pictures, self.levels = pictures, levels
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Draw it, unless the run has it already."""
+        with _or_without(trainer, "the forward process"):
+            self._draw(trainer, module)
+
+    def _draw(self, trainer: Trainer, module: LightningModule) -> None:
+        path = _samples(trainer) / "forward_process.png"
+        if not trainer.is_global_zero or path.exists():
+            return
+        assert isinstance(module, GenerativeModule)
+        images = trainer.datamodule.validation_split  # type: ignore[attr-defined]
+        ids = torch.arange(min(self.pictures, len(images)))
+        x0 = to_signal(images.read(ids))
+        eps = Noise(module.seed, ids).normal("eps", x0.shape[1:])
+        schedule: NoiseSchedule = module.model.schedule
+        rows = strip(schedule, x0, eps, self.levels)
+        times = torch.linspace(*schedule.ends, self.levels).flip(0)
+        drawn = table(
+            [[grid(picture[None], width=CELL) for picture in row] for row in rows],
+            [""] * len(rows),
+            [f"t = {t:.0f}" if abs(t) >= 100 else f"t = {t:.3g}" for t in times],
+            "The forward process",
+            "x_t = α·x0 + σ·ε at equal distances of time, shown as x_t/√(α² + σ²)",
+        )
+        write_durably(path, lambda temporary: drawn.save(temporary, "PNG"))
+        log_picture(trainer, "forward_process", path)
+
+
+def _caption(sampler: Sampler, steps: int, prompts: Sequence[str] | None) -> str:
+    """How pictures were drawn, with their prompts if these are short."""
+    text = f"{type(sampler.stepper).__name__}, {steps} steps"
     if sampler.guidance.scale != 1:
-        told += f", guidance {sampler.guidance.scale:g}"
-    asked_for = ", ".join(dict.fromkeys(said or ()))
-    return f"{told}: {asked_for}" if 0 < len(asked_for) <= SHORT else told
+        text += f", guidance {sampler.guidance.scale:g}"
+    joined = ", ".join(dict.fromkeys(prompts or ()))
+    return f"{text}: {joined}" if 0 < len(joined) <= SHORT else text
 
 
 @contextmanager
 def _or_without(trainer: Trainer, what: str) -> Iterator[None]:
-    """Say that a picture could not be drawn, and go on."""
+    """Warn that a picture could not be drawn, and go on."""
     try:
         yield
     except Exception as error:
-        told = str(error).strip().partition("\n")[0]
-        said = f"{type(error).__name__}: {told}"
-        say(f"{what} of step {trainer.global_step} is left out ({said}); training goes on")
+        message = str(error).strip().partition("\n")[0]
+        reason = f"{type(error).__name__}: {message}"
+        say(f"{what} of step {trainer.global_step} is left out ({reason}); training goes on")
 
 
 def _grid(trainer: Trainer) -> Path:

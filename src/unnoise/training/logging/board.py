@@ -1,5 +1,6 @@
-"""What every logger of a run does."""
+"""What every logger of a run does, and messages on the terminal."""
 
+import sys
 from argparse import Namespace
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -8,6 +9,7 @@ from threading import Thread
 from typing import Any, TypeVar
 
 from lightning.pytorch.loggers import Logger
+from tqdm import tqdm
 
 PATIENCE = 20.0
 """Seconds that training waits for a dashboard to take something, before it goes on without."""
@@ -74,3 +76,8 @@ def within(seconds: float, act: Callable[[], T]) -> T:
         return outcome.result(seconds)
     except TimeoutError as error:
         raise TimeoutError(str(error) or f"no answer within {seconds:g} s") from error
+
+
+def say(text: str) -> None:
+    """Print a line on stderr, above the progress bar."""
+    tqdm.write(f"warning: {text}", file=sys.stderr)

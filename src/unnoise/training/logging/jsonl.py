@@ -11,8 +11,7 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_only
 
 from unnoise.files import write_durably
-from unnoise.training.logging.board import Dashboard
-from unnoise.training.logging.messages import say
+from unnoise.training.logging.board import Dashboard, say
 
 
 class JsonLines(Dashboard):

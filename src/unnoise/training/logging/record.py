@@ -7,9 +7,8 @@ from typing import Any
 from lightning import Trainer
 
 from unnoise.runs.manifest import Manifest
-from unnoise.training.logging.board import Dashboard
+from unnoise.training.logging.board import Dashboard, say
 from unnoise.training.logging.jsonl import JsonLines
-from unnoise.training.logging.messages import say
 
 
 def begin(trainer: Trainer, config: dict[str, Any], manifest: Manifest, step: int) -> None:
