@@ -90,7 +90,7 @@ def test_runs_are_judged_by_qualities_and_not_by_what_measuring_them_cost(tmp_pa
     lines = [row | dict.fromkeys(names, 1.0) for row in rows()]
     text = page(tmp_path, *(make(tmp_path / name, lines) for name in "ab"))
     heads = re.findall(r'<button type="button">(.*?)</button>', text)
-    assert heads[2:7] == ["validation loss", "loss", "fd_sprites", "bits_per_dim", "images/s"]
+    assert heads[2:7] == ["validation loss", "loss", "bits/dim", "fd_sprites", "images/s"]
 
 
 def test_a_sweep_is_plotted_against_its_key(pair, tmp_path):

@@ -4,8 +4,8 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from unnoise.config.schema import arguments
-from unnoise.distributed.environment import requeued
+from unnoise.distributed.environment import requeued, set_environment
 from unnoise.runs.identity import Role, identity, values
 from unnoise.runs.layout import RunDirectory
 
@@ -67,18 +67,9 @@ def root_of(override: str) -> str:
     return re.split(r"[./@=]", override.lstrip("+~"), maxsplit=1)[0]
 
 
-@contextmanager
-def part_of_sweep(name: str) -> Iterator[None]:
-    """Let this process and those that it starts know which sweep they belong to, and its start."""
-    new = {SWEEP: name, START: STARTED}
-    before = {key: os.environ[key] for key in new if key in os.environ}
-    os.environ.update(new)
-    try:
-        yield
-    finally:
-        for key in new:
-            os.environ.pop(key)
-        os.environ.update(before)
+def part_of_sweep(name: str) -> AbstractContextManager[None]:
+    """Tell this process and those that it starts which sweep they belong to, and its start."""
+    return set_environment({SWEEP: name, START: STARTED})
 
 
 def _resolved(root: DictConfig) -> dict[str, Any]:

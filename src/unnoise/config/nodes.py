@@ -1,4 +1,4 @@
-"""From a configuration to objects, and how its problems are told.
+"""From a configuration to objects.
 
 A configuration is a tree of plain dicts, lists and values. A dict with ``_target_`` is a node: it
 stands for ``target(**rest)``, and with ``_partial_: true`` for ``partial(target, **rest)``.

@@ -1,9 +1,4 @@
-"""From a configuration to objects, and how its problems are told.
-
-A configuration is a tree of plain dicts, lists and values. A dict with ``_target_`` is a node: it
-stands for ``target(**rest)``, and with ``_partial_: true`` for ``partial(target, **rest)``.
-Targets stand behind an allow-list, so that a configuration can choose code but not bring it.
-"""
+"""The problems of a configuration, and how they are printed."""
 
 import difflib
 from collections.abc import Iterable, Sequence

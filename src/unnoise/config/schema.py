@@ -1,7 +1,7 @@
-"""The check of a whole configuration before any compute: the signatures are the schema.
+"""The check of a whole configuration before any compute: signatures are the schema.
 
-Every node's keys are held against the parameters of its target, every value against the type
-hint, ranges included. All problems are found in one pass, none stops the search.
+The keys of each node are compared with the parameters of its target, each value with the type hint,
+ranges included. All problems are found in one pass.
 """
 
 import functools
@@ -43,10 +43,9 @@ def parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 def arguments(path: object) -> dict[str, Argument]:
     """What the signature of a ``_target_`` says of its arguments; nothing if it has none."""
     try:
-        target = resolve_target(path)
+        return _arguments_of(resolve_target(path))
     except ConfigError:
         return {}
-    return _arguments_of(target)
 
 
 @functools.cache
@@ -86,8 +85,8 @@ def built(
     """Build the nodes ``names`` of the root on ``device``, but for those with something ``wrong``.
 
     The meta device makes networks of any size cost nothing; objects that look at the values of
-    their own tensors need "cpu". Of what is for Lightning, with ``stand_ins``, a
-    namespace of the arguments is made.
+    their own tensors need "cpu". With ``stand_ins``, objects for Lightning are not built but
+    replaced by a namespace of their arguments.
 
     Returns:
         The objects, with UNKNOWN for what cannot be built, and what constructors object to.
@@ -126,9 +125,6 @@ def _build(node: Any, key: str, found: list[Problem], stand_ins: bool) -> Any:
     return UNKNOWN
 
 
-# The tree
-
-
 def _join(key: str, name: object) -> str:
     return f"{key}.{name}" if key else str(name)
 
@@ -140,7 +136,7 @@ def _items(container: dict[Any, Any] | list[Any]) -> Iterable[tuple[Any, Any]]:
 def _arguments(
     values: Mapping[str, Any], target: Callable[..., Any], key: str, partial: bool = False
 ) -> Iterator[Problem]:
-    """Arguments by name, held against the signature of their target."""
+    """Arguments by name, compared with the signature of their target."""
     named = parameters(target)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in _signature(target).parameters.values())
     who = getattr(target, "__name__", str(target)) if key else "the configuration"
@@ -222,9 +218,8 @@ def _node(node: dict[str, Any], hint: Any, key: str) -> Iterator[Problem]:
         return
     if inspect.isabstract(target) or getattr(target, "_is_protocol", False):
         yield Problem(f"{key}._target_", f"{target.__name__} is abstract: name a subclass")
-    made = (
-        target if inspect.isclass(target) else _hint(_signature(target).return_annotation, target)
-    )
+    returned = _signature(target).return_annotation
+    made = target if inspect.isclass(target) else _hint(returned, target)
     made = get_origin(made) or made
     if partial is False and isinstance(made, type) and made is not Any and not fits(made, hint):
         yield Problem(key, f"{target.__name__} makes {describe(made)}, not {describe(hint)}")

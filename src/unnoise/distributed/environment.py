@@ -1,6 +1,8 @@
 """Which rank this process is, how many there are, and what started it."""
 
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,3 +42,16 @@ def requeued() -> bool:
     """Whether SLURM or torchrun starts this run again, after a preemption or a failure."""
     counts = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")
     return any(int(os.environ.get(count, 0)) > 0 for count in counts)
+
+
+@contextmanager
+def set_environment(new: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables; afterwards the whole environment is what it was."""
+    before = dict(os.environ)
+    os.environ.update(new)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)

@@ -8,11 +8,10 @@ import signal
 import sys
 import tempfile
 from collections.abc import Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from unnoise.distributed.environment import place
+from unnoise.distributed.environment import place, set_environment
 from unnoise.distributed.signals import heard, status_of
 
 MEETING = 900
@@ -51,9 +50,11 @@ def train_on_ranks(orders: Mapping[str, Any], devices: int, nodes: int) -> None:
     for name in logging.root.manager.loggerDict:
         if name.startswith("torch.distributed.elastic"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # we say it shorter
+    share = max(1, (os.cpu_count() or 1) // devices)
+    threads = os.environ.get("OMP_NUM_THREADS", str(share))
     with (
         tempfile.TemporaryDirectory(prefix="unnoise-") as folder,
-        _environment(devices),
+        set_environment({"OMP_NUM_THREADS": threads}),  # torch would use all in each rank
         heard(pass_on, hurry=lambda: shutil.rmtree(folder, ignore_errors=True)),
     ):
         path = Path(folder) / "orders.json"
@@ -103,19 +104,3 @@ def _meeting(nodes: int) -> dict[str, Any]:
         "rdzv_endpoint": f"{cluster.main_address}:{cluster.main_port}",
         "rdzv_configs": {"rank": cluster.node_rank(), "timeout": MEETING},
     }
-
-
-@contextmanager
-def _environment(devices: int) -> Any:
-    """Share the processors among the ranks, as torch would use all of them in each.
-
-    Afterwards the environment is what it was, without what torch's agent has put there.
-    """
-    before = dict(os.environ)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
-    try:
-        yield
-    finally:
-        for name in os.environ.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update(before)

@@ -1,4 +1,4 @@
-"""Run directories as a report reads them: what is damaged becomes a problem, not an error."""
+"""Run directories as a report reads them: damage becomes a listed problem, not an error."""
 
 import json
 import math

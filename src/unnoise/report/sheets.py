@@ -21,6 +21,7 @@ _LINES = 6  # of a text, at most
 _READABLE = 112  # width of a cell with text below it, at least
 _INDENT = 4  # of text from the cell's sides
 _MARGIN = 10
+Draw = ImageDraw.ImageDraw
 
 
 def grid(
@@ -52,7 +53,7 @@ def grid(
             left = (i - start) * (w + _GAP) + _GAP
             sheet.paste(pictures[i], (left, top))
             if texts:
-                _write(draw, texts[i], left + w // 2, top + height)
+                _centre(draw, texts[i], left + w // 2, top + height)
         top += height + _GAP + room
     return sheet
 
@@ -84,16 +85,12 @@ def table(
     sheet = Image.new("RGB", (lefts[-1], tops[-1]), _PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((_MARGIN, _MARGIN), title, fill=_INK, font=_font(_SIZE + 3))
-    for number, line in enumerate(notes):
-        where = _MARGIN, 2 * _MARGIN + (number + 1) * _LINE
-        draw.text(where, line, fill="dimgrey", font=_font(_SIZE))
+    _write(draw, notes, _MARGIN, 2 * _MARGIN + _LINE, ink="dimgrey")
     for lines, left, width in zip(heads, lefts, widths, strict=False):
-        _write(draw, lines, left + width // 2, above)
+        _centre(draw, lines, left + width // 2, above)
     for lines, row, top, height in zip(names, cells, tops, heights, strict=False):
         middle = top + (height - _MARGIN - len(lines) * _LINE) // 2
-        for number, line in enumerate(lines):
-            where = _MARGIN, middle + number * _LINE
-            draw.text(where, line, fill=_INK, font=_font(_SIZE))
+        _write(draw, lines, _MARGIN, middle)
         for cell, left in zip(row, lefts, strict=False):
             sheet.paste(cell, (left, top))
     return sheet
@@ -174,11 +171,14 @@ def _height(texts: Sequence[list[str]]) -> int:
     return lines * _LINE + 6 if lines else 0
 
 
-def _write(draw: ImageDraw.ImageDraw, lines: list[str], middle: int, top: int) -> None:
-    """Lines below ``top``, centred on ``middle``."""
+def _write(draw: Draw, lines: list[str], left: int, top: int, ink: str = _INK) -> None:
     for number, line in enumerate(lines):
-        where = middle - _width(line) // 2, top + 2 + number * _LINE
-        draw.text(where, line, fill=_INK, font=_font(_SIZE))
+        draw.text((left, top + number * _LINE), line, fill=ink, font=_font(_SIZE))
+
+
+def _centre(draw: Draw, lines: list[str], middle: int, top: int) -> None:
+    for number, line in enumerate(lines):
+        _write(draw, [line], middle - _width(line) // 2, top + 2 + number * _LINE)
 
 
 def sheet(drawn: Drawn, columns: int | None = None) -> Image.Image:

@@ -1,17 +1,18 @@
 """What a run is: its state, its newest numbers, and all that they depend on."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from unnoise.report.page.comparison import at, leaves
 from unnoise.report.page.table import duration, number
 from unnoise.report.reader import Run
 
-HEADLINES = {
-    "train/loss": "loss",
+HEADS = {
     "validation/loss": "validation loss",
+    "train/loss": "loss",
     "validation/bits_per_dim": "bits/dim",
 }
-"""Metrics whose last value stands at the top, besides quality and speed."""
+"""Headings of the metrics that say how good a run is, besides those of its quality."""
 STATES = {"pruned": "pruned by a search", "unfinished": "not finished", "unknown": "state unknown"}
 """States of a run whose text is not their name."""
 MEBIBYTE = 1 << 20
@@ -48,15 +49,24 @@ def summary(run: Run) -> str:
     return " · ".join(each for each in parts if each != "–")
 
 
+def quality_metrics(runs: Sequence[Run]) -> list[str]:
+    """The logged metrics that say how good a run is."""
+    logged = {name for run in runs for name in run.curves}
+    measured = sorted(name for name in logged if name.startswith("quality/"))
+    return [*filter(logged.__contains__, HEADS), *(n for n in measured if n != "quality/seconds")]
+
+
+def head(metric: str) -> str:
+    """The heading of a metric."""
+    return HEADS.get(metric, metric.removeprefix("quality/"))
+
+
 def headlines(run: Run) -> dict[str, str]:
     """The most important numbers, by their names."""
-    values = {head: run.last(name) for name, head in HEADLINES.items() if name in run.curves}
-    for name in run.curves:
-        if name.startswith("quality/") and name != "quality/seconds":
-            values[name.removeprefix("quality/")] = run.last(name)
+    values = {head(metric): run.last(metric) for metric in quality_metrics([run])}
     if run.speed is not None:
         values["images a second"] = run.speed
-    return {head: number(value) for head, value in values.items()} | {"steps": steps(run)}
+    return {name: number(value) for name, value in values.items()} | {"steps": steps(run)}
 
 
 def about(run: Run) -> dict[str, Any]:

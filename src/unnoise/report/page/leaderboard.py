@@ -7,16 +7,13 @@ from string import ascii_uppercase
 from typing import Any
 
 from unnoise.evaluation.results import lower_is_better
-from unnoise.report.page.about import state_text, steps, when
+from unnoise.report.page.about import head, quality_metrics, state_text, steps, when
 from unnoise.report.page.charts import chart, last_values
 from unnoise.report.page.comparison import columns, kinds
 from unnoise.report.page.evaluations import CONTROLS, all_scores, groups, metric_names
 from unnoise.report.page.table import Cell, Column, duration
 from unnoise.report.reader import Run
 from unnoise.runs.layout import RunDirectory
-
-BITS = "validation/bits_per_dim"
-LOSSES = {"validation/loss": "validation loss", "train/loss": "loss"}
 
 
 def leaderboard(runs: Sequence[Run], labels: Sequence[str], page: Path) -> dict[str, Any]:
@@ -31,13 +28,13 @@ def leaderboard(runs: Sequence[Run], labels: Sequence[str], page: Path) -> dict[
     table = [Column("run", names, style="breakable"), Column("state", states, style="state")]
     groupings: list[list[int]] = []
     reasons = []
-    for metric in _quality_metrics(runs):
+    for metric in quality_metrics(runs):
         numbers, differ = kinds(runs, metric)
         if max(numbers) > 0 and numbers not in groupings:
             groupings.append(numbers)
-            letters = [_letter(kind) for kind in numbers]
-            table.append(Column("kind", [Cell(letter) for letter in letters]))
-            values = "Losses" if "loss" in metric else f"Values of {_head(metric)}"
+            letters = [Cell(ascii_uppercase[kind % 26] * (1 + kind // 26)) for kind in numbers]
+            table.append(Column("kind", letters))
+            values = "Losses" if "loss" in metric else f"Values of {head(metric)}"
             reasons.append((values, max(numbers) + 1, ", ".join(differ)))
         table.append(_metric(runs, metric, numbers))
     newest = [run.checkpoints[-1] if run.checkpoints else None for run in runs]
@@ -53,26 +50,9 @@ def leaderboard(runs: Sequence[Run], labels: Sequence[str], page: Path) -> dict[
     return {"columns": table, "kinds": reasons}
 
 
-def _quality_metrics(runs: Sequence[Run]) -> list[str]:
-    """The logged metrics that say how good a run is."""
-    losses = [name for name in LOSSES if any(name in run.curves for run in runs)]
-    logged = {name for run in runs for name in run.curves}
-    return losses + sorted(
-        name for name in logged - {"quality/seconds"} if name.startswith("quality/") or name == BITS
-    )
-
-
-def _head(metric: str) -> str:
-    return LOSSES.get(metric, metric.removeprefix("quality/").removeprefix("validation/"))
-
-
-def _letter(kind: int) -> str:
-    return ascii_uppercase[kind % 26] * (1 + kind // 26)
-
-
 def _metric(runs: Sequence[Run], metric: str, groups: Sequence[int]) -> Column:
     """The last values of a metric; the best of each group of two or more is marked."""
-    lower = "loss" in metric or lower_is_better(_head(metric))
+    lower = "loss" in metric or lower_is_better(metric.rpartition("/")[2])
     values = [run.last(metric) for run in runs]
     cells = []
     for value, group in zip(values, groups, strict=True):
@@ -83,12 +63,12 @@ def _metric(runs: Sequence[Run], metric: str, groups: Sequence[int]) -> Column:
         ]
         best = len(rivals) > 1 and value == (min if lower else max)(rivals)
         cells.append(Cell(value, mark="best" if best else None, kind=group))
-    return Column(_head(metric), cells, 1 if lower else -1)
+    return Column(head(metric), cells, 1 if lower else -1)
 
 
 def sweep(runs: Sequence[Run], labels: Sequence[str]) -> dict[str, Any] | None:
     """The chart of a metric against a key in which runs differ; qualities come first."""
-    keys, first = columns(runs), _quality_metrics(runs)
+    keys, first = columns(runs), quality_metrics(runs)
     metrics = _scores(runs)
     metrics += sorted(
         last_values(runs), key=lambda each: (each["name"] not in first, bool(each["differ"]))

@@ -20,8 +20,9 @@ def still(path: Path, large: int = 250_000) -> str:
 
     Raises:
         OSError: the file is missing, or is not a picture.
+        DecompressionBombError: the picture has too many pixels.
     """
-    with _opened(path) as picture:
+    with Image.open(path) as picture:
         picture.load()
         if path.stat().st_size <= large and picture.format == "PNG":
             return _uri("png", path.read_bytes())
@@ -38,8 +39,9 @@ def animation(path: Path, large: int = 500_000) -> str:
 
     Raises:
         OSError: the file is missing, or is not a picture.
+        DecompressionBombError: the picture has too many pixels.
     """
-    with _opened(path) as picture:
+    with Image.open(path) as picture:
         if path.stat().st_size <= large:
             return _uri("gif", path.read_bytes())
         count = getattr(picture, "n_frames", 1)
@@ -54,13 +56,6 @@ def animation(path: Path, large: int = 500_000) -> str:
         return _uri("webp", _webp(frames, durations, quality=None))
 
 
-def _opened(path: Path) -> Image.Image:
-    try:
-        return Image.open(path)
-    except Image.DecompressionBombError as error:
-        raise OSError(f"{path}: {error}") from error
-
-
 def _narrow(picture: Image.Image, width: int) -> Image.Image:
     """The picture in RGB, at most ``width`` wide."""
     picture = picture.convert("RGB")
@@ -72,19 +67,10 @@ def _narrow(picture: Image.Image, width: int) -> Image.Image:
 
 def _webp(frames: Sequence[Image.Image], durations: Sequence[int], quality: int | None) -> bytes:
     """WebP; lossless if ``quality`` is None, which suits enlarged pixels."""
-    content = io.BytesIO()
-    first, *rest = frames
-    first.save(
-        content,
-        "WEBP",
-        save_all=bool(rest),
-        append_images=rest,
-        duration=list(durations),
-        loop=0,
-        lossless=quality is None,
-        quality=quality or 0,
-        method=0,
-    )
+    content, (first, *rest) = io.BytesIO(), frames
+    options = {"lossless": quality is None, "quality": quality or 0, "method": 0}
+    moving = {"save_all": bool(rest), "append_images": rest, "duration": list(durations), "loop": 0}
+    first.save(content, "WEBP", **options, **moving)
     return content.getvalue()
 
 

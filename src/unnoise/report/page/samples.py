@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL.Image import DecompressionBombError
+
 from unnoise.data.source import one_side
 from unnoise.report.page.comparison import at
 from unnoise.report.page.pictures import animation, still
@@ -13,6 +15,8 @@ from unnoise.runs.layout import RunDirectory
 
 BUDGET = 4_000_000
 """Bytes of all sample grids on a page of many runs."""
+BROKEN = (OSError, ValueError, SyntaxError, DecompressionBombError)
+"""What Pillow raises for damaged pictures."""
 STEPS = 12
 """Most grids of a run on a page of its own."""
 
@@ -69,10 +73,8 @@ def noise(runs: Sequence[Run]) -> str:
         for run in runs
     }
     if len(seeds) > 1:
-        return (
-            f"The seeds differ ({', '.join(sorted(seeds))}): grids of different seeds began from "
-            "different noise."
-        )
+        several = ", ".join(sorted(seeds))
+        return f"The seeds differ ({several}), so the grids began from different noise."
     if len(sizes) > 1:
         return "The pictures differ in size, so the grids began from different noise."
     return f"Picture by picture, the grids began from the same noise (seed {next(iter(seeds))})."
@@ -105,7 +107,7 @@ def _pictures(
         return []
     try:
         source = read(file)
-    except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises of damaged files
+    except BROKEN as error:
         run.problems.append(f"{file.relative_to(run.folder)} is unreadable: {error}")
         return []
     return [Picture(source, file, caption, f"{run.name}: {caption}", step)]
