@@ -38,6 +38,8 @@ def test_running_out_of_memory_names_what_it_took_and_what_to_try(error):
     assert first.startswith(f"out of memory with {given}: ")
     assert "allocate" in first
     assert [each.split()[0] for each in others] == ["what", "accumulate=4", "precision=bf16", "a"]
+    wide = told(error, CONFIG | {"data": {"image_size": [32, 48]}})
+    assert "data.image_size=[32,48]: " in wide
     odd = told(error, CONFIG | {"batch_size": 10, "precision": "bf16"})
     assert "accumulate=4" not in odd, "10 does not divide into 4 parts"
     assert "precision=bf16 " not in odd

@@ -9,12 +9,11 @@ from PIL import Image
 from torch import Tensor
 
 from unnoise.config.compose import check_command_line
-from unnoise.config.schema import arguments
+from unnoise.config.identity import identity_of
 from unnoise.data.folders import ImageFolder
 from unnoise.data.pixels import check_multiple, fitted, resize
 from unnoise.data.source import ImageSource
 from unnoise.data.sprites import SpriteSheet
-from unnoise.runs.identity import identity
 from unnoise.training.check import problems_of
 
 FITS = ("crop", "pad", "stretch")
@@ -121,8 +120,7 @@ def test_the_run_follows_size_and_fit_not_the_spelling(tmp_path):
 
     def of(*changes):
         data = ["data=image_folder", f"data.root={tmp_path}", "batch_size=1"]
-        config = check_command_line("train", [*data, *changes])[0]
-        return identity({"data": config["data"]}, arguments)
+        return identity_of(check_command_line("train", [*data, *changes])[0])
 
     assert of("data.image_size=16") == of("data.image_size=[16,16]")
     assert of() == of("data.image_size=[32,32]") == of("data.fit=crop")

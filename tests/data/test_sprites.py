@@ -38,7 +38,7 @@ def test_shapes_and_types(train: sprites.SpriteImages, validation: sprites.Sprit
     source = Sprites()
     batch = train.read(torch.tensor([3, 19_999]))
     assert batch.dtype == torch.uint8
-    assert batch.shape == (2, source.channels, source.image_size, source.image_size)
+    assert batch.shape == (2, *source.shape)
     assert (source.check(), len(train), len(validation)) == (20_000, 20_000, 2_000)
     assert source.class_names() == ("hero", "non-hero", "food", "spell", "side-facing")
 

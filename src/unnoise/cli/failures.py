@@ -39,7 +39,7 @@ def _out_of_memory(error: BaseException, config: dict[str, Any]) -> str:
     given: dict[str, Any] = {key: config[key] for key in keys if key in config}
     data = config.get("data") or {}
     if "image_size" in data:
-        given["data.image_size"] = data["image_size"]
+        given["data.image_size"] = str(data["image_size"]).replace(" ", "")
     settings = ", ".join(f"{key}={value}" for key, value in given.items())
     lines = [f"out of memory with {settings}: {str(error).partition(chr(10))[0]}", "what to try:"]
     parts, batch = given.get("accumulate"), given.get("batch_size")

@@ -101,7 +101,7 @@ class ClassicImages(ImageSource):
                 f"{self.title} in {self.home} has the label {int(labels.max())}, "
                 f"but only {len(self.names)} classes"
             )
-        return TensorImages(to_channels(self._sized(images), self.channels), labels)
+        return TensorImages(to_channels(self._sized(images), self.shape[0]), labels)
 
     def _find(self, *names: str) -> Path | None:
         """The first of ``names`` in ``home`` or in a usual place below it."""

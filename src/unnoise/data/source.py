@@ -86,8 +86,6 @@ class ImageSource(ABC):
     captioned: bool = False
 
     def __init__(self, image_size: ImageSize, channels: int) -> None:
-        self.image_size: Any = image_size
-        self.channels = channels
         self.shape = (channels, *sides(image_size))
 
     def class_names(self) -> tuple[str, ...]:
