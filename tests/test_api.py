@@ -18,6 +18,7 @@ from unnoise.diffusion.editing import Inpaint, Interpolate
 from unnoise.diffusion.guidance import Guidance
 from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.samplers import DDIM, Ancestral, Sampler
+from unnoise.runs.checkpoints import LAYOUT
 
 TINY = (
     "network.channels=8 network.multipliers=[1,1] network.blocks=1 network.head_size=null "
@@ -59,7 +60,7 @@ def signal(trained, n, scale=1.0):
     sampler, ids = Sampler(DDIM(), steps=1, guidance=Guidance(scale)), torch.arange(n)
     model = trained.model
     batch = model.conditioner and model.conditioner.examples(ids)
-    return model.sample(sampler, Noise(0, ids), batch)
+    return model.sample_signal(sampler, Noise(0, ids), batch)
 
 
 def test_picture_k_is_the_same_in_any_batch_and_any_number(run):
@@ -229,7 +230,8 @@ def test_a_hostile_checkpoint_executes_nothing(tmp_path, monkeypatch):
     torch.save({"config": Payload(), "state_dict": {}}, "pickle.ckpt")
     torch.save(
         {"config": {"network": {"_target_": "os.system", "command": "touch executed"},
-                    "prediction": {}}, "state_dict": {}, "layout": 2},
+                    "prediction": {}}, "state_dict": {}, "layout": LAYOUT,
+         "model": {"family": "unnoise.models.diffusion.DiffusionModel", "shape": [3, 16, 16]}},
         "target.ckpt",
     )  # fmt: skip
     with pytest.raises(ValueError, match=r"pickle\.ckpt names 'posix system'"):

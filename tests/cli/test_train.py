@@ -129,7 +129,7 @@ def test_every_experiment_trains_two_steps(experiment, monkeypatch, tmp_path, da
         (["network.dropout=1.5"], "network.dropout:"),
         (["precision=f8"], "precision:"),
         (["network.attention_resolutions=[7]"], "network: attention_resolutions"),
-        (["data=fashion_mnist", "data.image_size=30"], "network: image_size 30"),
+        (["data=fashion_mnist", "data.image_size=30"], "network: 30 pixels cannot"),
         (["batch_size=20001"], "batch_size: 20001 is more than the data (20000 images)"),
         (["batch_size=10", "accumulate=3"], "batch_size: 10 does not divide into 3 parts"),
         (["sampler.steps=2000"], "sampler.steps: 2000 steps with a schedule of T=1000"),

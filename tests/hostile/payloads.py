@@ -17,9 +17,10 @@ import torch
 
 from unnoise.config.compose import check_command_line
 from unnoise.config.nodes import instantiate
-from unnoise.diffusion.denoiser import Denoiser
+from unnoise.models.build import named
 from unnoise.models.diffusion import DiffusionModel
 from unnoise.runs.checkpoints import LAYOUT
+from unnoise.training.recipe import DiffusionRecipe, completed
 
 TINY = (
     "network.channels=8 network.multipliers=[1,1] network.blocks=1 network.head_size=null "
@@ -33,15 +34,13 @@ def content():
     """What is in the checkpoint of an untrained model."""
     config, found = check_command_line("train", TINY)
     assert not found, found
-    model = DiffusionModel(
-        Denoiser(instantiate(config["network"]), instantiate(config["prediction"]), False),
-        instantiate(config["schedule"]),
-        (3, 16, 16),
-        None,
-    )
+    kinds = {key: instantiate(config[key]) for key in DiffusionRecipe.givers}
+    config = completed(DiffusionRecipe, config, kinds)
+    keys = (*DiffusionModel.networks, *DiffusionModel.parts)
+    model = DiffusionModel.of({key: instantiate(config[key]) for key in keys}, kinds["data"].shape)
     state = model.state_dict()
     weights = {f"{prefix}{key}": state[key] for prefix in ("model.", "ema.model.") for key in state}
-    return {"config": config, "state_dict": weights, "layout": LAYOUT}
+    return {"config": config, "state_dict": weights, "model": named(model), "layout": LAYOUT}
 
 
 class Calls:

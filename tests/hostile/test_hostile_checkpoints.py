@@ -191,6 +191,23 @@ def test_hostile_targets_in_a_checkpoint_are_refused(target, whole, tmp_path):
     assert not mark.exists()
 
 
+@pytest.mark.parametrize("family", [
+    *TARGETS, "unnoise.models.trained.load", "unnoise.models.ema.EMA", "torch.nn.Module",
+    "unnoise.models.base.GenerativeModel", "unnoise.models.trained.TrainedModel", 3, None,
+])  # fmt: skip
+def test_hostile_families_in_a_checkpoint_are_refused(family, whole, tmp_path):
+    torch.save({**whole, "model": {**whole["model"], "family": family}}, tmp_path / "file.ckpt")
+    with pytest.raises(UnsafeFile, match=r"file\.ckpt is not a whole checkpoint"):
+        unnoise.load(tmp_path / "file.ckpt")
+
+
+@pytest.mark.parametrize("shape", [[3, 10**9, 10**9], [], "shape", [3, 16, 17], None])
+def test_a_model_of_another_shape_draws_nothing(shape, whole, tmp_path):
+    torch.save({**whole, "model": {**whole["model"], "shape": shape}}, tmp_path / "file.ckpt")
+    with pytest.raises(UnsafeFile, match=r"file\.ckpt"):
+        unnoise.load(tmp_path / "file.ckpt")
+
+
 def test_a_good_checkpoint_is_loaded(whole, tmp_path):
     torch.save(whole, tmp_path / "file.ckpt")
     assert len(unnoise.load(tmp_path / "file.ckpt", device="cpu").sample(1)) == 1

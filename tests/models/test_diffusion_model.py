@@ -19,6 +19,7 @@ from unnoise.diffusion.schedules import (
     RectifiedFlow,
 )
 from unnoise.diffusion.times import UniformTimes
+from unnoise.models.codec import PixelCodec
 from unnoise.models.diffusion import DiffusionModel
 from unnoise.networks.conditioning import ClassConditioner, Condition, Conditioner
 
@@ -53,7 +54,7 @@ class Lengths(Conditioner):
 
 def model(conditioner=None, shade=0.0, schedule=LINEAR, shape=SHAPE):
     return DiffusionModel(
-        Denoiser(Tinted(shade), EpsilonPrediction()), schedule, shape, conditioner
+        Denoiser(Tinted(shade), EpsilonPrediction()), schedule, PixelCodec(shape), conditioner
     ).requires_grad_(False)
 
 
@@ -129,8 +130,8 @@ def test_a_classifier_guides_an_unconditional_model_while_it_draws():
     plain, noise = model(), Noise(0, torch.arange(4))
     sampler = Sampler(DDIM(), steps=6, guidance=Guidance(scale=400))
     labels = {"label": torch.tensor([0, 1, 0, 1])}
-    drawn = plain.sample(sampler, noise, labels, classifier=Brightness())
-    off = plain.sample(Sampler(DDIM(), steps=6), noise)
+    drawn = plain.sample_signal(sampler, noise, labels, classifier=Brightness())
+    off = plain.sample_signal(Sampler(DDIM(), steps=6), noise)
     brighter = (drawn - off).mean(dim=(1, 2, 3))
     assert (brighter > 0).all()
     assert brighter[[1, 3]].min() > brighter[[0, 2]].max()
@@ -146,7 +147,7 @@ def test_the_labels_may_stem_from_inference_mode():
             weight = nn.functional.embedding(labels.clone(), torch.arange(4.0)[:, None])
             return weight[:, 0] * x_t.flatten(1).mean(dim=1)
 
-    drawn = with_classes().sample(
+    drawn = with_classes().sample_signal(
         Sampler(DDIM(), steps=3), Noise(0, torch.arange(4)), classifier=Table()
     )
     assert drawn.isfinite().all()
@@ -184,7 +185,7 @@ def test_what_cannot_be_guided_is_refused(ask, told):
 
 
 def flowing(schedule):
-    return DiffusionModel(Denoiser(Tinted(), VPrediction()), schedule, SHAPE)
+    return DiffusionModel(Denoiser(Tinted(), VPrediction()), schedule, PixelCodec(SHAPE))
 
 
 @pytest.mark.parametrize(
@@ -230,11 +231,11 @@ def test_autoguidance_asks_the_worse_model_for_the_same():
 def test_an_edit_draws_in_place_of_the_sampler():
     sampler, noise = Sampler(DDIM(), steps=10, threshold=Clip()), Noise(0, torch.arange(2))
     image = torch.full((1, *SHAPE), 0.3)
-    near = model().sample(sampler, noise, edit=ImageToImage(image, 0.1))
+    near = model().sample_signal(sampler, noise, edit=ImageToImage(image, 0.1))
     assert (near - image).abs().max() < 0.2
-    assert (model().sample(sampler, noise) - image).abs().max() > 0.2
+    assert (model().sample_signal(sampler, noise) - image).abs().max() > 0.2
     with pytest.raises(ValueError, match=r"\(1, 4, 4\), but the model draws \(3, 4, 4\)"):
-        model().sample(sampler, noise, edit=ImageToImage(image[:, :1], 0.1))
+        model().sample_signal(sampler, noise, edit=ImageToImage(image[:, :1], 0.1))
 
 
 def test_the_variational_bound_is_that_of_the_pictures_under_their_conditions():

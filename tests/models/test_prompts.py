@@ -8,6 +8,7 @@ from unnoise.data.sprites import Sprites
 from unnoise.diffusion import schedules
 from unnoise.diffusion.denoiser import Denoiser, EpsilonPrediction
 from unnoise.diffusion.editing import ImageToImage, Interpolate
+from unnoise.models.codec import PixelCodec
 from unnoise.models.diffusion import DiffusionModel
 from unnoise.models.prompts import Prompts
 from unnoise.networks.conditioning import (
@@ -41,7 +42,7 @@ class Judge:
 
 def model(conditioner):
     denoiser = Denoiser(nn.Conv2d(3, 3, 1), EpsilonPrediction())
-    return DiffusionModel(denoiser, schedules.linear(), (3, 16, 16), conditioner)
+    return DiffusionModel(denoiser, schedules.linear(), PixelCodec((3, 16, 16)), conditioner)
 
 
 def prompts(conditioner=None, classifier=None, validation=lambda: SPRITES, **given):

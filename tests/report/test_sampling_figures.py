@@ -14,6 +14,7 @@ from unnoise.diffusion.guidance import Guidance
 from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.samplers import DDIM, Ancestral, Heun, Sampler
 from unnoise.diffusion.schedules import linear
+from unnoise.models.codec import PixelCodec
 from unnoise.models.diffusion import DiffusionModel
 from unnoise.networks.conditioning import Condition, Conditioner
 from unnoise.report.figures.sampling import (
@@ -69,7 +70,9 @@ def colour(number):
 
 
 def model(conditioner=None):
-    return DiffusionModel(Denoiser(Painter(), X0Prediction()), linear(), (3, 16, 16), conditioner)
+    return DiffusionModel(
+        Denoiser(Painter(), X0Prediction()), linear(), PixelCodec((3, 16, 16)), conditioner
+    )
 
 
 def cells(picture):
@@ -134,7 +137,7 @@ def test_samplers_show_what_the_model_draws_from_one_noise():
     figure = Samplers({"a": Sampler(DDIM()), "b": SAMPLER}, evaluations=(2, 6), pictures=1, seed=7)
     rows = cells(figure.draw(unconditional, SAMPLER, DATA))
     for column, steps in enumerate((2, 6)):
-        x = unconditional.sample(Sampler(DDIM(), steps=steps), noise)
+        x = unconditional.sample_signal(Sampler(DDIM(), steps=steps), noise)
         expected = np.asarray(grid(to_pixels(x), 1, width=160))[2:-2, 2:-2]
         for row in rows:
             assert np.array_equal(row[column], expected)
@@ -185,7 +188,7 @@ def test_the_ablation_differs_in_noise_only():
         assert not np.array_equal(first[0], second[0])
     noise = Noise(0, torch.arange(3))
     for row, variance in zip(rows, ("beta", "posterior", "none"), strict=True):
-        x = unconditional.sample(Sampler(Ancestral(variance), steps=3), noise)
+        x = unconditional.sample_signal(Sampler(Ancestral(variance), steps=3), noise)
         expected = cells(grid(to_pixels(x), 3, width=960))[0]
         assert all(np.array_equal(a, b) for a, b in zip(row, expected, strict=True))
 

@@ -13,7 +13,7 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from PIL import Image
 from tiny import experiment
 
-from unnoise.data.pixels import to_pixels, to_signal
+from unnoise.data.pixels import to_signal
 from unnoise.data.sprites import CLASSES
 from unnoise.diffusion.denoiser import VPrediction
 from unnoise.diffusion.guidance import Guidance
@@ -89,10 +89,10 @@ def test_the_grid_shows_the_averaged_model_on_fixed_noise(tmp_path):
     with Image.open(tmp_path / "samples" / "denoising.gif") as animation:
         assert animation.n_frames == 3, "a frame for each of the 3 steps"
     model: DiffusionModel = spy.module.ema.model
-    expected = grid(to_pixels(model.sample(sampler, Noise(0, torch.arange(6)))))
+    expected = grid(model.sample(sampler, Noise(0, torch.arange(6))))
     found = np.asarray(Image.open(tmp_path / "samples" / "step_00000004.png"), dtype=int)
     assert np.abs(found - np.asarray(expected, dtype=int)).max() <= 1
-    raw = grid(to_pixels(spy.module.model.sample(sampler, Noise(0, torch.arange(6)))))
+    raw = grid(spy.module.model.sample(sampler, Noise(0, torch.arange(6))))
     assert np.abs(found - np.asarray(raw, dtype=int)).max() > 1
 
 
@@ -102,11 +102,11 @@ def test_the_grid_of_a_conditional_model_says_what_was_asked_for(tmp_path):
     fit(experiment(drawn, conditional=True, max_steps=1), {}, tmp_path, None)
     ids = torch.arange(30)
     x = spy.module.ema.model.sample(sampler, Noise(0, ids), {"label": ids % 5})
-    expected = grid(to_pixels(x), captions=[CLASSES[i % 5] for i in range(30)])
+    expected = grid(x, captions=[CLASSES[i % 5] for i in range(30)])
     found = np.asarray(Image.open(tmp_path / "samples" / "step_00000001.png"), dtype=int)
     assert np.abs(found - np.asarray(expected, dtype=int)).max() <= 1
     with Image.open(tmp_path / "samples" / "denoising.gif") as animation:
-        assert animation.size == grid(to_pixels(x)[:25], captions=["x"] * 25).size
+        assert animation.size == grid(x[:25], captions=["x"] * 25).size
 
 
 def test_the_grid_asks_by_the_pictures_of_the_validation_split(tmp_path):
@@ -122,7 +122,7 @@ def test_the_grid_asks_by_the_pictures_of_the_validation_split(tmp_path):
     rows = torch.arange(10) % 8  # the split begins again
     asked = run.data.images("validation").read(rows)
     x = spy.module.ema.model.sample(sampler, Noise(0, torch.arange(10)), {"image": asked})
-    expected = grid(beside(sketched.picture({"image": asked}), to_pixels(x)))
+    expected = grid(beside(sketched.picture({"image": asked}), x))
     found = np.asarray(Image.open(tmp_path / "samples" / "step_00000001.png"), dtype=int)
     assert np.abs(found - np.asarray(expected, dtype=int)).max() <= 1
 

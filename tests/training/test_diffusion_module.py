@@ -1,11 +1,26 @@
 """The training step: which loss is minimised, and what is dropped."""
 
+import pytest
 import torch
+from lightning import Callback
 from tiny import experiment
 
+from unnoise.diffusion.denoiser import Clip
+from unnoise.diffusion.noise import Noise
+from unnoise.diffusion.objectives import HybridLoss
+from unnoise.diffusion.samplers import DDIM, Sampler
 from unnoise.diffusion.times import LossSecondMomentTimes, TimeSampler
+from unnoise.models.diffusion import DiffusionModel
+from unnoise.networks.autoencoders import Identity
+from unnoise.networks.conditioning import ConditionShape
+from unnoise.networks.unet import UNet
 from unnoise.training.data_module import ImageDataModule
 from unnoise.training.loop import fit
+
+
+class Keep(Callback):
+    def on_fit_end(self, trainer, module):
+        self.model = module.ema.model
 
 
 class Doubled(TimeSampler):
@@ -48,7 +63,7 @@ def test_times_that_learn_see_every_loss_of_every_step(tmp_path, monkeypatch):
 def test_conditions_are_dropped_with_the_asked_probability():
     kept = []
     made = experiment(conditional=True)
-    model = made.model()
+    model = DiffusionModel.of(vars(made), made.data.shape)
     data = ImageDataModule(made.data, batch_size=40)
     data.setup("fit")
     image = data.train_images.read(torch.arange(40))
@@ -59,7 +74,6 @@ def test_conditions_are_dropped_with_the_asked_probability():
         return look_up(batch, keep)
 
     model.conditioner.forward = spy
-    from unnoise.diffusion.noise import Noise
     from unnoise.diffusion.times import UniformTimes
 
     shares = {}
@@ -74,3 +88,24 @@ def test_conditions_are_dropped_with_the_asked_probability():
     assert shares[0.0] == 0
     assert shares[1.0] == 1
     assert abs(shares[0.2] - 0.2) < 4 * (0.2 * 0.8 / 4000) ** 0.5
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_a_latent_that_is_the_picture_trains_and_draws_as_the_pixels_do(tmp_path, learned):
+    sampler, weights, drawn = Sampler(DDIM(), steps=3, threshold=Clip()), [], []
+    for autoencoder in (None, Identity()):
+        changes = {"autoencoder": autoencoder, "conditional": True, "max_steps": 3}
+        if learned:
+            torch.manual_seed(0)
+            network = UNet(
+                (3, 16, 16), 6, ConditionShape(4), channels=8, multipliers=(1,), blocks=1,
+                attention_resolutions=(),
+            )  # fmt: skip
+            changes |= {"network": network, "learned_variance": True, "objective": HybridLoss()}
+        keep = Keep()
+        fit(experiment({"keep": keep}, **changes), {}, tmp_path / str(autoencoder is None), None)
+        weights.append(keep.model.state_dict())
+        drawn.append(keep.model.sample(sampler, Noise(0, torch.arange(5))))
+    assert torch.equal(*drawn)
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

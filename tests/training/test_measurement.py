@@ -12,7 +12,6 @@ from seeing import Tiny, find_tiny
 from tiny import experiment
 
 import unnoise.training.callbacks.quality as module_of_quality
-from unnoise.data.pixels import to_pixels
 from unnoise.data.sprites import Sprites
 from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.samplers import DDIM, Ancestral, Sampler
@@ -79,7 +78,7 @@ def test_the_numbers_are_those_of_the_averaged_models_pictures(tmp_path):
     fit(experiment({"keep": keep, "quality": measured}, max_steps=3), {}, tmp_path, None)
     found = rows(tmp_path)
     assert [row["step"] for row in found] == [2, 3]
-    pixels = to_pixels(keep.model.sample(SAMPLER, Noise(0, torch.arange(10))))
+    pixels = keep.model.sample(SAMPLER, Noise(0, torch.arange(10)))
     images = Sprites(size=40, validation_size=8).images("train")
     expected = quality(reference(images, "train", 20, Tiny(), torch.device("cpu")))
     expected.update(Tiny()(pixels))

@@ -43,6 +43,7 @@ def experiment(callbacks=None, dropout=0.0, conditional=False, **changes):
         "times": UniformTimes(),
         "sampler": Sampler(DDIM(), steps=4),
         "conditioning": conditioning,
+        "autoencoder": None,
         "optimizer": partial(torch.optim.Adam, lr=1e-2),
         "callbacks": {
             "bad_numbers": BadNumbers(),

@@ -14,7 +14,6 @@ from unnoise.cli.checks import right_keys
 from unnoise.cli.measuring import RunRequest, data_problems, place_problems, told, write_rows
 from unnoise.config.problems import ConfigError, Problem
 from unnoise.config.schema import problems
-from unnoise.data.pixels import to_signal
 from unnoise.data.stream import split_loader
 from unnoise.diffusion.likelihood import ode_bits_per_dim
 from unnoise.diffusion.noise import Noise
@@ -78,7 +77,8 @@ def _measured(request: Request) -> Iterator[Estimate]:
     )
     for batch in tqdm(batches, disable=not sys.stderr.isatty(), leave=False):
         on_device = {k: v.to(model.device) if torch.is_tensor(v) else v for k, v in batch.items()}
-        x0, noise = to_signal(on_device["image"]), Noise(request.seed, on_device["position"])
+        x0 = model.codec.encode(on_device["image"])
+        noise = Noise(request.seed, on_device["position"])
         terms = model.variational_bound(on_device, noise, request.steps)
         with torch.no_grad():
             condition = model.condition(on_device, torch.ones_like(noise.ids, dtype=torch.bool))

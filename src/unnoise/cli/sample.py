@@ -60,7 +60,7 @@ def draw(config: dict[str, Any]) -> None:
     started = time.monotonic()
     try:
         trained = load(request.run, averaged=request.averaged, device=request.device)
-        edit, given = edit_of(request, trained.model.image_shape)
+        edit, given = edit_of(request, trained.model.shape)
         parts = gather(_drawn(trained, request, edit))
     except ValueError as error:  # what only the checkpoint could tell
         raise ConfigError(str(error)) from error
@@ -104,7 +104,7 @@ def _drawn(trained: "Model", request: Request, edit: Edit | None) -> "Pictures |
     first, end = (request.n * k // here.world_size for k in (here.rank, here.rank + 1))
     if first == end:
         return None
-    shape, device = trained.model.image_shape, trained.model.device
+    shape, device = trained.model.shape, trained.model.device
     weak = classifier = None
     if request.weak is not None:
         weak = load(request.weak, averaged=request.averaged, device=str(device))

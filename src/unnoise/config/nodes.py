@@ -29,8 +29,9 @@ FUNCTIONS_FROM = (
     "unnoise.diffusion",
     "unnoise.training.logging.choices",
 )
-MODEL, DATA = ("unnoise.networks", "unnoise.diffusion"), ("unnoise.data",)
-"""All that the config in a checkpoint may name for its model, and for its data."""
+FAMILIES, DATA = ("unnoise.models",), ("unnoise.data",)
+MODEL = ("unnoise.networks", "unnoise.diffusion")
+"""All that a checkpoint may name as its model, for its data, and for the parts of its model."""
 EXTERNAL = (
     "torch.optim.Adam",
     "torch.optim.AdamW",

@@ -1,12 +1,12 @@
 """The diffusion model: what is trained, averaged, saved and drawn from."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from unnoise.data.pixels import to_signal
 from unnoise.diffusion.denoiser import Denoise, Denoised, Denoiser, Prediction
 from unnoise.diffusion.editing import Edit
 from unnoise.diffusion.guidance import Guidance, classifier_guided, extrapolated
@@ -17,6 +17,8 @@ from unnoise.diffusion.objectives import Loss, Objective
 from unnoise.diffusion.samplers import Sampler, Watch
 from unnoise.diffusion.schedules import LEAST_LOG_SNR, NoiseSchedule
 from unnoise.diffusion.times import TimeSampler
+from unnoise.models.base import GenerativeModel
+from unnoise.models.codec import Codec, codec_of
 from unnoise.networks.conditioning import Condition, Conditioner, read
 
 
@@ -33,28 +35,43 @@ class Classifier(Protocol):
         ...
 
 
-class DiffusionModel(nn.Module):
-    """A denoiser with its schedule and, where pictures are asked for by something, a conditioner.
+class DiffusionModel(GenerativeModel):
+    """A denoiser with its schedule, a codec and, for conditional models, a conditioner.
 
-    Pictures are uint8 (B, C, H, W) outside and float32 in [−1, 1] inside.
+    Data are uint8 (B, *shape) outside; inside they are the codec's signal, float32.
     """
+
+    networks: ClassVar[dict[str, str]] = {
+        "network": "denoiser.network.",
+        "conditioning": "conditioner.",
+        "autoencoder": "codec.autoencoder.",
+    }
+    parts: ClassVar[tuple[str, ...]] = ("prediction", "schedule", "learned_variance")
 
     def __init__(
         self,
         denoiser: Denoiser,
         schedule: NoiseSchedule,
-        image_shape: Sequence[int],
+        codec: Codec,
         conditioner: Conditioner | None = None,
     ) -> None:
         super().__init__()
         check_prediction(denoiser.prediction, schedule)
         self.denoiser, self.conditioner = denoiser, conditioner
-        self.schedule, self.image_shape = schedule, tuple(image_shape)
+        self.schedule, self.codec, self.shape = schedule, codec, codec.data_shape
 
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.parameters()).device
+    @classmethod
+    def of(cls, parts: Mapping[str, Any], shape: tuple[int, ...]) -> Self:
+        """From network, prediction, learned_variance, schedule, autoencoder and conditioning.
+
+        Raises:
+            ValueError: the network is for signals of another shape than the codec's.
+        """
+        keys = "network", "prediction", "learned_variance"
+        denoiser, codec = Denoiser(*(parts[k] for k in keys)), codec_of(parts["autoencoder"], shape)
+        if parts["network"].shape != codec.shape:
+            raise ValueError(f"the network is for {parts['network'].shape}, not for {codec.shape}")
+        return cls(denoiser, parts["schedule"], codec, parts["conditioning"])
 
     def loss(
         self,
@@ -65,7 +82,7 @@ class DiffusionModel(nn.Module):
         drop: float = 0.0,
     ) -> Loss:
         """The objective on a batch with "image", each condition dropped with probability drop."""
-        x0 = to_signal(batch["image"])
+        x0 = self.codec.encode(batch["image"])
         condition = None
         if self.conditioner is not None:
             condition = self.conditioner(batch, keep=noise.uniform("drop") >= drop)
@@ -74,6 +91,18 @@ class DiffusionModel(nn.Module):
 
     @torch.inference_mode()
     def sample(
+        self,
+        recipe: Sampler,
+        noise: Noise,
+        batch: Mapping[str, Any] | None = None,
+        watch: Watch | None = None,
+        **guides: Any,
+    ) -> Tensor:
+        """The data of ``sample_signal``: one uint8 (B, *shape) for each id of ``noise``."""
+        return self.codec.decode(self.sample_signal(recipe, noise, batch, watch, **guides))
+
+    @torch.inference_mode()
+    def sample_signal(
         self,
         sampler: Sampler,
         noise: Noise,
@@ -84,25 +113,36 @@ class DiffusionModel(nn.Module):
         weak: "DiffusionModel | None" = None,
         classifier: Classifier | None = None,
     ) -> Tensor:
-        """One picture for each id of ``noise``: (B, C, H, W) in about [−1, 1].
+        """One signal for each id of ``noise``, (B, *codec.shape): pictures in about [−1, 1].
 
         ``batch`` holds what the conditioner reads; without it, its examples are drawn. ``edit``
-        draws in place of the sampler. For the others see ``guided``.
+        draws in place of the sampler. For the others see ``guided``. Of a signal without bounds
+        no estimate is thresholded.
 
         Raises:
             ValueError: the edit's pictures have another shape than the model's; see ``guided``.
         """
         if batch is None and self.conditioner is not None:
             batch = self.conditioner.examples(noise.ids)
+        if not self.codec.bounded:
+            sampler = replace(sampler, threshold=None)
         denoise = self.guided(batch, len(noise.ids), sampler.guidance, weak, classifier)
         if edit is None:
-            return sampler(denoise, self.schedule, self.image_shape, noise, watch)
-        if edit.image_shape != self.image_shape:
+            return sampler(denoise, self.schedule, self.codec.shape, noise, watch)
+        if edit.image_shape != self.codec.shape:
             raise ValueError(
                 f"the pictures to edit have the shape {edit.image_shape}, but the model draws "
-                f"{self.image_shape}"
+                f"{self.codec.shape}"
             )
         return edit(sampler, denoise, self.schedule, noise, watch)
+
+    def steps(self, recipe: Sampler) -> int:
+        """From level to level."""
+        return len(self.schedule.grid(recipe.steps, recipe.spacing)) - 1
+
+    def shown(self, x: Tensor) -> Tensor:
+        """x decoded."""
+        return self.codec.decode(x)
 
     @property
     def variance(self) -> Variance:
@@ -119,15 +159,15 @@ class DiffusionModel(nn.Module):
             ValueError: fewer than two steps, or more than the process has.
         """
         condition = self.condition(batch, torch.ones_like(noise.ids, dtype=torch.bool))
-        levels, x0 = self.schedule.grid(steps), to_signal(batch["image"])
+        levels, x0 = self.schedule.grid(steps), self.codec.encode(batch["image"])
         return bound(self.bound(condition), levels, x0, noise, self.variance)
 
     def bound(self, condition: Condition | None) -> Denoise:
         """The denoiser under one condition, as samplers want it."""
 
         def denoise(x_t: Tensor, level: NoiseLevel) -> Denoised:
-            guess: Denoised = self.denoiser(x_t, level, condition)
-            return guess
+            denoised: Denoised = self.denoiser(x_t, level, condition)
+            return denoised
 
         return denoise
 
@@ -217,10 +257,8 @@ def check_weak(weak: DiffusionModel, model: DiffusionModel) -> None:
     Raises:
         ValueError: they do not.
     """
-    if weak.image_shape != model.image_shape:
-        raise ValueError(
-            f"the weak model draws pictures {weak.image_shape}, but the model {model.image_shape}"
-        )
+    if weak.shape != model.shape:
+        raise ValueError(f"the weak model draws pictures {weak.shape}, but the model {model.shape}")
     schedules = model.schedule, weak.schedule
     ends = [each.level(torch.tensor(each.ends, dtype=torch.float64)).log_snr for each in schedules]
     noisiest, cleanest = torch.stack(ends).clamp(min=LEAST_LOG_SNR).unbind(1)

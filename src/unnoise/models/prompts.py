@@ -8,7 +8,8 @@ from torch import Tensor
 
 from unnoise.data.source import Images
 from unnoise.diffusion.editing import Edit, Interpolate
-from unnoise.models.diffusion import Classifier, DiffusionModel
+from unnoise.models.base import GenerativeModel
+from unnoise.models.diffusion import Classifier
 from unnoise.networks.conditioning import ClassConditioner
 
 Batch = dict[str, Any]
@@ -35,7 +36,7 @@ class Prompts:
 
     def __init__(
         self,
-        model: DiffusionModel,
+        model: GenerativeModel,
         validation: Callable[[], Images],
         class_names: Sequence[str] = (),
         given: Mapping[str, Any] | None = None,
@@ -65,7 +66,7 @@ class Prompts:
                 f"the classifier knows {len(self.names)} classes, but the model {classes}"
             )
         self._check_labels(classes if self.names is None else len(self.names))
-        self._check_images(model.image_shape)
+        self._check_images(model.shape)
 
     def batch(self, ids: Tensor) -> Batch:
         """What the conditioner reads of samples ``ids`` (B,); empty for an unconditional model.

@@ -14,18 +14,18 @@ from tqdm import tqdm
 
 from unnoise.config.nodes import DATA, MODEL, instantiate
 from unnoise.config.problems import ConfigError
-from unnoise.data.pixels import to_pixels
 from unnoise.data.source import Images, ImageSource
-from unnoise.diffusion.denoiser import Denoiser
 from unnoise.diffusion.editing import Edit
 from unnoise.diffusion.levels import NoiseLevel
 from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.samplers import Sampler, Watch, steps_taken
 from unnoise.distributed.devices import named_device
-from unnoise.models.diffusion import Classifier, DiffusionModel
+from unnoise.models.base import GenerativeModel
+from unnoise.models.build import build
+from unnoise.models.diffusion import Classifier
 from unnoise.models.prompts import Prompts
 from unnoise.runs.checkpoints import check_layout, find_checkpoint, is_whole
-from unnoise.untrusted import UnsafeFile, check_fit, load_tensors
+from unnoise.untrusted import UnsafeFile, load_tensors
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,7 @@ class Drawn:
 
 
 def draw(
-    model: DiffusionModel,
+    model: GenerativeModel,
     sampler: Sampler,
     prompts: Prompts,
     seed: int,
@@ -80,9 +80,8 @@ def draw(
     parts = []
     for some in torch.split(torch.tensor([*ids], device=model.device), batch_size):
         batch = prompts.batch(some)
-        x = model.sample(sampler, Noise(seed, some), batch, watch, **guides)
-        pictures = prompts.pictures(batch)
-        parts.append(Drawn(to_pixels(x).cpu(), prompts.captions(batch), pictures))
+        pixels = model.sample(sampler, Noise(seed, some), batch, watch, **guides).cpu()
+        parts.append(Drawn(pixels, prompts.captions(batch), prompts.pictures(batch)))
     return Drawn.joined(parts)
 
 
@@ -93,8 +92,8 @@ class TrainedModel:
     ``data_root`` is where the data are now, if not where the config says.
     """
 
-    model: DiffusionModel
-    sampler: Sampler
+    model: Any  # a GenerativeModel, in the most cases a DiffusionModel
+    sampler: Any  # a recipe of its family
     config: dict[str, Any]
     checkpoint: Path
     data_root: str | None = None
@@ -261,22 +260,7 @@ def load(
             for key, value in content["state_dict"].items()
             if key.startswith(prefix)
         }
-        weights = {
-            key.removeprefix("denoiser.network."): value
-            for key, value in state.items()
-            if key.startswith("denoiser.network.")
-        }
-        check_fit(path, lambda: instantiate(config["network"], MODEL), weights)
-        model = DiffusionModel(
-            Denoiser(
-                instantiate(config["network"], MODEL),
-                instantiate(config["prediction"], MODEL),
-                config["learned_variance"],
-            ),
-            instantiate(config["schedule"], MODEL),
-            config["network"]["shape"],
-            instantiate(config["conditioning"], MODEL),
-        )
+        model = build(path, content["model"], config, state)
         model.load_state_dict(state)
         sampler = instantiate(config["sampler"], MODEL)
     except UnsafeFile:

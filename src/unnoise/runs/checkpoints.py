@@ -10,7 +10,7 @@ from unnoise.files import whole
 from unnoise.runs.layout import RunDirectory, step_of
 from unnoise.untrusted import UnsafeFile
 
-LAYOUT = 2
+LAYOUT = 3
 """Of what a checkpoint holds, under "layout": one of another layout is not read."""
 
 

@@ -17,8 +17,6 @@ from unnoise.training.recipe import Recipe, Sets, completed
 from unnoise.training.rules import broken
 from unnoise.untrusted import UnsafeFile, load_yaml
 
-UNBUILT = {"data": UNKNOWN, "conditioning": UNKNOWN}
-
 
 def problems_of(config: dict[str, Any]) -> list[Problem]:
     """All that is wrong with a run's config: keys and values, constructors, and rules across.
@@ -38,25 +36,23 @@ def problems_of(config: dict[str, Any]) -> list[Problem]:
     except ConfigError as error:
         return [Problem("_target_", str(error))]
     keys = {key: value for key, value in config.items() if key != "_target_"}
-    networks = {name for name in schema.handed(keys | UNBUILT) if isinstance(keys.get(name), dict)}
+    unbuilt = dict.fromkeys(schema.givers, UNKNOWN)
+    handed = schema.handed(keys | unbuilt)
+    networks = [name for name in handed if isinstance(keys.get(name), dict)]
     wrong = [
         Problem(f"{name}.{argument}", "is no key: it follows from the data and other keys")
-        for name in sorted(networks)
-        for argument in schema.handed(keys | UNBUILT)[name].keys() & keys[name].keys()
+        for name in networks
+        for argument in handed[name].keys() & keys[name].keys()
     ]
-    wrong += problems(completed(schema, keys, **UNBUILT), schema)
-    small = [k for k, v in keys.items() if isinstance(v, dict) and k not in {*networks, *UNBUILT}]
+    wrong += problems(completed(schema, keys, unbuilt), schema)
+    on_meta = [key for key in schema.givers if key in keys and key != "data"]
+    small = [k for k, v in keys.items() if isinstance(v, dict) and k not in (*networks, *on_meta)]
     parts: dict[str, Any] = {
         key: UNKNOWN if any(p.key == key for p in wrong) else value for key, value in keys.items()
     }
-    for names, device in (
-        (["data", *small], "cpu"),
-        (["conditioning"], "meta"),
-        (networks, "meta"),
-    ):
-        if names is networks:
-            keys = completed(schema, keys, parts["data"], parts["conditioning"])
-        objects, more = built(keys, names, device, wrong)
+    for names, device in ((small, "cpu"), (on_meta, "meta"), (networks, "meta")):
+        whole = completed(schema, keys, unbuilt | parts) if names is networks else keys
+        objects, more = built(whole, names, device, wrong)
         parts, wrong = parts | objects, [*wrong, *more]
     wrong += broken(schema.rules, parts)
     for key, notes in notes_of(schema).items():

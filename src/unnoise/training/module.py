@@ -13,6 +13,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from unnoise.data.source import Batch
 from unnoise.diffusion.noise import Noise
+from unnoise.models.base import GenerativeModel
+from unnoise.models.build import named
 from unnoise.models.ema import EMA
 from unnoise.runs.checkpoints import LAYOUT
 from unnoise.training.optimization import OptimizerFactory, factor
@@ -44,7 +46,7 @@ class GenerativeModule(LightningModule, ABC):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: GenerativeModel,
         optimizer: OptimizerFactory,
         *,
         ema_decay: float,
@@ -129,8 +131,8 @@ class GenerativeModule(LightningModule, ABC):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the config."""
-        checkpoint |= {"config": self.config, "layout": LAYOUT}
+        """Add what the model is rebuilt from."""
+        checkpoint |= {"config": self.config, "model": named(self.model), "layout": LAYOUT}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let Lightning count its batches from the optimizer steps taken.

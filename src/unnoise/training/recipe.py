@@ -10,12 +10,14 @@ from torch import nn
 
 from unnoise.config.problems import UNKNOWN
 from unnoise.data.source import ImageSource
-from unnoise.diffusion.denoiser import Denoiser, Prediction
+from unnoise.diffusion.denoiser import Prediction
 from unnoise.diffusion.objectives import Objective
 from unnoise.diffusion.samplers import Sampler
 from unnoise.diffusion.schedules import NoiseSchedule
 from unnoise.diffusion.times import TimeSampler
+from unnoise.models.codec import codec_of
 from unnoise.models.diffusion import DiffusionModel
+from unnoise.networks.autoencoders import Autoencoder
 from unnoise.networks.base import Backbone
 from unnoise.networks.conditioning import Conditioner, ConditionShape
 from unnoise.runs.identity import Role
@@ -72,14 +74,16 @@ class Recipe(ABC):
     resume: Annotated[bool | str, Role.CALL]
 
     rules: ClassVar[tuple[Rule, ...]] = SHARED
+    givers: ClassVar[tuple[str, ...]] = ("data", "conditioning")
+    """Keys whose objects say what the networks are handed."""
 
     @classmethod
     @abstractmethod
     def handed(cls, config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """What the networks are handed besides what their YAML files say: key to arguments.
 
-        ``config`` is that of the run, with ``data`` and ``conditioning`` built. Where one of them
-        is UNKNOWN, so is what follows from it.
+        ``config`` is that of the run, with the ``givers`` built. Where one of them is UNKNOWN, so
+        is what follows from it.
         """
 
     @abstractmethod
@@ -101,34 +105,30 @@ class DiffusionRecipe(Recipe):
     times: TimeSampler
     sampler: Annotated[Sampler, Role.SHOWN]
     learned_variance: bool
+    autoencoder: Autoencoder | None = None
 
     rules: ClassVar[tuple[Rule, ...]] = (*SHARED, *DIFFUSION)
+    givers: ClassVar[tuple[str, ...]] = (*Recipe.givers, "autoencoder")
 
     @classmethod
     def handed(cls, config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """The network gets the shape of x, the channels of its output and what conditions it."""
-        data, conditioner = config["data"], config["conditioning"]
-        shape: Any = UNKNOWN if data is UNKNOWN else [*data.shape]
+        data, conditioner, autoencoder = (config[key] for key in cls.givers)
         learned = config.get("learned_variance") is True
-        return {
-            "network": {
-                "shape": shape,
-                "outputs": UNKNOWN if data is UNKNOWN else shape[0] * (2 if learned else 1),
-                "condition": conditioner if conditioner is UNKNOWN else shape_node(conditioner),
-            }
-        }
-
-    def model(self) -> DiffusionModel:
-        """The denoiser with its schedule and conditioner."""
-        denoiser = Denoiser(self.network, self.prediction, self.learned_variance)
-        return DiffusionModel(denoiser, self.schedule, self.data.shape, self.conditioning)
+        shape: Any = UNKNOWN
+        outputs: Any = UNKNOWN
+        if UNKNOWN not in (data, autoencoder):
+            shape = [*codec_of(autoencoder, data.shape).shape]
+            outputs = shape[0] * (2 if learned else 1)
+        condition = conditioner if conditioner is UNKNOWN else shape_node(conditioner)
+        return {"network": {"shape": shape, "outputs": outputs, "condition": condition}}
 
     def module(self, config: dict[str, Any], rollbacks: int = 0) -> "LightningModule":
         """The module of ``unnoise.training.diffusion``."""
         from unnoise.training.diffusion import DiffusionModule
 
         return DiffusionModule(
-            self.model(),
+            DiffusionModel.of(vars(self), self.data.shape),
             self.objective,
             self.times,
             self.optimizer,
@@ -139,16 +139,19 @@ class DiffusionRecipe(Recipe):
             warmup_steps=self.warmup_steps,
             lr_decay=self.lr_decay,
             gradient_clip=self.gradient_clip,
-            config=completed(type(self), config, self.data, self.conditioning),
+            config=completed(type(self), config, vars(self)),
             rollbacks=rollbacks,
         )
 
 
 def completed(
-    recipe: type[Recipe], config: dict[str, Any], data: Any, conditioning: Any
+    recipe: type[Recipe], config: dict[str, Any], objects: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The config of a run with all that its networks are handed, as checkpoints hold it."""
-    more = recipe.handed({**config, "data": data, "conditioning": conditioning})
+    """The config of a run with all that its networks are handed, as checkpoints hold it.
+
+    ``objects`` holds the built ``givers``.
+    """
+    more = recipe.handed(config | {key: objects[key] for key in recipe.givers})
     nodes = {key: config[key] for key in more if isinstance(config.get(key), dict)}
     return config | {key: node | more[key] for key, node in nodes.items()}
 

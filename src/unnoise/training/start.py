@@ -87,11 +87,11 @@ def prepared(config: dict[str, Any]) -> Recipe:
     """
     _require_devices(config["trainer"])
     schema: Any = resolve_target(config["_target_"])
-    data = instantiate(config["data"])
-    with torch.device("meta"):
-        conditioner = instantiate(config["conditioning"])
+    with torch.device("meta"):  # only their shapes count
+        objects = {key: instantiate(config[key]) for key in schema.givers if key != "data"}
+    data = {"data": instantiate(config["data"])}
     torch.manual_seed(config["seed"])
-    recipe = instantiate(completed(schema, config, data, conditioner) | {"data": data})
+    recipe = instantiate(completed(schema, config, objects | data) | data)
     assert isinstance(recipe, Recipe)
     _load_text_encoder(recipe.conditioning)
     if place().local_rank == 0:

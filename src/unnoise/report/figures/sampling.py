@@ -12,7 +12,6 @@ from pydantic import Field
 from torch import Tensor
 from tqdm import tqdm
 
-from unnoise.data.pixels import to_pixels, to_signal
 from unnoise.data.source import HoldsOut, Images, ImageSource
 from unnoise.diffusion.levels import Variance
 from unnoise.diffusion.noise import Noise
@@ -114,7 +113,7 @@ class GuidanceScales(ModelFigure):
         heads, cells = [], []
         shown = prompts.pictures(batch)
         if shown is not None:
-            cells.append([_cell(to_signal(each[:1])) for each in torch.split(shown, self.pictures)])
+            cells.append([_cell(each[:1]) for each in torch.split(shown, self.pictures)])
             heads.append("prompt")
         for scale in tqdm(self.scales, "scales", leave=False, disable=None):
             guided = replace(sampler, guidance=replace(sampler.guidance, scale=scale))
@@ -157,7 +156,7 @@ class Captions(ModelFigure):
         for captions in sources.values():
             ids = torch.arange(len(captions), device=model.device)
             x = model.sample(sampler, Noise(self.seed, ids), {"caption": list(captions)})
-            cells.append([grid(to_pixels(x).cpu(), self.columns, captions=captions)])
+            cells.append([grid(x.cpu(), self.columns, captions=captions)])
         title, note = "Samples for captions", "each picture is drawn for the caption below it"
         return table(cells, list(sources), [], title, note)
 
@@ -189,7 +188,7 @@ class SamplingNoise(ModelFigure):
         for variance in tqdm(self.variances, "variances", leave=False, disable=None):
             ancestral = replace(sampler, stepper=Ancestral(variance))
             x = model.sample(ancestral, Noise(self.seed, ids), batch)
-            cells.append([grid(to_pixels(x).cpu(), self.pictures, width=960)])
+            cells.append([grid(x.cpu(), self.pictures, width=960)])
         return table(
             cells,
             [said[variance] for variance in self.variances],
@@ -207,4 +206,4 @@ def _validation(data: ImageSource) -> Images:
 
 def _cell(x: Tensor) -> Image.Image:
     """Pictures (N, C, H, W), two in a row."""
-    return grid(to_pixels(x).cpu(), min(2, len(x)), width=160)
+    return grid(x.cpu(), min(2, len(x)), width=160)

@@ -16,7 +16,7 @@ from lightning import Callback, LightningModule, Trainer
 from pydantic import Field
 from torch import Tensor
 
-from unnoise.data.pixels import to_pixels, to_signal
+from unnoise.data.pixels import to_signal
 from unnoise.diffusion.levels import NoiseLevel
 from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.samplers import Sampler
@@ -75,7 +75,7 @@ class SampleGrid(Callback):
             return
         assert isinstance(module, GenerativeModule)
         model = module.ema.model
-        steps = len(model.schedule.grid(sampler.steps, sampler.spacing)) - 1
+        steps = model.steps(sampler)
         shown = {round(i * steps / FRAMES) for i in range(1, FRAMES + 1)}
         taken = itertools.count(1)
         frames: list[Tensor] = []
@@ -85,7 +85,7 @@ class SampleGrid(Callback):
         def watch(x: Tensor, level: NoiseLevel) -> None:
             if next(taken) in shown:
                 scaled = x[:MOVING] / (level.alpha**2 + level.sigma**2).sqrt().to(x)
-                frames.append(to_pixels(scaled).cpu())
+                frames.append(model.shown(scaled).cpu())
 
         model.eval()
         with trainer.precision_plugin.forward_context():

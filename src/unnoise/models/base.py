@@ -1,0 +1,57 @@
+"""What evaluation, callbacks, commands and the API know of a generative family."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from unnoise.diffusion.noise import Noise
+from unnoise.diffusion.samplers import Watch
+from unnoise.networks.conditioning import Conditioner
+
+
+class GenerativeModel(nn.Module, ABC):
+    """Makes data of ``shape``, (C, H, W) for pictures, under the conditions of ``conditioner``.
+
+    ``networks`` says which keys of a config are its networks, and under which prefix of its state
+    their weights are; ``parts`` are the other keys that it is built from.
+    """
+
+    networks: ClassVar[dict[str, str]]
+    parts: ClassVar[tuple[str, ...]] = ()
+    shape: tuple[int, ...]
+    conditioner: Conditioner | None
+
+    @classmethod
+    @abstractmethod
+    def of(cls, parts: Mapping[str, Any], shape: tuple[int, ...]) -> Self:
+        """From the built parts of a config (others are ignored), for data of ``shape``."""
+
+    @abstractmethod
+    def sample(
+        self,
+        recipe: Any,
+        noise: Noise,
+        batch: Mapping[str, Any] | None = None,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """One uint8 (B, *shape) for each id of ``noise``, drawn by a recipe of the family.
+
+        ``batch`` holds what the conditioner reads; without it, its examples are drawn. ``watch``
+        sees x after each of the ``steps``.
+        """
+
+    @abstractmethod
+    def steps(self, recipe: Any) -> int:
+        """How often ``watch`` is called."""
+
+    @abstractmethod
+    def shown(self, x: Tensor) -> Tensor:
+        """What ``watch`` saw as data, uint8 (B, *shape)."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device

@@ -1,0 +1,68 @@
+"""Between data and the signal that a model works on: pixels, or a latent."""
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from unnoise.data.pixels import to_pixels, to_signal
+from unnoise.networks.autoencoders import Autoencoder
+
+
+class Codec(nn.Module, ABC):
+    """Data (B, *data_shape) to a signal (B, *shape), and back.
+
+    ``bounded`` says whether signals lie in [−1, 1], so that estimates of x0 can be clipped to it.
+    """
+
+    data_shape: tuple[int, ...]
+    shape: tuple[int, ...]
+    bounded: bool
+
+    @abstractmethod
+    def encode(self, data: Tensor) -> Tensor:
+        """The signal, float32."""
+
+    @abstractmethod
+    def decode(self, signal: Tensor) -> Tensor:
+        """The data; what exceeds their range is clamped."""
+
+
+class PixelCodec(Codec):
+    """uint8 0 … 255 as −1 … 1: the signal is the picture."""
+
+    bounded = True
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.data_shape = self.shape = tuple(shape)
+
+    def encode(self, data: Tensor) -> Tensor:
+        """x/127.5 − 1."""
+        return to_signal(data)
+
+    def decode(self, signal: Tensor) -> Tensor:
+        """Clamped and rounded to the nearest."""
+        return to_pixels(signal)
+
+
+class LatentCodec(Codec):
+    """A latent of the picture by an autoencoder (Rombach et al. 2022, "latent diffusion")."""
+
+    def __init__(self, autoencoder: Autoencoder, data_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.autoencoder, self.pixels = autoencoder, PixelCodec(data_shape)
+        self.data_shape, self.shape = tuple(data_shape), autoencoder.latent_shape(data_shape)
+        self.bounded = autoencoder.bounded
+
+    def encode(self, data: Tensor) -> Tensor:
+        """The latent of the pixels as −1 … 1."""
+        return self.autoencoder.encode(self.pixels.encode(data))
+
+    def decode(self, signal: Tensor) -> Tensor:
+        """The decoded pixels."""
+        return self.pixels.decode(self.autoencoder.decode(signal))
+
+
+def codec_of(autoencoder: Autoencoder | None, data_shape: tuple[int, ...]) -> Codec:
+    """Pixels where there is no autoencoder."""
+    return LatentCodec(autoencoder, data_shape) if autoencoder else PixelCodec(data_shape)

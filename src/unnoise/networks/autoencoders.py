@@ -1,0 +1,41 @@
+"""Autoencoders: pictures to latents and back."""
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+
+class Autoencoder(nn.Module, ABC):
+    """Signals (B, C, H, W) in [−1, 1] to latents and back; ``bounded``: these lie there, too."""
+
+    bounded: bool = False
+
+    @abstractmethod
+    def latent_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Of the latent of one signal of ``shape``."""
+
+    @abstractmethod
+    def encode(self, x: Tensor) -> Tensor:
+        """The latent."""
+
+    @abstractmethod
+    def decode(self, z: Tensor) -> Tensor:
+        """The signal."""
+
+
+class Identity(Autoencoder):
+    """The latent is the picture, so that a latent run must equal the pixel run."""
+
+    bounded = True
+
+    def latent_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The same."""
+        return tuple(shape)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The same."""
+        return x
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The same."""
+        return z
