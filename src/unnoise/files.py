@@ -1,4 +1,4 @@
-"""Files that are whole under their name or not there at all, and that can be told from damaged."""
+"""Files that are complete under their name or not there at all, with digests that show damage."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""Files from anyone, read so that they execute nothing and take no more memory than they are due.
+"""Readers of files from anyone: they execute nothing, and take no more memory than the file has.
 
 Every file of tensors, arrays or YAML that may come from somewhere else is opened here.
 """
@@ -43,7 +43,7 @@ _OPCODES = {
 
 
 class UnsafeFile(ValueError):
-    """A file is not what it should be, or brings what is not to be executed; says which and why."""
+    """A file is damaged, of another kind, or may execute code; the message says which and why."""
 
     def __init__(self, path: str | Path, reason: object) -> None:
         super().__init__(f"{path} {' '.join(str(reason).split())}")
@@ -54,11 +54,11 @@ def load_tensors(path: str | Path) -> Any:
     """The plain containers and tensors of a checkpoint, which stay in the file until they are used.
 
     Only the zip format of torch.save is read, and of its pickle only what makes containers and
-    tensors, whatever torch itself would allow or an environment variable asks it for.
+    tensors, whatever torch or an environment variable would allow.
 
     Raises:
         FileNotFoundError: there is no such file.
-        UnsafeFile: the file is another one, or damaged, or says that it holds more than it does.
+        UnsafeFile: the file is damaged, of another kind, or claims to hold more than it does.
     """
     import torch
 
@@ -77,18 +77,12 @@ def load_tensors(path: str | Path) -> Any:
 
 
 def _check_pickle(path: Path) -> None:
-    """Whether a file is a zip of torch.save whose pickle makes nothing but containers and tensors.
-
-    Raises:
-        UnsafeFile: it is not.
-    """
+    """Raise UnsafeFile unless it is a zip of torch.save with plain containers and tensors only."""
     with path.open("rb") as file:
         if file.read(4) != b"PK\x03\x04":
-            raise UnsafeFile(
-                path,
-                "is no zip archive of torch.save. An older torch wrote plain pickles, which "
-                "can run anything: whoever made the file can load and save it with a new one",
-            )
+            old = "is no zip archive of torch.save. An older torch wrote plain pickles"
+            way_out = "whoever made the file can load and save it with a new one"
+            raise UnsafeFile(path, f"{old}, which can run anything: {way_out}")
     with _archive(path) as archive:
         names = archive.namelist()
         folders = {name.partition("/")[0] for name in names}
@@ -101,13 +95,12 @@ def _check_pickle(path: Path) -> None:
             raise UnsafeFile(path, "has compressed parts, which torch.save does not write")
         pickle = archive.read(f"{folders.pop()}/data.pkl")
     try:
-        for instruction, argument, _ in pickletools.genops(pickle):
-            if instruction.name == "GLOBAL" and argument not in _NAMED:
+        for code, argument, _ in pickletools.genops(pickle):
+            if code.name == "GLOBAL" and argument not in _NAMED:
                 raise UnsafeFile(path, f"names {argument!r}, which tensors have no use for")
-            if instruction.name not in _OPCODES:
-                raise UnsafeFile(
-                    path, f"has {instruction.name} in its pickle, which tensors have no use for"
-                )
+            if code.name not in _OPCODES:
+                odd = f"has {code.name} in its pickle"
+                raise UnsafeFile(path, f"{odd}, which tensors have no use for")
     except UnsafeFile:
         raise
     except Exception as error:  # of bytes that are no pickle
@@ -115,11 +108,7 @@ def _check_pickle(path: Path) -> None:
 
 
 def _check_sizes(path: Path, outline: Any, size: int) -> None:
-    """Whether tensors, on the meta device, can be in a file of ``size`` bytes.
-
-    Raises:
-        UnsafeFile: they cannot, or containers are nested without measure.
-    """
+    """Raise UnsafeFile unless tensors, on the meta device, fit into a file of ``size`` bytes."""
     import torch
 
     storages: dict[int, int] = {}
@@ -140,10 +129,9 @@ def _check_sizes(path: Path, outline: Any, size: int) -> None:
 
 
 def _check_nesting(path: Path, tree: Any, parts: Callable[[Any], Iterable[Any]]) -> None:
-    """Whether a tree can be walked: a few lines can nest references to 10⁹ parts, or to itself.
+    """Raise UnsafeFile if a tree is deeper than ``DEEPEST`` or has more than ``MOST_PARTS``.
 
-    Raises:
-        UnsafeFile: it is deeper than ``DEEPEST``, or has more than ``MOST_PARTS``.
+    A few lines can nest references to 10⁹ parts, or to the tree itself.
     """
     known: dict[int, tuple[int, int]] = {}  # how many parts, and how deep
 
@@ -166,7 +154,7 @@ def _check_nesting(path: Path, tree: Any, parts: Callable[[Any], Iterable[Any]])
 
 
 def check_fit(path: Path, build: Callable[[], "nn.Module"], state: Mapping[str, "Tensor"]) -> None:
-    """Whether weights are those of a network, before a network of any size takes its memory.
+    """Compare weights with those of a network, before the network takes memory.
 
     Raises:
         UnsafeFile: a weight is missing, or has another shape.
@@ -178,13 +166,12 @@ def check_fit(path: Path, build: Callable[[], "nn.Module"], state: Mapping[str, 
     for name, wanted in network.state_dict().items():
         found = tuple(state[name].shape) if name in state else "missing"
         if found != tuple(wanted.shape):
-            raise UnsafeFile(
-                path, f"has weights {name} {found}, but its own config wants {tuple(wanted.shape)}"
-            )
+            own = f"its own config wants {tuple(wanted.shape)}"
+            raise UnsafeFile(path, f"has weights {name} {found}, but {own}")
 
 
 def load_safetensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, str]]:
-    """The tensors of a safetensors file, and what it says of itself.
+    """The tensors of a safetensors file, and its metadata.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -241,11 +228,7 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def _archive(path: Path) -> zipfile.ZipFile:
-    """A zip archive, opened, that holds what it says and is not made to swell.
-
-    Raises:
-        UnsafeFile: it does not, or a name in it leads out of it.
-    """
+    """Open a zip archive. Raise UnsafeFile if its sizes or the names of its parts are false."""
     try:
         archive = zipfile.ZipFile(path)
     except Exception as error:  # zipfile has no end of errors for what is no archive
@@ -275,7 +258,7 @@ def load_yaml(path: Path) -> Any:
 
     Raises:
         FileNotFoundError: there is no such file.
-        UnsafeFile: it is no YAML, too long, asks for objects, or has references without measure.
+        UnsafeFile: it is no YAML, too long, names objects, or has too many references.
     """
     if path.stat().st_size > LONGEST:
         raise UnsafeFile(path, f"has more than {LONGEST:,} bytes")
@@ -285,12 +268,10 @@ def load_yaml(path: Path) -> Any:
         text = path.read_text()
         _check_nesting(path, yaml.compose(text, loader), _yaml_parts)
         return yaml.load(text, loader)
+    except UnsafeFile:
+        raise
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise (
-            error
-            if isinstance(error, UnsafeFile)
-            else UnsafeFile(path, f"is no whole YAML file: {error}")
-        ) from error
+        raise UnsafeFile(path, f"is no whole YAML file: {error}") from error
 
 
 def _yaml_parts(node: yaml.Node) -> Iterable[yaml.Node]:

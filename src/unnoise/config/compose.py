@@ -22,10 +22,7 @@ from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from hydra.version import setbase
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import (
-    InterpolationToMissingValueError,
-    OmegaConfBaseException,
-)
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from unnoise.config import identity as _identity  # noqa: F401 (names run directories)
 from unnoise.config.hydra_guard import GuardedLoader
@@ -134,8 +131,8 @@ class _Composer:
                 options = ", ".join(self.options(group.partition("@")[0]))
                 self.found.append(Problem(group, f"missing: give it as {group}=... ({options})"))
         if OmegaConf.select(config, "hydra.mode") is not None:
-            told = "the command line says which it is: with -m a sweep, without it one run"
-            self.found.append(Problem("hydra.mode", told))
+            mode = "the command line says which it is: with -m a sweep, without it one run"
+            self.found.append(Problem("hydra.mode", mode))
         return self.resolve(config)
 
     def parse(self, lines: Sequence[str]) -> Iterator[Override]:
@@ -153,7 +150,7 @@ class _Composer:
                 self.found.append(Problem(line, f"cannot be read; {hint}"))
 
     def search(self, typed: list[Override]) -> None:
-        """Look for options also where ``hydra.searchpath`` says."""
+        """Search for options in the folders of ``hydra.searchpath``, too."""
         folders = [folder for override in typed for folder in override.value() or []]  # type: ignore[union-attr]
         if folders:
             self.searchpath = [f"hydra.searchpath=[{','.join(map(repr, folders))}]"]

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from unnoise.config.problems import Problem
 
 FOLDERS = ("command-line", "hydra.searchpath in command-line", "hydra.searchpath in main")
-"""What Hydra calls the sources that are folders of the user's."""
+"""Hydra's names of sources that are folders of the user."""
 
 
 class GuardedLoader(ConfigLoaderImpl):
@@ -47,10 +47,9 @@ class _Repository(CachingConfigRepository):
         result = super().load_config(config_path)
         if result is not None and result.provider in FOLDERS:
             for what in _strip(result, config_path):
-                told = f"{what} for Hydra itself; type it on the command line (hydra.…=…)"
-                self.refused[Problem(config_path, f"a config of one's own cannot have {told}")] = (
-                    None
-                )
+                instead = "type it on the command line (hydra.…=…)"
+                message = f"a config of one's own cannot have {what} for Hydra itself; {instead}"
+                self.refused[Problem(config_path, message)] = None
         return result
 
 

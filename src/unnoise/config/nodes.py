@@ -24,11 +24,7 @@ CLASSES_FROM = tuple(
     f"unnoise.{room}"
     for room in ("data", "networks", "diffusion", "training", "evaluation", "report.figures")
 )
-FUNCTIONS_FROM = (
-    "unnoise.networks",
-    "unnoise.diffusion",
-    "unnoise.training.logging.choices",
-)
+FUNCTIONS_FROM = ("unnoise.networks", "unnoise.diffusion", "unnoise.training.logging.choices")
 FAMILIES, DATA = ("unnoise.models",), ("unnoise.data",)
 MODEL = ("unnoise.networks", "unnoise.diffusion")
 """All that a checkpoint may name as its model, for its data, and for the parts of its model."""

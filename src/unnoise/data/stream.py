@@ -1,7 +1,7 @@
 """Pictures by number, and the order in which training reads them.
 
 Training reads one endless stream. Position p = 0, 1, 2, … of the stream is picture
-``order(epoch)[p mod N]`` of epoch ``p div N``, so a position says everything: which picture,
+``order(epoch)[p mod N]`` of epoch ``p div N``, so a position decides everything: which picture,
 whether it is mirrored, and (as the sample's id) which noise it meets. Nothing else is state:
 a run that has taken k steps of B samples resumes at position k·B.
 
@@ -88,18 +88,17 @@ class _Share:
         self.total, self.global_batch, self.start = total, global_batch, start
         self.rows = np.array_split(np.arange(global_batch), ranks)[rank]
 
+    def __len__(self) -> int:
+        if self.total is None:
+            raise TypeError("the training stream has no end")
+        return -(-self.total // self.global_batch)
+
     def __iter__(self) -> Iterator[np.ndarray]:
         step = self.start
         while self.total is None or step * self.global_batch < self.total:
             positions = step * self.global_batch + self.rows
             yield positions if self.total is None else positions[positions < self.total]
             step += 1
-
-
-class _SizedShare(_Share):
-    def __len__(self) -> int:
-        assert self.total is not None
-        return -(-self.total // self.global_batch)
 
 
 def training_loader(
@@ -142,7 +141,7 @@ def split_loader(
 ) -> DataLoader[Batch]:
     """The first ``limit`` pictures of a split once, in order: this rank's rows of each batch."""
     total = len(images) if limit is None else min(limit, len(images))
-    return _loader(_Split(images), _SizedShare(total, batch_size, 0, rank, ranks), workers)
+    return _loader(_Split(images), _Share(total, batch_size, 0, rank, ranks), workers)
 
 
 def _loader(dataset: Dataset[Batch], share: _Share, workers: int) -> DataLoader[Batch]:
@@ -161,7 +160,7 @@ def _loader(dataset: Dataset[Batch], share: _Share, workers: int) -> DataLoader[
 def _leave_signals(worker: int) -> None:
     """Ctrl-C reaches all processes of a terminal; a run needs its workers to end its last step.
 
-    Ten seconds after SIGTERM they do end, in case nobody else sees to it.
+    Ten seconds after SIGTERM they do end, if nothing else ended them.
     """
     signal.set_wakeup_fd(-1)  # this process is a fork of one that hears signals
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):

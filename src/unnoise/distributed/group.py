@@ -1,4 +1,4 @@
-"""The ranks that share one task: how they meet, exchange values and part."""
+"""The ranks of one task: how they meet, exchange values and part."""
 
 import os
 import platform
@@ -30,7 +30,7 @@ class RankLost(RuntimeError):
 
 
 class RankTimeout(RuntimeError):
-    """Another rank lives, as far as can be told, but did not answer in time."""
+    """Another rank did not answer in time, although it has not ended."""
 
 
 def lightning_environment() -> "ClusterEnvironment":
@@ -52,8 +52,8 @@ def lightning_environment() -> "ClusterEnvironment":
 def join() -> Place:
     """Meet the other ranks of a command that does not train; in a process alone, do nothing.
 
-    They wait for each other for a week: one may compute a reference meanwhile, and torchrun and
-    srun end all of them when one fails.
+    They wait for each other up to a week, as one may compute a reference; torchrun and srun end all
+    ranks when one fails.
     """
     here = place()
     if here.world_size > 1 and _group is None:
@@ -71,23 +71,18 @@ def together(devices: int, accelerator: str, timeout: float) -> Iterator["Cluste
         timeout: seconds that a rank waits for another before it gives up.
 
     Raises:
-        ConfigMismatch: another number of processes was started, or srun was not told how many
-            each machine is to have.
+        ConfigMismatch: another number of processes was started, or srun without
+            --ntasks-per-node.
         RankLost: another rank ended before this one.
         RankTimeout: another rank kept this one waiting for longer than ``timeout``.
     """
     global _group
     here = place()
     if here.launcher == "srun" and "SLURM_NTASKS_PER_NODE" not in os.environ:
-        raise ConfigMismatch(
-            "srun was told --ntasks, but not how many of these each machine is to have: "
-            "use --ntasks-per-node"
-        )
+        raise ConfigMismatch("srun was given --ntasks only: use --ntasks-per-node as well")
     if here.world_size != devices:
-        raise ConfigMismatch(
-            f"{here.world_size} processes were started, but the trainer has {devices} "
-            "(trainer.devices × trainer.num_nodes)"
-        )
+        trainers = f"the trainer has {devices} (trainer.devices × trainer.num_nodes)"
+        raise ConfigMismatch(f"{here.world_size} processes were started, but {trainers}")
     if devices == 1:
         yield lightning_environment()
         return
@@ -97,7 +92,7 @@ def together(devices: int, accelerator: str, timeout: float) -> Iterator["Cluste
         members = broadcast(gather((platform.node(), os.getpid())))
         yield lightning_environment()
     except BaseException as error:
-        for host, process in members:  # one that was stopped does not hear that it is to end
+        for host, process in members:  # a stopped process receives no signals
             if host == platform.node():
                 with suppress(OSError):
                     os.kill(process, signal.SIGCONT)
@@ -113,7 +108,7 @@ def together(devices: int, accelerator: str, timeout: float) -> Iterator["Cluste
 
 
 def is_lost_rank(error: BaseException) -> bool:
-    """Whether an error says that another rank did not do its part."""
+    """Whether another rank caused an error."""
     return isinstance(error, dist.DistError) or "/gloo/" in str(error)
 
 

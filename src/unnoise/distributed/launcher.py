@@ -86,7 +86,7 @@ def _cause(failures: Mapping[int, Any]) -> tuple[str, int]:
         return "stopped", code
     if code < 0:
         return f"rank {rank} was killed by {signal.Signals(-code).name}", 128 - code
-    return f"rank {rank} failed with status {code}; what it said is above", code
+    return f"rank {rank} failed with status {code}; see its message above", code
 
 
 def _meeting(nodes: int) -> dict[str, Any]:

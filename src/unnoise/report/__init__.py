@@ -1,1 +1,1 @@
-"""One page that tells what runs did."""
+"""What is made to be looked at: sheets, figures, the report page."""

@@ -11,7 +11,7 @@ from unnoise.runs.layout import RunDirectory, step_of
 from unnoise.untrusted import UnsafeFile
 
 LAYOUT = 3
-"""Of what a checkpoint holds, under "layout": one of another layout is not read."""
+"""The version of the content of checkpoints; others are not read."""
 
 
 class DamagedCheckpoints(ValueError):
@@ -19,11 +19,7 @@ class DamagedCheckpoints(ValueError):
 
 
 def check_layout(path: Path, content: Mapping[str, Any]) -> None:
-    """See that a checkpoint of a run is of this layout; files without a config are none.
-
-    Raises:
-        UnsafeFile: it is not.
-    """
+    """Raise UnsafeFile if a checkpoint of a run (a file with a config) has another layout."""
     if "config" in content and content.get("layout") != LAYOUT:
         raise UnsafeFile(path, "was saved by another version of unnoise: train the run again")
 
@@ -34,14 +30,13 @@ def checkpoints(run_dir: Path) -> list[Path]:
 
 
 def newest_whole(run_dir: Path) -> Path | None:
-    """What a run goes on from: its newest checkpoint that is whole; None if it has none at all.
+    """The newest undamaged checkpoint of a run; None if it has no checkpoint.
 
-    Newer ones, which are damaged, are named on stderr, and are called ``….ckpt.damaged`` from then
-    on.
+    Newer, damaged ones are reported on stderr and renamed to ``….ckpt.damaged``.
 
     Raises:
-        DamagedCheckpoints: there are checkpoints, and none is whole. They keep their names, so that
-            the run cannot be taken for one that has not started.
+        DamagedCheckpoints: all are damaged. They keep their names, so that the run is not mistaken
+            for a new one.
     """
     found = checkpoints(run_dir)
     newest = next((path for path in reversed(found) if whole(path)), None)
@@ -64,7 +59,7 @@ def newest_whole(run_dir: Path) -> Path | None:
 
 
 def before_step(run_dir: Path, step: int) -> Path | None:
-    """The newest whole checkpoint from before a step, else the oldest whole one; None without."""
+    """The newest undamaged checkpoint before a step, else the oldest undamaged one, or None."""
     found = [path for path in checkpoints(run_dir) if whole(path)]
     earlier = [path for path in found if step_of(path) < step]
     return next(iter(earlier[-1:] + found[:1]), None)
@@ -73,7 +68,7 @@ def before_step(run_dir: Path, step: int) -> Path | None:
 def find_checkpoint(run: Path) -> Path:
     """``run`` itself if it is a file, else the newest whole checkpoint of the run directory.
 
-    Newer ones that are damaged are named on stderr, once.
+    Newer, damaged ones are reported on stderr, once.
 
     Raises:
         FileNotFoundError: there is none, or none that is whole.

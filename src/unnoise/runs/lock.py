@@ -21,10 +21,10 @@ class RunLocked(RuntimeError):
 
 @contextmanager
 def held(run_dir: Path) -> Iterator[None]:
-    """Hold the run directory; the system lets go of it however this process ends.
+    """Lock the run directory; the system releases it however this process ends.
 
-    A lock of POSIX (``fcntl.lockf``): it holds between machines that share the file system, and
-    child processes do not inherit it. Where the file system has no locks, a warning is printed.
+    A POSIX lock (``fcntl.lockf``): it works between machines that share the file system, and child
+    processes do not inherit it. If the file system has no locks, a warning is printed.
 
     Raises:
         RunLocked: another process has it; the message has its number, its host and since when.
@@ -41,11 +41,7 @@ def held(run_dir: Path) -> Iterator[None]:
 
 
 def check(run_dir: Path) -> None:
-    """See that nobody holds a run directory; not for the process that holds it itself.
-
-    Raises:
-        RunLocked: another process has it.
-    """
+    """Raise RunLocked if another process holds the run directory. Not for the one that does."""
     try:
         file = RunDirectory(run_dir).lock.open("r+")
     except OSError:
@@ -56,13 +52,13 @@ def check(run_dir: Path) -> None:
 
 
 def _lock(file: TextIO) -> bool:
-    """Take the lock, unless another process has it."""
+    """Take the lock; False if another process has it."""
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):
             return False
-        message = f"{file.name} cannot be locked ({error.strerror}): see to it yourself that no"
+        message = f"{file.name} cannot be locked ({error.strerror}): make sure that no"
         print(f"warning: {message} second run trains there", file=sys.stderr)
     return True
 

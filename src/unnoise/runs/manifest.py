@@ -1,6 +1,6 @@
-"""``manifest.json``: what a run's numbers depend on besides its config, and how far it came.
+"""``manifest.json``: what the numbers of a run depend on besides its config, and its progress.
 
-While a run goes on, and after it was killed, there is neither "finished" nor "failed" in it.
+A run that is training, or was killed, has neither "finished" nor "failed" in it.
 """
 
 import json
@@ -23,7 +23,7 @@ from unnoise.runs.layout import RunDirectory
 
 TIME = "%Y-%m-%dT%H:%M:%S%z"
 KEPT = ("started", "git_commit", "overrides", "choices", "sweep", "rollbacks")
-"""What stays as it was when the run goes on."""
+"""Keys that a resumed run keeps."""
 Manifest = dict[str, Any]
 
 
@@ -39,11 +39,11 @@ def opened(
     origin: dict[str, Any],
     resumed: bool,
 ) -> Manifest:
-    """Write the manifest of a run that starts, or goes on (``resumed``) at ``step`` on ``device``.
+    """Write the manifest of a run that starts, or is ``resumed`` at ``step``, on ``device``.
 
-    ``facts`` are of the run: name, seed, data, number of parameters, world size, precision, …
-    ``origin`` may say what was typed ("overrides"), which options were chosen ("choices") and of
-    which sweep the run is a job ("sweep").
+    ``facts`` describe the run: name, seed, data, number of parameters, world size, precision, …
+    ``origin`` may have what was typed ("overrides"), the chosen options ("choices") and the sweep
+    of which the run is a job ("sweep").
     """
     now = {"time": time.strftime(TIME), "step": step, "git_commit": _git_commit()}
     packages = ("unnoise", "torch", "lightning", "numpy")
@@ -80,17 +80,10 @@ def closed(
     times: list[float],
     error: BaseException | None,
 ) -> Manifest:
-    """Write how training ended.
+    """Write how training ended at ``step``, ``took`` seconds after it started or was resumed.
 
-    Args:
-        run_dir: the run directory.
-        manifest: as it was opened.
-        step: the last optimizer step.
-        device: what the run computed on.
-        took: seconds since training started, or went on.
-        times: when each line of ``metrics.jsonl`` was written; they tell how long earlier parts of
-            the run took, killed ones too.
-        error: what ended training; an interruption is no failure, and leaves the run unfinished.
+    ``times`` of the lines of ``metrics.jsonl`` give the duration of earlier parts. ``error`` is what
+    ended training; an interruption is no failure, and leaves the run unfinished.
     """
     ended: Manifest = {
         "steps": step,
@@ -108,17 +101,17 @@ def closed(
 
 
 def add_rollback(manifest: Manifest, step: int, to: int) -> None:
-    """Note that the run leaves ``step`` to go on from an earlier one; ``closed`` writes it."""
+    """Note a rollback from ``step`` to an earlier one; ``closed`` writes it."""
     manifest["rollbacks"].append({"time": time.strftime(TIME), "from": step, "to": to})
 
 
 def rollbacks(run_dir: Path) -> int:
-    """How often a run went back to an earlier step; each time its noise became another."""
+    """How often a run went back to an earlier step, each time with new noise."""
     return len(_read(run_dir).get("rollbacks", []))
 
 
 def pruned(run_dir: Path) -> str | None:
-    """Why a search ended the run, and at which step; None of a run that it did not end."""
+    """Why a search ended the run, and at which step; None if it did not."""
     return _read(run_dir).get("pruned")
 
 
@@ -140,7 +133,7 @@ def _write(run_dir: Path, manifest: Manifest) -> Manifest:
 
 
 def _seconds_before(manifest: Manifest, times: list[float]) -> float:
-    """From each start to the last line that was logged before the next start."""
+    """The time from each start to the last line logged before the next start."""
     starts = [manifest["started"], *(resumed["time"] for resumed in manifest["resumed"])]
     begun = [datetime.strptime(start, TIME).timestamp() for start in starts]
     return sum(
@@ -150,15 +143,15 @@ def _seconds_before(manifest: Manifest, times: list[float]) -> float:
 
 
 def _peak_memory(device: torch.device) -> int:
-    """Bytes: of a GPU what was allocated, else the most that the process ever held."""
+    """Bytes: allocated on the GPU, else the largest resident size of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return held if sys.platform == "darwin" else held * 1024
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return resident if sys.platform == "darwin" else resident * 1024
 
 
 def _git_commit() -> str | None:
-    """The commit of this source; ``-dirty`` says that it was changed since."""
+    """The commit of this source, with ``-dirty`` if it was changed."""
     describe = ("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     command = ["git", "-C", str(Path(__file__).parent), *describe]
     try:

@@ -10,9 +10,9 @@ from unnoise.data.stream import split_loader, training_loader
 class ImageDataModule(LightningDataModule):
     """Serves an image source.
 
-    The training stream starts where the trainer's optimizer step stands, so a resumed run goes on
-    with the very next sample. An optimizer step sees ``batch_size`` samples in all: each of the
-    trainer's processes takes its share, in ``accumulate`` parts.
+    The training stream starts at the trainer's optimizer step, so a resumed run continues with the
+    next sample. An optimizer step sees ``batch_size`` samples in all: each process takes its share,
+    in ``accumulate`` parts.
 
     Args:
         source: the data set.

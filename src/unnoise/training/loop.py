@@ -44,10 +44,10 @@ def fit(
 
     Args:
         recipe: what is trained.
-        config: what the recipe was made of, in plain containers.
-        run_dir: the run directory, which no other run may hold.
-        checkpoint: what the run goes on from.
-        origin: what the manifest is to say of where the run came from.
+        config: the config of the recipe, in plain containers.
+        run_dir: the run directory, which is locked.
+        checkpoint: to resume from.
+        origin: for the manifest.
 
     Returns:
         The run directory.
@@ -122,11 +122,7 @@ def _train(
     rollbacks: int,
     origin: dict[str, Any],
 ) -> None:
-    """Train to the end, or to what ends it; the manifest says which.
-
-    Raises:
-        RollBack: bad numbers; training is to go on from an earlier step.
-    """
+    """Train to the end; RollBack is raised if training must continue from an earlier step."""
     module = recipe.module(config, rollbacks)
     if recipe.compile:
         recipe.network.compile()
@@ -159,7 +155,7 @@ def _recorded(
     resumed: bool,
     origin: dict[str, Any],
 ) -> Iterator[None]:
-    """Open manifest and loggers at ``step``; at the end, write how training ended."""
+    """Open manifest and loggers at ``step``; finally write how training ended."""
     run_dir, device = Path(trainer.default_root_dir), trainer.strategy.root_device
     metrics = trainer.loggers[0]
     assert isinstance(metrics, JsonLines)
@@ -190,7 +186,7 @@ def _recorded(
 
 
 def _facts(recipe: Recipe, data: ImageDataModule, trainer: Trainer) -> dict[str, Any]:
-    """What the manifest says of the run itself."""
+    """The part of the manifest about the run itself."""
     return {
         "name": recipe.name,
         "seed": recipe.seed,
@@ -206,7 +202,7 @@ def _facts(recipe: Recipe, data: ImageDataModule, trainer: Trainer) -> dict[str,
 
 
 def _quieten_lightning() -> None:
-    """Leave out what Lightning says of itself, and warnings that do not apply here."""
+    """Silence Lightning's messages about itself, and warnings that do not apply here."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (

@@ -30,7 +30,7 @@ def start(
 
     Raises:
         ConfigError: something that the run needs is not there.
-        SystemExit: the run ended early, and says why.
+        SystemExit: the run ended early; the message says why.
     """
     from unnoise.training.callbacks.checkpoints import NotFinite, NotSaved
     from unnoise.training.loop import devices_of, fit
@@ -57,7 +57,7 @@ def start(
 
 
 def start_from(run_dir: Path, config: dict[str, Any], is_job: bool = False) -> Path | None:
-    """The checkpoint that a run goes on from; None at step 0. ``is_job``: it is part of a sweep.
+    """The checkpoint to resume from; None at step 0. ``is_job``: the run is part of a sweep.
 
     Raises:
         ConfigError: there is a run in the directory that is not resumed, or that cannot be.
@@ -80,7 +80,7 @@ def start_from(run_dir: Path, config: dict[str, Any], is_job: bool = False) -> P
 
 
 def prepared(config: dict[str, Any]) -> Recipe:
-    """The recipe of a checked config. What would only fail later is looked up or fetched now.
+    """The recipe of a checked config; data, text encoder and extractors are fetched.
 
     Raises:
         ConfigError: a device, the data, a text encoder or an extractor is not there.
@@ -105,11 +105,7 @@ def prepared(config: dict[str, Any]) -> Recipe:
 
 
 def _require_devices(trainer: dict[str, Any]) -> None:
-    """Check that this machine, which is to train, has the devices that the trainer wants.
-
-    Raises:
-        ConfigError: there is no such device here, or fewer than it wants.
-    """
+    """Raise ConfigError if this machine lacks devices of the trainer."""
     wanted, devices = trainer.get("accelerator"), trainer.get("devices", 1)
     cpu = "trainer=cpu trains without, trainer=auto on what there is"
     if wanted == "mps" and not torch.backends.mps.is_available():

@@ -120,10 +120,10 @@ class GuidanceScales(ModelFigure):
             x = model.sample(guided, noise, batch)
             cells.append([_cell(each) for each in torch.split(x, self.pictures)])
             heads.append(f"s = {scale:g}")
-        said = prompts.captions(batch) or [""] * len(numbers)
+        captions = prompts.captions(batch) or [""] * len(numbers)
         return table(
             list(zip(*cells, strict=True)),
-            said[:: self.pictures],
+            captions[:: self.pictures],
             heads,
             "Classifier-free guidance",
             "unconditional + s·(conditional − unconditional): s = 0 is unconditional, s = 1 is no "
@@ -183,7 +183,7 @@ class SamplingNoise(ModelFigure):
         """A row for each variance; the samples of a column start from the same noise."""
         ids = torch.arange(self.pictures, device=model.device)
         batch = Prompts(model, partial(_validation, data)).batch(ids)
-        said = {"beta": "σ² = β", "posterior": "σ² = β̃", "learned": "σ² learned", "none": "σ = 0"}
+        names = {"beta": "σ² = β", "posterior": "σ² = β̃", "learned": "σ² learned", "none": "σ = 0"}
         cells = []
         for variance in tqdm(self.variances, "variances", leave=False, disable=None):
             ancestral = replace(sampler, stepper=Ancestral(variance))
@@ -191,7 +191,7 @@ class SamplingNoise(ModelFigure):
             cells.append([grid(x.cpu(), self.pictures, width=960)])
         return table(
             cells,
-            [said[variance] for variance in self.variances],
+            [names[variance] for variance in self.variances],
             [],
             "Noise or no noise in sampling",
             "x_s = mean of q(x_s | x_t, x̂0) + σ·z; each column starts from the same x_T",

@@ -5,7 +5,6 @@ import hashlib
 import os
 import time
 from collections.abc import Sequence
-from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -92,17 +91,10 @@ def templates(page: Path) -> Environment:
         lstrip_blocks=True,
     )
     templates.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "ensure_ascii": False}
-    templates.filters |= {
-        "number": number,
-        "breakable": breakable,
-        "href": partial(_href, page=page),
-    }
+    folder = page.absolute().parent  # links stay valid when page and files are moved together
+    link = lambda file: quote(os.path.relpath(file.absolute(), folder))  # noqa: E731
+    templates.filters |= {"number": number, "breakable": breakable, "href": link}
     return templates
-
-
-def _href(file: Path, page: Path) -> str:
-    """A relative link, which stays valid when page and file are moved together."""
-    return quote(os.path.relpath(file.absolute(), page.absolute().parent))
 
 
 def _asset(name: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from unnoise.report.page.comparison import kinds
 from unnoise.report.reader import Curve, Run
 
+NUMBER = r"-?\d+(?:\.\d+)?"
 POINTS = 200_000
 """Most points of all curves on a page."""
 TITLES = {
@@ -114,15 +115,11 @@ def _charts(names: Sequence[str]) -> list[dict[str, Any]]:
         shown = [n for n in (family if several else left) if n in left and n.startswith(family)]
         left = [name for name in left if name not in shown]
         if shown:
-            charts.append({"title": title, "metrics": sorted(shown, key=_numbers)})
+            by_bin = sorted(shown, key=lambda n: [float(x) for x in re.findall(NUMBER, n)])
+            charts.append({"title": title, "metrics": by_bin})
     for name in left:
         charts.append({"title": TITLES.get(name, name.removeprefix("quality/")), "metrics": [name]})
     return charts
-
-
-def _numbers(name: str) -> list[float]:
-    """The numbers in a name, to sort bins by."""
-    return [float(each) for each in re.findall(r"-?\d+(?:\.\d+)?", name)]
 
 
 def last_values(runs: Sequence[Run]) -> list[dict[str, Any]]:

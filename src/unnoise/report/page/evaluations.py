@@ -109,11 +109,9 @@ def _quality_table(group: Sequence[Owned], many: bool) -> tuple[list[Column], st
     def column(key: str, head: str, order: int = 0) -> Column:
         return Column(head, [Cell(score.pictures.get(key)) for score in scores], order)
 
+    names_of = [Cell(score.name, mark=None if score in drawn else "control") for score in scores]
     columns = [
-        Column(
-            "pictures",
-            [Cell(s.name, mark=None if s in drawn else "control") for s in scores],
-        ),
+        Column("pictures", names_of),
         *(column(k, head, 1) for k, head in COSTS.items() if any(k in s.pictures for s in scores)),
         *(_metric(name, scores, drawn) for name in names),
         *(column(key, SETTINGS[key]) for key in vary),
@@ -129,16 +127,10 @@ def _metric(name: str, scores: Sequence[Score], drawn: Sequence[Score]) -> Colum
     lower = lower_is_better(name)
     values = [s.metrics[name].value for s in drawn if math.isfinite(_order(s, name))]
     best = (min if lower else max)(values, default=None)
-    cells = [
-        Cell(
-            each.value,
-            with_error(each.value, each.error),
-            "best" if each.value == best else None,
-        )
-        if (each := score.metrics.get(name))
-        else Cell()
-        for score in scores
-    ]
+    cells = []
+    for each in (score.metrics.get(name) for score in scores):
+        mark = "best" if each and each.value == best else None
+        cells.append(Cell(each.value, with_error(each.value, each.error), mark) if each else Cell())
     return Column(name, cells, 1 if lower else -1)
 
 
@@ -183,14 +175,13 @@ def cost_data(group: Sequence[Owned]) -> dict[str, Any]:
 
 def _measure(label: str, table: Table) -> Measure:
     keys = dict.fromkeys(key for row in table.rows for key in row)
-    columns = [Column(key, [_cell(key, row.get(key)) for row in table.rows]) for key in keys]
+
+    def cell(key: str, value: Any) -> Cell:
+        percent = isinstance(value, float) and key in ("share", "low", "high")
+        return Cell(value, f"{100 * value:.1f} %" if percent else None)
+
+    columns = [Column(key, [cell(key, row.get(key)) for row in table.rows]) for key in keys]
     return Measure(label, table.measure, columns, {k: _plain(v) for k, v in table.about.items()})
-
-
-def _cell(key: str, value: Any) -> Cell:
-    if isinstance(value, float) and key in ("share", "low", "high"):
-        return Cell(value, f"{100 * value:.1f} %")
-    return Cell(value)
 
 
 def _plain(value: Any) -> str:

@@ -22,7 +22,7 @@ from unnoise.training.logging.board import PATIENCE, Dashboard, within
 AXIS = "trainer/global_step"
 """The optimizer step, on which Weights & Biases draws every chart."""
 KILLED = 255
-"""The exit code by which Weights & Biases tells an interrupted run from a failed one."""
+"""The exit code of an interrupted run, as Weights & Biases has it."""
 ROOM = 2**20
 """Bytes that must be free for Weights & Biases, which does not say when it cannot write."""
 Seconds = Annotated[float, Field(gt=0)]
@@ -110,7 +110,7 @@ class WeightsAndBiases(Dashboard):
         logging.raiseExceptions = False  # wandb's log file on a full disk would fill stderr
 
         def open_run() -> Any:
-            wandb.setup(wandb.Settings(silent=True))  # else it tells of credentials
+            wandb.setup(wandb.Settings(silent=True))  # else it prints where credentials came from
             return wandb.init(
                 project=self.project,
                 entity=self.entity,
@@ -185,7 +185,7 @@ class WeightsAndBiases(Dashboard):
                 connection._proc._process.wait()
             wandb.teardown()
 
-        with suppress(Exception):  # nobody is there to take leave of
+        with suppress(Exception):  # the process may be gone
             within(PATIENCE, kill)
 
     def _hand_in(self, what: Literal["checkpoint", "run"], step: int) -> None:
