@@ -82,7 +82,7 @@ def closed(
 ) -> Manifest:
     """Write how training ended at ``step``, ``took`` seconds after it started or was resumed.
 
-    ``times`` of the lines of ``metrics.jsonl`` give the duration of earlier parts. ``error`` is what
+    ``times`` of lines in ``metrics.jsonl`` give the duration of earlier parts. ``error`` is what
     ended training; an interruption is no failure, and leaves the run unfinished.
     """
     ended: Manifest = {

@@ -21,8 +21,8 @@ from unnoise.untrusted import UnsafeFile, load_yaml
 def problems_of(config: dict[str, Any]) -> list[Problem]:
     """All that is wrong with a run's config: keys and values, constructors, and rules across.
 
-    Each object is built once, and the rules look at these. Lightning is not imported, so that what
-    is for it is checked by its signature (``callback_problems`` for the rest).
+    Each object is built once, and the rules look at these. What is for Lightning is checked by its
+    signature only (``callback_problems`` does the rest).
     """
     if config.get("resume") and isinstance(config.get("name"), str):
         try:

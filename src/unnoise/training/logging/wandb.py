@@ -6,7 +6,6 @@ import os
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,9 +57,7 @@ class WeightsAndBiases(Dashboard):
         group: of runs; None is the sweep, for a job of one.
         tags: to filter by.
         notes: shown with the run.
-        artifact: what is uploaded when a run finishes: "checkpoint" is the last checkpoint with
-            config and manifest; "run" is the run directory without ``wandb`` and
-            ``evaluation/drawn``.
+        artifact: "checkpoint" uploads the last checkpoint with config and manifest at the end.
         system_metrics: record the use of processor, memory and GPU.
         init_timeout: seconds to wait for the server at the start.
         finish_timeout: seconds to wait for uploads at the end; what is left stays on disk.
@@ -77,7 +74,7 @@ class WeightsAndBiases(Dashboard):
     group: str | None = None
     tags: list[str] | None = None
     notes: str | None = None
-    artifact: Literal["checkpoint", "run"] | None = None
+    artifact: Literal["checkpoint"] | None = None
     system_metrics: bool = True
     init_timeout: Seconds = 20
     finish_timeout: Seconds = 600
@@ -156,20 +153,20 @@ class WeightsAndBiases(Dashboard):
         within(PATIENCE, lambda: self._run.alert(title, text, level="WARN"))
 
     def end(self, manifest: dict[str, Any]) -> None:
-        """Hand in what the run took, and the artifact if it finished."""
+        """Send the summary, and the artifact if the run finished."""
         status = 0 if "finished" in manifest else 1 if "failed" in manifest else KILLED
         _require_room(Path(self._run.dir))
 
-        def hand_in() -> None:
+        def send() -> None:
             try:
                 for key in {"seconds", "steps", "peak_memory_mb"} & manifest.keys():
                     self._run.summary[f"run/{key}"] = manifest[key]
                 if self.artifact is not None and status == 0:
-                    self._hand_in(self.artifact, manifest["steps"])
+                    self._upload(manifest["steps"])
             finally:
                 self._run.finish(exit_code=status)
 
-        within(self.finish_timeout + PATIENCE, hand_in)
+        within(self.finish_timeout + PATIENCE, send)
         if self._run.offline:
             folder = Path(self._run.dir).parent
             print(f"Weights & Biases: wandb sync {folder} sends the run", file=sys.stderr)
@@ -188,29 +185,16 @@ class WeightsAndBiases(Dashboard):
         with suppress(Exception):  # the process may be gone
             within(PATIENCE, kill)
 
-    def _hand_in(self, what: Literal["checkpoint", "run"], step: int) -> None:
+    def _upload(self, step: int) -> None:
         import wandb
 
         files = RunDirectory(self.run_dir)
-        last = files.saved()[-1:]
-        artifact = wandb.Artifact(
-            f"{what}-{self._run.id}",
-            type={"checkpoint": "model", "run": "run"}[what],
-            metadata={"step": step, "digest": {path.name: file_digest(path) for path in last}},
-        )
-        small = [*last, *filter(Path.exists, (files.config, files.manifest))]
-        for path in small if what == "checkpoint" else _files(self.run_dir):
+        (last,) = files.saved()[-1:]
+        about = {"step": step, "digest": {last.name: file_digest(last)}}
+        artifact = wandb.Artifact(f"checkpoint-{self._run.id}", type="model", metadata=about)
+        for path in filter(Path.exists, (last, files.config, files.manifest)):
             artifact.add_file(str(path), name=str(path.relative_to(self.run_dir)))
         self._run.log_artifact(artifact, aliases=["latest", f"step-{step}"])
-
-
-def _files(run_dir: Path) -> Iterator[Path]:
-    """What a run directory holds, but for what Weights & Biases has and what can be drawn again."""
-    left_out = (RunDirectory(run_dir).wandb, RunDirectory(run_dir).evaluation / "drawn")
-    for path in sorted(run_dir.rglob("*")):
-        hidden = path.name.startswith(".")  # the lock, and what a kill left half-written
-        if path.is_file() and not hidden and not any(map(path.is_relative_to, left_out)):
-            yield path
 
 
 def _require_room(folder: Path) -> None:
