@@ -71,6 +71,29 @@ def test_inpainting_keeps_what_is_black(image, runs, here, monkeypatch):
     assert about["resample"] == 2
 
 
+@pytest.fixture
+def wide(here):
+    """A run of pictures 16 high and 24 wide, with black at the sides of others."""
+    data = ["data=image_folder", "data.root=photos", "data.image_size=[16,24]", "data.fit=pad"]
+    return make_run(here / "wide", *data, "conditioning=sketch")
+
+
+def test_pictures_are_fitted_as_the_data_of_the_run_were(wide, here, monkeypatch):
+    """The 48 × 48 pixels of the picture and its mask become 16 × 16, with 4 columns each side."""
+    tall, mask = Image.new("RGB", (48, 48), "white"), Image.new("L", (48, 48), 0)
+    tall.save("tall.png")
+    mask.paste(255, (0, 0, 48, 24))
+    mask.save("upper.png")
+    arguments = ["edit=inpaint", "image=tall.png", "mask=upper.png", "resample=1", "n=3", "out=o"]
+    command(monkeypatch, f"run={wide}", "images=[tall.png]", *arguments)
+    drawn = np.load("o/images.npz")["arr_0"]
+    assert drawn.shape == (3, 16, 24, 3)
+    assert (drawn[:, :, :4] == 0).all()
+    assert (drawn[:, :, 20:] == 0).all()
+    assert (drawn[:, 8:, 4:20] == 255).all()
+    assert (drawn[:, :8, 4:20] != 255).any()
+
+
 def test_comparison_shows_the_picture_what_is_hidden_and_what_was_drawn(runs, here, monkeypatch):
     arguments = ["edit=inpaint", "image=colour.png", "mask=mask.png", "resample=1", "n=3", "out=o"]
     command(monkeypatch, f"run={runs['none']}", *arguments)
@@ -116,8 +139,7 @@ def test_pictures_are_asked_by_files(runs, here, monkeypatch):
 def test_a_classifier_guides_to_the_labels(runs, here, monkeypatch):
     config = {
         "_target_": "unnoise.networks.encoder.UNetEncoder",
-        "image_size": 16,
-        "in_channels": 3,
+        "shape": [3, 16, 16],
         "classes": 5,
         "channels": 8,
         "multipliers": [1],

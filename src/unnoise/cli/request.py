@@ -13,6 +13,7 @@ from torch import Tensor
 from unnoise.cli.checks import folder_problems, run_problems
 from unnoise.config.problems import ConfigError, Problem
 from unnoise.data.pixels import fitted, to_pixels, to_signal
+from unnoise.data.source import Fit
 from unnoise.diffusion.editing import Edit, ImageToImage, Inpaint, Interpolate
 from unnoise.diffusion.samplers import Sampler
 from unnoise.models.classifier import classifier_file
@@ -134,8 +135,8 @@ def _size(file: str) -> tuple[int, int]:
         return picture.size
 
 
-def read_pictures(files: Sequence[str], shape: Sequence[int]) -> Tensor:
-    """The central part of each in the model's size and colours: uint8 (N, *shape).
+def read_pictures(files: Sequence[str], shape: Sequence[int], fit: Fit) -> Tensor:
+    """Each in the model's size and colours, fitted as the run's data were: uint8 (N, *shape).
 
     Raises:
         ConfigError: a file is damaged.
@@ -144,13 +145,15 @@ def read_pictures(files: Sequence[str], shape: Sequence[int]) -> Tensor:
     for file in files:
         try:
             with Image.open(file) as picture:
-                pictures.append(fitted(picture, tuple(shape)))
+                pictures.append(fitted(picture, tuple(shape), fit))
         except BROKEN as error:
             raise ConfigError(f"{file} cannot be read: {error}") from error
     return torch.stack(pictures)
 
 
-def edit_of(request: Request, shape: Sequence[int]) -> tuple[Edit | None, dict[str, Tensor]]:
+def edit_of(
+    request: Request, shape: Sequence[int], fit: Fit
+) -> tuple[Edit | None, dict[str, Tensor]]:
     """The edit, and what it is made from: pictures uint8 (1, C, H, W) by name.
 
     Raises:
@@ -158,7 +161,7 @@ def edit_of(request: Request, shape: Sequence[int]) -> tuple[Edit | None, dict[s
     """
     if request.edit is None:
         return None, {}
-    images = to_signal(read_pictures(request.files(), shape))
+    images = to_signal(read_pictures(request.files(), shape, fit))
     first = images[:1]
     if request.edit == "interpolate":
         given = {"first": first, "second": images[1:]}
@@ -168,7 +171,7 @@ def edit_of(request: Request, shape: Sequence[int]) -> tuple[Edit | None, dict[s
         return ImageToImage(first, request.strength), _pixels({"original": first})
     assert request.mask is not None
     assert request.resample is not None
-    mask = read_pictures([request.mask], (1, *shape[1:])) > 127
+    mask = read_pictures([request.mask], (1, *shape[1:]), fit) > 127
     given = {"original": first, "masked": first.masked_fill(mask, HIDDEN)}
     return Inpaint(first, mask, request.resample), _pixels(given)
 

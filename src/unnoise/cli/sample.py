@@ -60,7 +60,9 @@ def draw(config: dict[str, Any]) -> None:
     started = time.monotonic()
     try:
         trained = load(request.run, averaged=request.averaged, device=request.device)
-        edit, given = edit_of(request, trained.model.shape)
+        edit, given = edit_of(
+            request, trained.model.shape, trained.config["data"].get("fit", "crop")
+        )
         parts = gather(_drawn(trained, request, edit))
     except ValueError as error:  # what only the checkpoint could tell
         raise ConfigError(str(error)) from error
@@ -105,6 +107,7 @@ def _drawn(trained: "Model", request: Request, edit: Edit | None) -> "Pictures |
     if first == end:
         return None
     shape, device = trained.model.shape, trained.model.device
+    fit = trained.config["data"].get("fit", "crop")
     weak = classifier = None
     if request.weak is not None:
         weak = load(request.weak, averaged=request.averaged, device=str(device))
@@ -119,7 +122,7 @@ def _drawn(trained: "Model", request: Request, edit: Edit | None) -> "Pictures |
         first=request.first + first,
         labels=request.labels,
         captions=request.captions,
-        images=None if request.images is None else read_pictures(request.images, shape),
+        images=None if request.images is None else read_pictures(request.images, shape, fit),
         edit=edit,
         weak=weak,
         classifier=classifier,
