@@ -92,6 +92,22 @@ def test_other_sizes_resample(tmp_path):
     assert MNIST(str(tmp_path), image_size=14).images("train").images.shape == (7, 1, 14, 14)
 
 
+def test_other_shapes_are_fitted(tmp_path):
+    write_idx(tmp_path)
+    raw = torch.from_numpy(DIGITS["train"])[:, None]
+    padded = MNIST(str(tmp_path), (28, 40), fit="pad").images("train").images
+    assert torch.equal(padded[..., 6:34], raw)
+    assert not padded[..., :6].any()
+    assert not padded[..., 34:].any()
+    assert torch.equal(MNIST(str(tmp_path), (20, 28)).images("train").images, raw[:, :, 4:24])
+    stretched = MNIST(str(tmp_path), (28, 56), fit="stretch").images("train").images.float()
+    pairs = stretched.unfold(3, 2, 2).mean(-1)[..., 1:-1]  # linear: ¼ of the one beside, ¾ of it
+    linear = 0.75 * raw[..., 1:-1] + 0.125 * (raw[..., :-2].float() + raw[..., 2:])
+    assert (pairs - linear).abs().max() <= 1
+    bordered = MNIST(str(tmp_path), (32, 32), fit="stretch").images("train").images
+    assert torch.equal(bordered[..., 2:30, 2:30], raw)
+
+
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize(
     ("source", "files", "folder"),

@@ -104,6 +104,19 @@ def test_without_labels_and_captions(saved):
     assert images.read(torch.tensor([1, 0])).shape == (2, 1, 4, 4)
 
 
+def test_pictures_of_another_shape_are_fitted(saved):
+    def read(fit):
+        source = HuggingFaceImages(saved, (8, 16), validation_split="held", fit=fit)
+        return source.images("train")
+
+    padded = read("pad").read(torch.arange(9))
+    assert np.array_equal(padded[..., 4:12], PIXELS["train"].transpose(0, 3, 1, 2))
+    assert not padded[..., :4].any()
+    assert not padded[..., 12:].any()
+    assert read("crop").read(torch.arange(2)).shape == (2, 3, 8, 16)
+    assert len({read(fit).fingerprint for fit in ("crop", "pad", "stretch")}) == 3
+
+
 def test_rows_are_read_in_worker_processes(saved):
     images = HuggingFaceImages(saved, 8, validation_split="held").images("train")
     batches = list(split_loader(images, batch_size=4, workers=2))
