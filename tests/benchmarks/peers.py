@@ -28,12 +28,9 @@ import torch
 from torch import Tensor
 
 from unnoise.data.classics import FashionMNIST
-from unnoise.data.pixels import ROUNDING
-from unnoise.evaluation.extractors.base import Extractor, extract
-from unnoise.evaluation.extractors.find import find_extractor
-from unnoise.evaluation.quality import estimates
-from unnoise.evaluation.reference import reference, spread
-from unnoise.evaluation.results import Fingerprint, Score, save
+from unnoise.evaluation.evaluator import Evaluator
+from unnoise.evaluation.reference import spread
+from unnoise.evaluation.results import Samples, Score, save
 from unnoise.report.sheets import grid
 
 ROOT = Path(__file__).parents[2]
@@ -90,19 +87,19 @@ def wait(processes: dict[Path, subprocess.Popen[bytes]]) -> None:
             process.kill()
 
 
-def score(
-    pictures: dict[str, Described], source: FashionMNIST, extractor: Extractor
-) -> list[Score]:
+def score(pictures: dict[str, Described], source: FashionMNIST) -> list[Score]:
     """unnoise's evaluation of pictures, by name, against training pictures."""
-    real = reference(source.images("train"), "train", REFERENCE, extractor, CPU)
-    against = f"train {real.about['count']} of {real.about['data'][:12]}"
-    named = f"{extractor.name} {extractor.digest[:12]}"
-    scores = []
-    for name, (pixels, about) in pictures.items():
-        fingerprint = Fingerprint(len(pixels), against, named, extractor.resize, ROUNDING)
-        features = extract(extractor, pixels.split(250), CPU)
-        scores.append(Score(name, about, fingerprint, estimates(real, features)))
-    return scores
+    evaluator = Evaluator(
+        source=source,
+        device=CPU,
+        batch_size=250,
+        extractor_name="garments",
+        reference_count=REFERENCE,
+    )
+    return [
+        evaluator.score(name, Samples(kind=about["kind"], source=name), pixels)
+        for name, (pixels, about) in pictures.items()
+    ]
 
 
 def controls(source: FashionMNIST, n: int) -> dict[str, Described]:
@@ -124,12 +121,12 @@ def drawn(folder: Path) -> Described:
     return pixels, {"kind": "drawn", **json.loads((folder / "about.json").read_text())}
 
 
-def table(scores: list[Score]) -> str:
+def table(scores: list[Score], pictures: dict[str, Described]) -> str:
     """A line for each score."""
     metrics = list(scores[0].metrics)
     lines = [["", "steps", "images", "images/s", "parameters", *metrics]]
     for each in scores:
-        about = each.pictures
+        about = pictures[each.name][1]
         done = [f"{about[key]:,.0f}" if key in about else "" for key in
                 ("steps", "images", "images_per_second", "parameters")]  # fmt: skip
         lines.append([each.name, *done, *(str(each.metrics[metric]) for metric in metrics)])
@@ -154,7 +151,6 @@ def main() -> None:
     source = FashionMNIST(given.data_root, image_size=28)
     source.prepare()
     given.data_root = str(source.home)
-    extractor = find_extractor("garments", source, CPU)
 
     systems = SYSTEMS + (TUNED if given.tuned else [])
     stamped = given.out.with_suffix("") / time.strftime("%Y-%m-%d_%H-%M-%S")
@@ -164,16 +160,18 @@ def main() -> None:
     pictures = {name: drawn(folder) for name, folder in folders.items()}
     for name, (pixels, _) in pictures.items():
         grid(pixels[:64]).save(folders[name] / "grid.png")
-    scores = score(pictures | controls(source, given.n), source, extractor)
+    pictures |= controls(source, given.n)
+    scores = score(pictures, source)
     save(
         given.out,
         scores,
+        systems={name: about for name, (_, about) in pictures.items()},
         machine=platform.processor() or platform.machine(),
         cores=cpu_count(),
         time="processor time of one thread; setting up and drawing are not in it",
         sampler="each system's DDIM, 50 steps, averaged weights",
     )
-    print(table(scores))
+    print(table(scores, pictures))
     print(f"written to {given.out}; pictures in {folders[systems[0].name].parent}")
 
 

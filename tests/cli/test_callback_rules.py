@@ -25,9 +25,26 @@ def told(*overrides):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ([f"{QUALITY}.metrics=[fd,fid]"], f"{QUALITY}: no metric is called 'fid'; there are fd,"),
+        (
+            [f"{QUALITY}.metrics=[fd,fid]"],
+            f"{QUALITY}.metrics: there is no metric fid; did you mean 'fd' (its number is "
+            "fd_sprites)?",
+        ),
+        (
+            [f"{QUALITY}.metrics=[fd_garments]"],
+            f"{QUALITY}.metrics: there is no metric fd_garments; did you mean 'fd' (its number is "
+            "fd_sprites)?",
+        ),
+        (
+            [f"{QUALITY}.metrics=[fid]", f"{QUALITY}.extractor=inception"],
+            f"{QUALITY}.metrics: there is no metric fid; did you mean 'fd' (its number is fid)?",
+        ),
+        (
+            [f"{QUALITY}.metrics=[recal]"],
+            f"{QUALITY}.metrics: there is no metric recal; did you mean 'recall'?",
+        ),
         ([f"{QUALITY}.metrics=fd"], f"{QUALITY}.metrics: 'fd' is not"),
-        ([f"{QUALITY}.metrics=[]"], f"{QUALITY}: name at least one metric"),
+        ([f"{QUALITY}.metrics=[]"], f"{QUALITY}.metrics: is empty: give at least one of fd,"),
         ([f"{QUALITY}.count=5"], f"{QUALITY}.count: must be > 5, not 5"),
         ([f"{QUALITY}.reference_count=2"], f"{QUALITY}.reference_count: must be > 5, not 2"),
         ([f"{QUALITY}.every=0"], f"{QUALITY}.every: must be >= 1, not 0"),

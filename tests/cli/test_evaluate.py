@@ -4,7 +4,9 @@ import csv
 import hashlib
 import json
 import os
+import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,17 +19,17 @@ import unnoise
 from unnoise.cli import evaluate
 from unnoise.config.nodes import instantiate
 from unnoise.data.sprites import KINDS, Sprites
-from unnoise.diffusion.samplers import DDIM, Sampler
-from unnoise.evaluation.judges import Question, drawn_rows, questions, real_rows
-from unnoise.evaluation.targets import shown, splits
+from unnoise.evaluation.adherence import judged
+from unnoise.evaluation.judges import PromptSet, prompt_sets
+from unnoise.evaluation.labels import shown, splits
+from unnoise.evaluation.likelihood import Likelihood
 from unnoise.models.classifier import NoisyClassifier
-from unnoise.models.trained import Drawn
 
 
 def make_judge(path, target="label", **data):
     """An untrained judge for the data of these runs."""
-    node = {"_target_": "unnoise.networks.encoder.UNetEncoder", "image_size": 16,
-            "in_channels": 3, "classes": 5, "channels": 8, "multipliers": [1]}  # fmt: skip
+    node = {"_target_": "unnoise.networks.encoder.UNetEncoder", "shape": [3, 16, 16],
+            "classes": 5, "channels": 8, "multipliers": [1]}  # fmt: skip
     source = {"_target_": "unnoise.data.sprites.Sprites", "image_size": 16, "channels": 3,
               "classes": 5, "seed": 0, **data}  # fmt: skip
     names = ("hero", "non-hero", "food", "spell", "side-facing")
@@ -82,8 +84,11 @@ def test_adherence_is_what_the_judge_says_of_what_the_model_draws(home, monkeypa
     assert [int(row["agreed"]) for row in table] == expected
     assert {"sampler", "checkpoint", "judges", "seed", "steps"} <= set(result)
     assert len(result["judges"]["label"]) == 64
-    assert capsys.readouterr().out.splitlines()[0].split()[:4] == ["pictures", "asked", "for",
-                                                                   "guidance"]  # fmt: skip
+    assert capsys.readouterr().out.splitlines()[0].split()[:3] == [
+        "pictures",
+        "prompts",
+        "guidance",
+    ]
 
 
 def test_the_newest_fitting_judge_is_found(home, monkeypatch, tmp_path):
@@ -162,7 +167,7 @@ def test_an_unconditional_model_is_judged_when_a_classifier_guides_it(home, monk
     [
         ([], "run  missing: give it as run=..."),
         (["run=nowhere"], "run  there is no run or checkpoint nowhere"),
-        (["run={plain}"], "run  the model is unconditional: nothing can be asked for"),
+        (["run={plain}"], "run  the model is unconditional: it has no prompts"),
         (
             ["run={classes}"],
             "train it by unnoise-classifier data=… data.image_size=16 target=label",
@@ -218,30 +223,21 @@ class Oracle:
         return torch.stack([self.known[each.numpy().tobytes()] for each in image])
 
 
-def test_captions_are_asked_for_as_seen_and_as_held_out():
-    """A model that shows the caption before the one asked for fails where that differs."""
-    seen, held_out = questions(Sprites(60, 40), ("kind", "colour"), 30)
+def test_captions_are_of_pairings_seen_and_held_out():
+    """A model that shows the caption before its prompt fails where that differs."""
+    seen, held_out = prompt_sets(Sprites(60, 40), ("kind", "colour"), 30)
     judges = {t: Oracle(t, seen.real, held_out.real) for t in ("kind", "colour")}
-    asked_of = []
-
-    def draw(n, *, captions, labels, guidance, **_):
-        assert labels is None
-        asked_of.append((captions, guidance))
-        real = seen.real if captions[0] == seen.real.captions[0] else held_out.real
-        shown = np.arange(n) - (guidance > 1)
-        return Drawn(real.images[shown % n])
-
-    trained = SimpleNamespace(draw=draw)
-    for question in (seen, held_out):
-        assert all(row.agreement.share == 1 for row in real_rows(question, judges))
-        for scale in (1.0, 2.0):
-            rows = list(drawn_rows(
-                trained, question, judges, sampler=Sampler(DDIM()), steps=None, scale=scale, n=30,
-                seed=0, batch_size=8, classifier=None, progress=False,
-            ))  # fmt: skip
-            assert [row.target for row in rows] == ["kind", "colour", "kind and colour"]
-            first = question.real.attributes[:30]
-            moved = [first[k - (scale > 1)] for k in range(30)]
+    for prompts in (seen, held_out):
+        assert prompts.options(judges)["captions"] == list(prompts.real.captions)
+        real = judged("real", prompts, None, judges, prompts.pixels())
+        assert [row.agreement.share for row in real] == [1, 1, 1]
+        for offset in (0, 1):
+            pixels = prompts.real.images[(np.arange(30) - offset) % 30]
+            rows = list(judged("drawn", prompts, 2.0, judges, pixels))
+            assert [row.label for row in rows] == ["kind", "colour", "kind and colour"]
+            assert {row.guidance for row in rows} == {2.0}
+            first = prompts.real.attributes[:30]
+            moved = [first[k - offset] for k in range(30)]
             pairs = list(zip(first, moved, strict=True))
             assert [row.agreement.agreed for row in rows] == [
                 sum(a.kind == b.kind for a, b in pairs),
@@ -251,15 +247,14 @@ def test_captions_are_asked_for_as_seen_and_as_held_out():
     held = {(kind.class_name, kind.name): set(kind.held_out) for kind in KINDS}
     assert all((a.colour, a.item) in held[a.class_name, a.kind] for a in held_out.real.attributes)
     assert not any((a.colour, a.item) in held[a.class_name, a.kind] for a in seen.real.attributes)
-    assert asked_of[0] == (list(seen.real.captions[:30]), 1.0)
 
 
-def test_no_more_captions_are_asked_for_than_there_are():
+def test_there_are_no_more_captions_than_pictures():
     with pytest.raises(ValueError, match="n 41 is more than the 40 captions"):
-        questions(Sprites(60, 40), ("kind",), 41)
+        prompt_sets(Sprites(60, 40), ("kind",), 41)
     with pytest.raises(ValueError, match="captions are judged of data with held-out pairings"):
-        questions(SimpleNamespace(), ("kind",), 5)
-    assert isinstance(questions(Sprites(60, 40), ("label",), 9999)[0], Question)
+        prompt_sets(SimpleNamespace(), ("kind",), 5)
+    assert isinstance(prompt_sets(Sprites(60, 40), ("label",), 9999)[0], PromptSet)
 
 
 def test_likelihood_is_told_by_term_and_in_all(home, monkeypatch, capsys):
@@ -274,6 +269,40 @@ def test_likelihood_is_told_by_term_and_in_all(home, monkeypatch, capsys):
     assert "bound, in all" in capsys.readouterr().out
 
 
+def test_samples_that_were_drawn_are_judged_again_without_drawing(home, monkeypatch):
+    given = (f"run={home / 'classes'}", f"judge={home / 'judge.pt'}", "n=4", "steps=1", "seed=8")
+    command(monkeypatch, *given)
+    (whole,) = (
+        path
+        for path in (home / "classes" / "evaluation").glob("adherence_*.json")
+        if json.loads(path.read_text())["seed"] == 8
+    )
+    before = whole.read_text()
+    whole.unlink()
+    monkeypatch.setattr("unnoise.models.trained.TrainedModel.draw", pytest.fail)
+    command(monkeypatch, *given)
+    assert whole.read_text() == before
+
+
+@pytest.mark.slow
+def test_two_processes_agree_with_one(home, monkeypatch, tmp_path):
+    shared = make_run(tmp_path / "shared", "conditioning=class", "schedule.T=40")
+    given = [f"judge={home / 'judge.pt'}", "n=7", "steps=1", "batch_size=2", "seed=3"]
+    command(monkeypatch, f"run={home / 'classes'}", *given)
+    bin = Path(sys.executable).parent
+    subprocess.run(
+        [bin / "torchrun", "--standalone", "--nproc-per-node=2", "--no-python",
+         bin / "unnoise-evaluate", "measure=adherence", f"run={shared}", *given],
+        check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300,
+    )  # fmt: skip
+    one, two = (
+        next(each["rows"] for f in folder.glob("adherence_*.json")
+             if (each := json.loads(f.read_text()))["seed"] == 3)
+        for folder in (home / "classes" / "evaluation", shared / "evaluation")
+    )  # fmt: skip
+    assert two == one
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["kind", "colour"])
 def test_a_judge_of_sprites_knows_seen_and_held_out_ones(target, tmp_path, monkeypatch):
@@ -286,7 +315,7 @@ def test_a_judge_of_sprites_knows_seen_and_held_out_ones(target, tmp_path, monke
     assert min(clean["validation"], clean["held out"]) > 0.98
 
 
-def test_torchrun_is_for_quality_only(home, monkeypatch, capsys):
+def test_likelihood_is_measured_by_one_process(home, monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(SystemExit):
         command(monkeypatch, f"run={home / 'classes'}", "measure=likelihood", "n=2")
@@ -294,10 +323,10 @@ def test_torchrun_is_for_quality_only(home, monkeypatch, capsys):
 
 
 def test_ctrl_c_is_one_line(home, monkeypatch, capsys):
-    def stopped(config):
+    def stopped(measure, keys):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(evaluate.JOBS, "likelihood", stopped)
+    monkeypatch.setattr(Likelihood, "measure", stopped)
     with pytest.raises(SystemExit) as stop:
         command(monkeypatch, f"run={home / 'classes'}", "measure=likelihood", "n=2")
     assert stop.value.code == 130

@@ -15,12 +15,12 @@ from untrained import make_run
 
 import unnoise
 from unnoise.cli import evaluate
-from unnoise.cli.measuring import read_once
 from unnoise.data.sprites import Sprites
 from unnoise.evaluation.distances import frechet_distance, moments
 from unnoise.evaluation.extractors.domain import shipped
+from unnoise.evaluation.measure import load_once
 from unnoise.evaluation.reference import spread
-from unnoise.evaluation.results import read
+from unnoise.evaluation.results import Samples, read
 
 FEW = ("n=12", "reference_count=30", "batch_size=5", "metrics=[fd,recall]", "controls=false")
 
@@ -42,7 +42,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 def command(monkeypatch, *arguments):
-    read_once.cache_clear()  # what a process of its own begins with
+    load_once.cache_clear()  # what a process of its own begins with
     monkeypatch.setattr(sys, "argv", ["unnoise-evaluate", *arguments])
     evaluate.main()
 
@@ -69,9 +69,9 @@ def test_a_grid_measures_what_each_setting_draws(run, monkeypatch, capsys):
         for steps in (2, 3):
             expected.append(distance(model.sample(12, steps=steps, seed=5).pixels))
     assert [s.metrics["fd_sprites"].value for s in scores[:4]] == pytest.approx(expected, rel=1e-3)
-    assert [s.pictures["evaluations"] for s in scores[:4]] == [2, 3, 2, 3]
-    assert [s.pictures["averaged"] for s in scores[:4]] == [True, True, False, False]
-    assert [s.pictures["kind"] for s in scores[4:]] == ["real", "noise"]
+    assert [s.samples.evaluations for s in scores[:4]] == [2, 3, 2, 3]
+    assert [s.samples.averaged for s in scores[:4]] == [True, True, False, False]
+    assert [s.samples.kind for s in scores[4:]] == ["real", "noise"]
     real = torch.cat(list(spread(Sprites(60, 40).images("validation"), 12)))
     assert scores[4].metrics["fd_sprites"].value == pytest.approx(distance(real), rel=1e-6)
     assert {(s.fingerprint.count, s.fingerprint.extractor[:7]) for s in scores} == {(12, "sprites")}
@@ -98,7 +98,7 @@ def test_pictures_from_elsewhere_are_scored_alike(run, monkeypatch, tmp_path):
             "data.validation_size=40", *FEW)  # fmt: skip
     (score,) = read(newest(tmp_path / "outputs" / "evaluation"))
     assert score.metrics["fd_sprites"].value == pytest.approx(distance(pixels), rel=1e-6)
-    assert score.pictures == {"kind": "given", "images": "theirs.npz"}
+    assert score.samples == Samples(kind="given", source="theirs.npz")
 
 
 def test_controls_are_as_many_as_the_given_pictures(monkeypatch, tmp_path):
@@ -106,7 +106,7 @@ def test_controls_are_as_many_as_the_given_pictures(monkeypatch, tmp_path):
     command(monkeypatch, "images=theirs.npy", "data=sprites", "data.size=60",
             "data.validation_size=40", *FEW, "controls=true")  # fmt: skip
     scores = read(newest(tmp_path / "outputs" / "evaluation"))
-    assert [score.pictures["kind"] for score in scores] == ["given", "real", "noise"]
+    assert [score.samples.kind for score in scores] == ["given", "real", "noise"]
     assert len({score.fingerprint for score in scores}) == 1
     assert scores[0].fingerprint.count == 9
 
@@ -127,7 +127,7 @@ def test_a_checkpoint_that_trained_on_under_its_name_is_drawn_anew(monkeypatch, 
         (score,) = read(newest(tmp_path / "evaluation"))
         pixels = unnoise.load(made, device="cpu").sample(12, steps=2).pixels
         assert score.metrics["fd_sprites"].value == pytest.approx(distance(pixels), rel=1e-3)
-        assert score.pictures["step"] is None
+        assert score.samples.step is None
     files = list((tmp_path / "evaluation").glob("quality_*.json"))
     assert len(files) == 2, "the number of the first is lost"
 
@@ -149,7 +149,7 @@ def test_conditions_are_those_of_the_data_where_they_are_now(monkeypatch, tmp_pa
         Image.new("RGB", (16, 16), (0, 8 * number, 0)).save(tmp_path / "moved" / f"{number}.png")
     command(monkeypatch, f"run={run}", *few)
     (second,) = read(newest(run / "evaluation"))
-    assert first.pictures["asked"] != second.pictures["asked"]
+    assert first.samples.prompts != second.samples.prompts
     assert len(list((run / "evaluation" / "drawn").iterdir())) == 2
 
 
@@ -159,14 +159,19 @@ def test_conditions_are_those_of_the_data_where_they_are_now(monkeypatch, tmp_pa
         ([], "run  give either a run, as run=…, or pictures"),
         (["run={run}", "images=x.npz"], "run  give either a run"),
         (["images=x.npz", "data=sprites"], "images  there is no x.npz"),
-        (["images={run}"], "data  missing: what pictures are held against"),
+        (["images={run}"], "data  missing: what they are compared with"),
         (["run=nowhere"], "run  there is no run or checkpoint nowhere"),
         (["run={run}", "steps=[2]", "evaluations=[4]"], "evaluations  steps are given too"),
         (["run={run}", "steps=[]"], "steps  is empty"),
         (["run={run}", "steps=[2000]"], "samplers  ddim 2000: 2000 steps with a schedule"),
-        (["run={run}", "grid=samplers", "sampler=ddim"], "sampler  the grid has its samplers"),
+        (["run={run}", "grid=samplers", "sampler=ddim"], "sampler  the grid has its own"),
         (["run={run}", "checkpoints=[5]"], "no checkpoint of step 5, but of 1"),
-        (["run={run}", "metrics=[fid]"], "metrics"),
+        (
+            ["run={run}", "metrics=[fid]"],
+            "metrics  there is no metric fid; did you mean 'fd'?",
+        ),
+        (["run={run}", "metrics=[recal]"], "there is no metric recal; did you mean 'recall'?"),
+        (["run={run}", "metrics=[]"], "metrics  is empty"),
         (["run={run}", "extractor=garment"], "garment"),
         (["run={run}", "guidance=[-1]"], "guidance.0  must be >= 0"),
         (

@@ -4,19 +4,19 @@ from dataclasses import replace
 import pytest
 
 from unnoise.evaluation.frontier import CLOSEST, _apart, frontier, plot
-from unnoise.evaluation.results import Estimate, Fingerprint, Score
+from unnoise.evaluation.results import Estimate, Fingerprint, Samples, Score
 
 SAME = Fingerprint(10, "train 10 of abc", "garments 123", "none 28", "nearest")
 
 
 def score(evaluations, fd, recall=0.5, sampler="ddim"):
-    pictures = {"kind": "drawn", "sampler": sampler, "evaluations": evaluations}
+    samples = Samples(kind="drawn", sampler=sampler, evaluations=evaluations)
     metrics = {"fd_garments": Estimate(fd, 0.1), "recall_garments": Estimate(recall)}
-    return Score(f"{sampler} {evaluations}", pictures, SAME, metrics)
+    return Score(f"{sampler} {evaluations}", samples, SAME, metrics)
 
 
 def beaten(one, other, metric, sign):
-    worse = one.pictures["evaluations"] >= other.pictures["evaluations"]
+    worse = one.samples.evaluations >= other.samples.evaluations
     mine, theirs = (sign * each.metrics[metric].value for each in (one, other))
     return worse and mine >= theirs
 
@@ -35,14 +35,14 @@ def test_the_front_is_what_no_other_beats(metric, sign):
 
 
 def test_real_pictures_have_no_cost_and_are_not_on_the_front():
-    real = Score("real", {"kind": "real"}, SAME, {"fd_garments": Estimate(0.0)})
+    real = Score("real", Samples(kind="real"), SAME, {"fd_garments": Estimate(0.0)})
     assert frontier([real, score(5, 1.0)], "fd_garments") == [score(5, 1.0)]
 
 
 def test_the_plot_has_no_line_of_fewer_real_pictures(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr("matplotlib.axes.Axes.axhline", lambda *_, **__: drawn.append(1))
-    real = Score("real", {"kind": "real"}, SAME, {"fd_garments": Estimate(0.5, 0.1)})
+    real = Score("real", Samples(kind="real"), SAME, {"fd_garments": Estimate(0.5, 0.1)})
     scores = [score(5, 9.0), score(10, 4.0)]
     plot(tmp_path / "all.png", [*scores, real], "fd_garments")
     few = replace(real, fingerprint=replace(SAME, count=5))
@@ -51,7 +51,7 @@ def test_the_plot_has_no_line_of_fewer_real_pictures(tmp_path, monkeypatch):
 
 
 def test_the_plot_is_written(tmp_path):
-    real = Score("real", {"kind": "real"}, SAME, {"fd_garments": Estimate(0.01)})
+    real = Score("real", Samples(kind="real"), SAME, {"fd_garments": Estimate(0.01)})
     path = plot(tmp_path / "a.png", [real, score(5, 2.0), score(10, 1.0)], "fd_garments")
     assert path.read_bytes().startswith(b"\x89PNG")
 

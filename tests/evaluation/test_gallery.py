@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +12,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "cli"))
 from untrained import make_run
 
 import unnoise
+from unnoise.config.schema import arguments
+from unnoise.distributed.environment import Place
 from unnoise.evaluation import gallery as drawing
-from unnoise.evaluation.gallery import Gallery, Setting, draw
+from unnoise.evaluation.gallery import Gallery, SampleSet
+from unnoise.runs.identity import Argument
 
 
 @pytest.fixture(scope="module")
@@ -29,19 +32,19 @@ def trained(run):
 @pytest.fixture
 def setting(trained):
     node = {**trained.config["sampler"], "steps": 2}
-    return Setting(trained.checkpoint, True, node, seed=3, precision="fp32")
+    return SampleSet(checkpoint=trained.checkpoint, sampler=node, seed=3)
 
 
 def test_pictures_are_those_of_the_model(setting, trained, tmp_path):
     gallery = Gallery(tmp_path, setting)
-    draw(gallery, trained, 5, batch_size=2)
+    gallery.draw(trained, 5, batch_size=2)
     expected = trained.sample(5, steps=2, seed=3).pixels
     assert (gallery.read(5).int() - expected.int()).abs().max() <= 1  # by summation order
 
 
 def test_a_stopped_drawing_goes_on_where_it_stopped(setting, trained, tmp_path):
     whole, stopped = (Gallery(tmp_path / name, setting) for name in "ab")
-    draw(whole, trained, 7, batch_size=2)
+    whole.draw(trained, 7, batch_size=2)
     taken = []
 
     def stop(pictures):
@@ -50,19 +53,19 @@ def test_a_stopped_drawing_goes_on_where_it_stopped(setting, trained, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        draw(stopped, trained, 7, batch_size=2, watch=stop)
+        stopped.draw(trained, 7, batch_size=2, watch=stop)
     assert stopped.missing(7, 2) == [range(4, 6), range(6, 7)]
     with pytest.raises(ValueError, match="pictures from 4 on are not drawn"):
         stopped.read(7)
-    draw(stopped, trained, 7, batch_size=2)
+    stopped.draw(trained, 7, batch_size=2)
     assert torch.equal(stopped.read(7), whole.read(7))
-    draw(stopped, trained, 7, batch_size=2, watch=pytest.fail)
+    stopped.draw(trained, 7, batch_size=2, watch=pytest.fail)
 
 
 @pytest.mark.filterwarnings("ignore:.*is damaged")
 def test_no_flipped_bit_becomes_a_picture(setting, trained, tmp_path):
     gallery = Gallery(tmp_path, setting)
-    draw(gallery, trained, 2, batch_size=2)
+    gallery.draw(trained, 2, batch_size=2)
     right, (path,) = gallery.read(2), gallery.folder.glob("*.npz")
     whole, noticed = path.read_bytes(), 0
     for place in range(0, len(whole), 13):
@@ -77,29 +80,29 @@ def test_no_flipped_bit_becomes_a_picture(setting, trained, tmp_path):
 
 def test_more_pictures_begin_with_those_that_are_there(setting, trained, tmp_path):
     gallery = Gallery(tmp_path, setting)
-    draw(gallery, trained, 3, batch_size=3)
+    gallery.draw(trained, 3, batch_size=3)
     first = gallery.read(3)
-    draw(gallery, trained, 6, batch_size=3)
+    gallery.draw(trained, 6, batch_size=3)
     assert torch.equal(gallery.read(6)[:3], first)
     assert torch.equal(gallery.read(2), first[:2])
 
 
 def test_processes_share_the_work_and_give_the_same(setting, trained, tmp_path):
     alone, shared = (Gallery(tmp_path / name, setting) for name in "ab")
-    draw(alone, trained, 7, batch_size=2)
+    alone.draw(trained, 7, batch_size=2)
     drawn = []
     for rank in (2, 0, 1):  # each looks at what is missing when others have drawn their share
-        draw(shared, trained, 7, batch_size=2, rank=rank, ranks=3, watch=drawn.append)
+        shared.draw(trained, 7, batch_size=2, place=Place(rank, rank, 3), watch=drawn.append)
     assert sum(drawn) == 7
     assert torch.equal(shared.read(7), alone.read(7))
     for rank in (1, 0):
-        draw(shared, trained, 12, batch_size=3, rank=rank, ranks=2, watch=drawn.append)
+        shared.draw(trained, 12, batch_size=3, place=Place(rank, rank, 2), watch=drawn.append)
     assert sum(drawn) == len(shared.read(12)) == 12
 
 
 def test_a_damaged_file_is_drawn_anew(setting, trained, tmp_path):
     gallery = Gallery(tmp_path, setting)
-    draw(gallery, trained, 5, batch_size=2)
+    gallery.draw(trained, 5, batch_size=2)
     right = gallery.read(5)
     path = gallery.folder / "000002-000003.npz"
     whole = path.read_bytes()
@@ -108,7 +111,7 @@ def test_a_damaged_file_is_drawn_anew(setting, trained, tmp_path):
         with pytest.warns(UserWarning, match=r"000002-000003\.npz is damaged"):
             assert Gallery(tmp_path, setting).missing(5, 2) == [range(2, 4)]
         assert not path.exists()
-    draw(gallery := Gallery(tmp_path, setting), trained, 5, batch_size=2)
+    (gallery := Gallery(tmp_path, setting)).draw(trained, 5, batch_size=2)
     assert torch.equal(gallery.read(5), right)
 
 
@@ -119,13 +122,52 @@ def test_a_damaged_file_is_drawn_anew(setting, trained, tmp_path):
         {"averaged": False},
         {"precision": "bf16"},
         {"sampler": {"steps": 3}},
-        {"asked": "digest of other pictures"},
+        {"prompts": "digest of other pictures"},
+        {"classifier": "digest of a file"},
     ],
 )
 def test_another_setting_has_another_gallery(setting, other, tmp_path):
     first = Gallery(tmp_path, setting)
     assert Gallery(tmp_path, replace(setting, **other)).folder != first.folder
     assert Gallery(tmp_path, replace(setting)).folder == first.folder
+
+
+def test_a_further_argument_at_its_default_leaves_every_gallery_where_it_is(setting, monkeypatch):
+    def with_churn(path):
+        churn = {"churn": Argument(0.0)} if path == setting.sampler["_target_"] else {}
+        return arguments(path) | churn
+
+    @dataclass(frozen=True, kw_only=True)
+    class Grown(SampleSet):
+        tiles: int = 1
+
+    monkeypatch.setattr(drawing, "arguments", with_churn)
+    keys = {}
+    for churn in (0, 0.5):
+        for tiles in (1, 2):
+            values = vars(setting) | {"sampler": {**setting.sampler, "churn": churn}}
+            values.pop("model", None)
+            keys[churn, tiles] = Grown(**values, tiles=tiles).key
+    assert keys.pop((0, 1)) == setting.key
+    assert len({setting.key, *keys.values()}) == 4
+
+
+def test_a_default_that_is_written_out_is_the_same_as_one_that_is_not(setting):
+    guidance = {"_target_": "unnoise.diffusion.guidance.Guidance", "scale": 1}
+    for other in ({"guidance": guidance}, {"spacing": "uniform"}):
+        assert replace(setting, sampler=setting.sampler | other).key == setting.key
+
+
+@pytest.mark.parametrize("version", ["VERSION", "ROUNDING"])
+def test_samplers_that_draw_differently_do_not_reuse_a_gallery(setting, version, monkeypatch):
+    before = setting.key
+    monkeypatch.setattr(drawing, version, "another")
+    assert setting.key != before
+
+
+def test_a_checkpoint_under_another_name_has_the_same_gallery(setting, tmp_path):
+    (tmp_path / "copy.ckpt").write_bytes(setting.checkpoint.read_bytes())
+    assert replace(setting, checkpoint=tmp_path / "copy.ckpt").key == setting.key
 
 
 def test_another_checkpoint_of_the_same_name_has_another_gallery(setting, tmp_path):
@@ -138,12 +180,12 @@ def test_another_checkpoint_of_the_same_name_has_another_gallery(setting, tmp_pa
 
 
 def test_cost_counts_every_evaluation_of_the_network(setting, trained, tmp_path):
-    draw(Gallery(tmp_path, setting), trained, 4, batch_size=2)
+    Gallery(tmp_path, setting).draw(trained, 4, batch_size=2)
     assert Gallery(tmp_path, setting).cost[1] == 2
     guided = {**setting.sampler, "guidance": {**setting.sampler["guidance"], "scale": 2.0}}
-    draw(twice := Gallery(tmp_path, replace(setting, sampler=guided)), trained, 4, batch_size=4)
+    (twice := Gallery(tmp_path, replace(setting, sampler=guided))).draw(trained, 4, batch_size=4)
     assert twice.cost[1] == 4
-    assert json.loads((twice.folder / "setting.json").read_text())["seed"] == 3
+    assert json.loads((twice.folder / "samples.json").read_text())["seed"] == 3
 
 
 def test_a_checkpoint_is_read_once_for_all_its_settings(setting, tmp_path, monkeypatch):

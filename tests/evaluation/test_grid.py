@@ -5,23 +5,23 @@ import torch
 import yaml
 
 from unnoise.config.compose import CONF, check_command_line
-from unnoise.evaluation.grid import named_settings, sampler_name
+from unnoise.evaluation.grid import sample_sets, sampler_name
 from unnoise.runs.checkpoints import find_checkpoints
 
-TRAINED = {"sampler": yaml.safe_load((CONF / "sampler" / "ddim.yaml").read_text())}
+OWN = yaml.safe_load((CONF / "sampler" / "ddim.yaml").read_text())
 ONE = [Path("step_00000007.ckpt")]
 
 
 def settings(*overrides, chosen=ONE):
     config, found = check_command_line("evaluate", ["run=x", *overrides])
     assert not found
-    return list(named_settings(config, TRAINED, chosen, "fp32"))
+    return list(sample_sets(config, OWN, chosen))
 
 
 def test_the_run_s_own_sampler_is_the_default():
     ((name, setting),) = settings()
-    assert name == f"ddim {TRAINED['sampler']['steps']}"
-    assert setting.sampler == TRAINED["sampler"]
+    assert name == f"ddim {OWN['steps']}"
+    assert setting.sampler == OWN
 
 
 def test_every_combination_comes_once_under_its_own_name():

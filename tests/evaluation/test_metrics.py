@@ -9,8 +9,9 @@ import torch.multiprocessing as mp
 from torch import nn
 from torchmetrics.image.inception import InceptionScore
 
+from unnoise.evaluation.estimates import KINDS, estimates, metric_name, metrics_by_name
 from unnoise.evaluation.extractors.base import Features
-from unnoise.evaluation.quality import KINDS, estimates, metric_name, nearest, quality
+from unnoise.evaluation.neighbours import nearest
 from unnoise.evaluation.reference import Reference
 
 
@@ -29,7 +30,7 @@ def reference(n=60):
 
 
 def computed(held, *batches):
-    metrics = quality(held)
+    metrics = metrics_by_name(held)
     for batch in batches:
         metrics.update(batch)
     return {name: value.item() for name, value in metrics.compute().items()}
@@ -122,7 +123,7 @@ def test_batches_change_nothing():
 
 def test_reset_forgets():
     held, drawn = reference(), features(40, 1)
-    metrics = quality(held)
+    metrics = metrics_by_name(held)
     metrics.update(features(30, 2, shift=3.0))
     metrics.reset()
     metrics.update(drawn)
@@ -131,7 +132,9 @@ def test_reset_forgets():
 
 
 def test_streaming_metrics_do_not_grow():
-    metrics = quality(reference(), [kind for kind in KINDS if kind not in ("kid", "recall")])
+    metrics = metrics_by_name(
+        reference(), [kind for kind in KINDS if kind not in ("kid", "recall")]
+    )
 
     def size():
         return sum(
@@ -190,7 +193,7 @@ def test_estimates_are_the_metrics_without_each_group():
 
 
 def density(held, drawn):
-    metrics = quality(held, ["density"])
+    metrics = metrics_by_name(held, ["density"])
     metrics.update(drawn)
     return metrics.compute()["density_toy"].item()
 
@@ -237,7 +240,7 @@ def test_a_function_of_drawn_and_real_features_is_a_metric():
 
     real, drawn = reference(), features(50, 3, shift=0.5)
     kinds = ["fd", functools.partial(mean_distance, power=2)]
-    metrics = quality(real, kinds)
+    metrics = metrics_by_name(real, kinds)
     for part in (slice(0, 20), slice(20, 50)):
         metrics.update(rows(drawn, part))
     away = drawn.pooled.mean(0) - real.features.pooled.mean(0)
@@ -259,21 +262,21 @@ def test_chosen_metrics():
 
 
 def test_unknown_metric():
-    with pytest.raises(ValueError, match="no metric is called 'fid'; there are fd, sfd, kid"):
-        quality(reference(), ["fid"])
+    with pytest.raises(ValueError, match="there is no metric fid; did you mean 'fd'"):
+        metrics_by_name(reference(), ["fid"])
 
 
 @pytest.mark.parametrize(("kind", "n"), [("fd", 1), ("sfd", 1), ("kid", 1), ("density", 5)])
 def test_a_reference_too_small(kind, n):
     with pytest.raises(ValueError, match=f", not {n}"):
-        quality(reference(n), [kind])
+        metrics_by_name(reference(n), [kind])
 
 
 @pytest.mark.parametrize(
     ("kind", "n"), [("fd", 1), ("kid", 1), ("recall", 3), ("is", 0), ("coverage", 0)]
 )
 def test_too_few_pictures(kind, n):
-    metrics = quality(reference(), [kind])
+    metrics = metrics_by_name(reference(), [kind])
     metrics.update(features(n, 1))
     with pytest.raises(ValueError, match=r"takes? \d|a picture"):
         metrics.compute()
@@ -293,12 +296,12 @@ def test_features_that_are_not_finite():
     drawn = features(20, 1)
     drawn.pooled[3, 1] = math.nan
     with pytest.raises(ValueError, match="pooled features of drawn pictures are NaN or infinite"):
-        quality(reference(), ["fd"]).update(drawn)
+        metrics_by_name(reference(), ["fd"]).update(drawn)
 
 
 def test_the_reference_is_measured_once(monkeypatch):
     held = reference()
-    quality(held)
+    metrics_by_name(held)
     for name in ("moments", "surroundings", "kernel_mean"):
         monkeypatch.setattr(f"unnoise.evaluation.reference.{name}", None)
     estimates(held, features(20, 1))
@@ -306,7 +309,8 @@ def test_the_reference_is_measured_once(monkeypatch):
 
 def test_nearest_real_pictures():
     held = reference()
-    which, distance = nearest(rows(held.features, [5, 2, 40]), held)
+    real = held.features.pooled
+    which, distance = nearest(real[[5, 2, 40]], real)
     assert which.tolist() == [5, 2, 40]
     assert distance.tolist() == [0, 0, 0]
 

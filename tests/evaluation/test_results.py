@@ -5,6 +5,7 @@ import pytest
 from unnoise.evaluation.results import (
     Estimate,
     Fingerprint,
+    Samples,
     Score,
     comparable,
     flat,
@@ -20,7 +21,7 @@ FINGERPRINT = Fingerprint(1000, "train 10000 of 1a2b", "garments 3c4d", "bilinea
 
 def score(name, fingerprint=FINGERPRINT, **metrics):
     found = {key: Estimate(value, 0.1) for key, value in metrics.items()}
-    return Score(name, {"kind": "drawn", "steps": 50, "guidance": None}, fingerprint, found)
+    return Score(name, Samples(kind="drawn", steps=50), fingerprint, found)
 
 
 def names(scores):
@@ -136,7 +137,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path):
         "{}",
         '{"scores": 5}',
         '{"scores": [{"name": "a"}]}',
-        '{"scores": [{"name": "a", "pictures": {}, "fingerprint": {"count": 1}, "metrics": {}}]}',
+        '{"scores": [{"name": "a", "samples": {}, "fingerprint": {"count": 1}, "metrics": {}}]}',
     ],
 )
 def test_a_file_of_something_else(text, tmp_path):
@@ -155,7 +156,7 @@ def test_metrics_that_are_no_table(tmp_path):
 
 def test_a_table_says_what_its_numbers_depend_on():
     first, second = score("ddim 50", fd_toy=8.25, kid_toy=0.5), score("ddim 250", fd_toy=3)
-    second.pictures["evaluations"] = 250.0
+    second = replace(second, samples=replace(second.samples, evaluations=250.0))
     shown = table([first, second])
     assert "1000 pictures against train 10000 of 1a2b" in shown
     assert "garments 3c4d" in shown
@@ -173,7 +174,7 @@ def test_a_table_keeps_apart_what_cannot_be_compared():
 
 def test_a_row_of_plain_values():
     nested = score("a", fd_toy=1.5)
-    nested.pictures["recipe"] = {"steps": 50}
+    nested = replace(nested, samples=replace(nested.samples, recipe={"steps": 50}))
     row = flat(nested)
     assert row["name"] == "a"
     assert (row["fd_toy"], row["fd_toy_error"]) == (1.5, 0.1)

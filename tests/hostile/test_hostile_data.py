@@ -17,9 +17,9 @@ from unnoise.cli import report
 from unnoise.data.cifar import CIFAR10
 from unnoise.data.classics import MNIST
 from unnoise.data.folders import ImageFolder
+from unnoise.data.given import given_pictures
 from unnoise.data.sprites import SpritesFile
-from unnoise.evaluation.evaluator import given_pictures
-from unnoise.evaluation.gallery import Gallery, Setting
+from unnoise.evaluation.gallery import Gallery, SampleSet
 from unnoise.untrusted import UnsafeFile, load_arrays
 
 
@@ -73,7 +73,7 @@ def test_an_array_is_not_larger_than_its_file(tmp_path):
 
 def test_a_drawn_file_of_a_shared_run_is_not_a_pickle(mark, objects, tmp_path):
     (tmp_path / "step_00000001.ckpt").write_bytes(b"")
-    gallery = Gallery(tmp_path, Setting(tmp_path / "step_00000001.ckpt", True, {}, 0, "fp32"))
+    gallery = Gallery(tmp_path, SampleSet(checkpoint=tmp_path / "step_00000001.ckpt", sampler={}))
     np.savez(gallery.folder / "000000-000000.npz", pixels=objects, cost=objects)
     with pytest.warns(UserWarning, match="is damaged"):
         assert gallery.missing(1, 1) == [range(1)]

@@ -5,7 +5,7 @@ import json
 import yaml
 from PIL import Image
 
-from unnoise.evaluation.results import Estimate, Fingerprint, Score
+from unnoise.evaluation.results import Estimate, Fingerprint, Samples, Score
 
 CONFIG = {
     "name": "tiny",
@@ -61,7 +61,7 @@ def score(name, fd, evaluations, fingerprint=FINGERPRINT, kind="drawn", **more):
     metrics = {"fd_sprites": fd, **more}
     return Score(
         name,
-        {"kind": kind, "sampler": name, "steps": evaluations, **cost},
+        Samples(kind=kind, sampler=name, steps=evaluations, **cost),
         fingerprint,
         {key: Estimate(value, 0.1) for key, value in metrics.items()},
     )

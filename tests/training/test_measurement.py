@@ -11,13 +11,12 @@ from lightning import Callback
 from seeing import Tiny, find_tiny
 from tiny import experiment
 
-import unnoise.training.callbacks.quality as module_of_quality
 from unnoise.data.sprites import Sprites
 from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.samplers import DDIM, Ancestral, Sampler
 from unnoise.diffusion.schedules import linear
 from unnoise.diffusion.times import LossSecondMomentTimes
-from unnoise.evaluation.quality import KINDS, quality
+from unnoise.evaluation.estimates import KINDS, metrics_by_name
 from unnoise.evaluation.reference import reference
 from unnoise.runs.checkpoints import checkpoints
 from unnoise.training.callbacks.likelihood import BitsPerDim
@@ -33,7 +32,7 @@ STOCHASTIC = Sampler(Ancestral(), steps=2)
 @pytest.fixture(autouse=True)
 def tiny_extractor(monkeypatch, tmp_path):
     monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(module_of_quality, "find_extractor", find_tiny)
+    monkeypatch.setattr("unnoise.evaluation.evaluator.find_extractor", find_tiny)
 
 
 @pytest.mark.parametrize(("rank", "line"), [(0, '{"step": 1, "m": 2}\n'), (1, '{"step": 1, "m')])
@@ -80,7 +79,7 @@ def test_the_numbers_are_those_of_the_averaged_models_pictures(tmp_path):
     assert [row["step"] for row in found] == [2, 3]
     pixels = keep.model.sample(SAMPLER, Noise(0, torch.arange(10)))
     images = Sprites(size=40, validation_size=8).images("train")
-    expected = quality(reference(images, "train", 20, Tiny(), torch.device("cpu")))
+    expected = metrics_by_name(reference(images, "train", 20, Tiny(), torch.device("cpu")))
     expected.update(Tiny()(pixels))
     for name, value in expected.compute().items():
         assert found[-1][f"quality/{name}"] == pytest.approx(float(value), rel=1e-4, abs=1e-9)
@@ -202,7 +201,7 @@ def test_an_extractor_that_is_not_there_is_an_error_before_the_first_step(tmp_pa
 
 
 def test_a_metric_that_does_not_exist_is_an_error_at_once():
-    with pytest.raises(ValueError, match="no metric is called 'fid'; there are fd, sfd"):
+    with pytest.raises(ValueError, match="there is no metric fid; did you mean 'fd'\\?"):
         Quality(SAMPLER, metrics=["fd", "fid"])
 
 

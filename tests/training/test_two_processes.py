@@ -14,7 +14,7 @@ from two_processes import in_two_processes, meet_anew
 import unnoise.training.callbacks.quality as module_of_quality
 from unnoise.diffusion.samplers import DDIM, Sampler
 from unnoise.diffusion.times import LossSecondMomentTimes
-from unnoise.evaluation.quality import KINDS
+from unnoise.evaluation.estimates import KINDS
 from unnoise.training.callbacks.likelihood import BitsPerDim
 from unnoise.training.callbacks.quality import Quality
 from unnoise.training.loop import fit

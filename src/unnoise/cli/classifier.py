@@ -23,7 +23,7 @@ from unnoise.config.schema import built, construction_problems, problems
 from unnoise.data.source import ImageSource
 from unnoise.diffusion.schedules import NoiseSchedule
 from unnoise.distributed.devices import named_device
-from unnoise.evaluation.targets import Target, splits
+from unnoise.evaluation.labels import Target, splits
 from unnoise.models.classifier import FOLDER, NoisyClassifier, by_noise_level, train
 
 Count = Annotated[int, Field(ge=1)]

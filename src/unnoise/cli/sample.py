@@ -15,10 +15,11 @@ from torch import Tensor
 
 from unnoise.cli.checks import device_problems, right_keys, run_problems
 from unnoise.cli.command import run as run_command
-from unnoise.cli.request import Request, drawn_folder, edit_of, read_pictures, request_problems
+from unnoise.cli.request import Request, drawn_folder, request_problems
 from unnoise.config.nodes import instantiate
 from unnoise.config.problems import ConfigError, Problem
 from unnoise.config.schema import construction_problems, problems
+from unnoise.data.given import read_pictures
 from unnoise.diffusion.editing import Edit
 from unnoise.distributed.group import gather, join
 from unnoise.models.classifier import NoisyClassifier, classifier_file
@@ -60,9 +61,8 @@ def draw(config: dict[str, Any]) -> None:
     started = time.monotonic()
     try:
         trained = load(request.run, averaged=request.averaged, device=request.device)
-        edit, given = edit_of(
-            request, trained.model.shape, trained.config["data"].get("fit", "crop")
-        )
+        fit = trained.config["data"].get("fit", "crop")
+        edit, given = request.make_edit(request.n, trained.model.shape, fit)
         parts = gather(_drawn(trained, request, edit))
     except ValueError as error:  # what only the checkpoint could tell
         raise ConfigError(str(error)) from error

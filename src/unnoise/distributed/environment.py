@@ -26,6 +26,10 @@ class Place:
         return self.launcher == "torchrun" or self.world_size > nodes
 
 
+ALONE = Place()
+"""A process that shares its work with no other."""
+
+
 def place() -> Place:
     """This process's place, from the variables that torchrun, Lightning or srun has set."""
     env = os.environ

@@ -1,111 +1,149 @@
-"""Adherence: the share of pictures that show what was asked for."""
+"""measure=adherence: the share of samples that show what their prompt says, by classifiers."""
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, Literal
 
 from torch import Tensor
 
-Z = 1.959963984540054  # Φ(Z) − Φ(−Z) = 0.95
+from unnoise.config.problems import Problem
+from unnoise.diffusion.samplers import Sampler
+from unnoise.distributed.devices import named_device
+from unnoise.distributed.group import join
+from unnoise.evaluation.agreement import Row, agreements, table
+from unnoise.evaluation.evaluator import Evaluator
+from unnoise.evaluation.gallery import Gallery, SampleSet
+from unnoise.evaluation.grid import recipe
+from unnoise.evaluation.judges import (
+    Judges,
+    PromptSet,
+    find_judges,
+    judged_labels,
+    load_judge,
+    prompt_sets,
+)
+from unnoise.evaluation.measure import Count, Keys, Measure, Number, Result, Scale
+from unnoise.files import file_digest
+from unnoise.models.classifier import classifier_file
+from unnoise.runs.layout import RunDirectory
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """``agreed`` of ``n`` pictures are judged to show what was asked for."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Adherence(Measure):
+    """The keys of ``conf/measure/adherence.yaml``."""
 
-    agreed: int
-    n: int
+    run: str
+    seed: Number
+    averaged: bool
+    n: Count
+    guidance: list[Scale]
+    judge: str | list[str] | None
+    classifier: str | None
+    sampler: Sampler | None
+    steps: Count | None
 
-    @property
-    def share(self) -> float:
-        """p̂ = agreed/n."""
-        return self.agreed / self.n
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The 95 % confidence interval of the share (Wilson 1927).
-
-        (p̂ + z²/2n ± z·√(p̂(1 − p̂)/n + z²/4n²)) / (1 + z²/n), z = 1.96: it never leaves [0, 1] and
-        holds its level where nearly all pictures agree.
-        """
-        n, p = self.n, self.share
-        middle = p + Z**2 / (2 * n)
-        half = Z * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
-        low, high = ((middle + sign * half) / (1 + Z**2 / n) for sign in (-1, 1))
-        return max(low, 0.0), min(high, 1.0)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the result.
-
-    ``pictures`` are "real" or "drawn", ``asked`` says what for, ``guidance`` how loudly (None for
-    real pictures), ``target`` what is judged of them.
-    """
-
-    pictures: str
-    asked: str
-    guidance: float | None
-    target: str
-    agreement: Agreement
+    name = "adherence"
 
     @property
-    def values(self) -> dict[str, str | int | float | None]:
-        """The row as plain values, for CSV and JSON."""
-        low, high = self.agreement.interval
-        return {
-            "pictures": self.pictures,
-            "asked": self.asked,
-            "guidance": self.guidance,
-            "target": self.target,
-            "n": self.agreement.n,
-            "agreed": self.agreement.agreed,
-            "share": self.agreement.share,
-            "low": low,
-            "high": high,
-        }
+    def judges(self) -> list[str] | None:
+        """Those given, as a list."""
+        return [self.judge] if isinstance(self.judge, str) else self.judge
 
+    def conflicts(self) -> Iterator[Problem]:
+        """What is wrong between the keys, whatever the run is."""
+        if not self.guidance:
+            yield Problem("guidance", "is empty: give scales, as guidance=[1,2]")
 
-def agreements(found: Mapping[str, Tensor], asked: Mapping[str, Tensor]) -> dict[str, Agreement]:
-    """For each target how many of the classes found (N,) are those asked for (N,).
-
-    Of several targets also how many pictures agree in all of them, as "a and b".
-
-    Raises:
-        ValueError: there are no pictures, or not one class for each.
-    """
-    hits = {}
-    for target, classes in found.items():
-        if classes.shape != asked[target].shape or not len(classes):
-            raise ValueError(
-                f"{target}: {len(classes)} pictures were judged, {len(asked[target])} asked for"
+    def problems(self, keys: Keys) -> Iterator[Problem]:
+        """What is wrong between the keys, the run and the judges."""
+        wrong = list(self.model_problems(self.averaged))
+        yield from wrong
+        if wrong:
+            return
+        trained, by_classifier = self.trained(self.averaged), self.classifier is not None
+        sampler = self.sampler or trained.sampler
+        try:
+            trained.model.check_recipe(
+                sampler if self.steps is None else dataclasses.replace(sampler, steps=self.steps)
             )
-        hits[target] = classes == asked[target]
-    if len(hits) > 1:
-        first, *rest = hits.values()
-        for each in rest:
-            first = first & each
-        hits[" and ".join(hits)] = first
-    return {target: Agreement(int(hit.sum()), len(hit)) for target, hit in hits.items()}
+        except ValueError as error:
+            yield Problem("steps", str(error))
+        try:
+            labels = judged_labels(trained, by_classifier)
+            if "label" not in labels:
+                prompt_sets(trained.source, labels, self.n)
+        except ValueError as error:
+            yield Problem("n" if str(error).startswith("n ") else "run", str(error))
+            return
+        try:
+            for scale in () if by_classifier else self.guidance:
+                trained.check_guidance(scale)
+        except ValueError as error:
+            yield Problem("guidance", str(error))
+        judges, found = find_judges(self.judges, labels, trained.config["data"])
+        yield from found
+        if self.classifier is not None:
+            _, found = find_judges([self.classifier], labels, trained.config["data"])
+            yield from (dataclasses.replace(problem, key="classifier") for problem in found)
+            if classifier_file(self.classifier) in judges.values():
+                reason = "also guides, and so judges itself: train another with another seed"
+                yield Problem("judge", reason, "warning")
+
+    def measure(self, keys: Keys) -> Result | None:
+        """Draw what is not drawn yet, judge it and real pictures, and write."""
+        place, device = join(), named_device(self.device)
+        trained, checkpoint = self.trained(self.averaged), self.checkpoint
+        labels = judged_labels(trained, self.classifier is not None)
+        files, _ = find_judges(self.judges, labels, trained.config["data"])
+        if place.rank == 0:
+            trained.source.prepare()
+        judges = {label: load_judge(path).to(device) for label, path in files.items()}
+        sets = prompt_sets(trained.source, labels, self.n)
+        guide = None if self.classifier is None else classifier_file(self.classifier)
+        guiding = {} if guide is None else {"classifier": load_judge(guide).to(device)}
+        evaluator = Evaluator(
+            source=trained.source, device=device, batch_size=self.batch_size, place=place
+        )
+        folder = RunDirectory.of(checkpoint).evaluation / "drawn"
+        rows: list[Row] = []
+        for prompts in sets if place.rank == 0 else ():
+            rows += judged("real", prompts, None, judges, prompts.pixels())
+        for prompts in sets:
+            for scale in self.guidance:
+                samples = SampleSet(
+                    checkpoint=checkpoint,
+                    sampler=recipe(keys["sampler"] or trained.config["sampler"], self.steps, scale),
+                    seed=self.seed,
+                    averaged=self.averaged,
+                    prompts=prompts.digest(judges),
+                    classifier=None if guide is None else file_digest(guide),
+                )
+                gallery = Gallery(folder, samples)
+                title = f"{prompts.name}, guidance {scale:g}"
+                options = prompts.options(judges) | guiding
+                evaluator.draw(gallery, self.n, lambda: trained, title, **options)
+                if place.rank == 0:
+                    rows += judged("drawn", prompts, scale, judges, gallery.read(self.n))
+        if place.rank > 0:
+            return None
+        about: dict[str, Any] = {
+            "sampler": keys["sampler"] or trained.config["sampler"],
+            **{key: keys[key] for key in ("n", "steps", "guidance", "seed", "averaged")},
+            "classifier": None if guide is None else file_digest(guide),
+            "judges": {label: file_digest(path) for label, path in files.items()},
+        }
+        return Result(table(rows), self.write_rows(about, [row.values for row in rows]))
 
 
-def table(rows: Sequence[Row]) -> str:
-    """The rows for a terminal."""
-    head = ("pictures", "asked for", "guidance", "judged by", "agree", "95 % interval", "n")
-    cells = [head, *(_cells(row) for row in rows)]
-    widths = [max(len(line[k]) for line in cells) for k in range(len(head))]
-    left = (True, True, False, True, False, False, False)
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if to_left else cell.rjust(width)
-            for cell, width, to_left in zip(line, widths, left, strict=True)
-        ).rstrip()
-        for line in cells
-    )
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    low, high = row.agreement.interval
-    guidance = "" if row.guidance is None else f"{row.guidance:g}"
-    share, interval = f"{row.agreement.share:.1%}", f"{low:.1%} … {high:.1%}"
-    return row.pictures, row.asked, guidance, row.target, share, interval, str(row.agreement.n)
+def judged(
+    kind: Literal["real", "drawn"],
+    prompts: PromptSet,
+    guidance: float | None,
+    judges: Judges,
+    pixels: Tensor,
+) -> Iterator[Row]:
+    """A row for each judge of samples that are to show the first of some prompts, and for all."""
+    predicted = {label: judge.predict(pixels) for label, judge in judges.items()}
+    expected = prompts.labels(judges, None if kind == "real" else len(pixels))
+    for label, agreement in agreements(predicted, expected):
+        yield Row(kind, prompts.name, guidance, label, agreement)

@@ -1,42 +1,125 @@
-"""Pictures from anywhere, scored against real ones."""
+"""The evaluator: samples, drawn or given, become features, and these become metrics."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
+from torchmetrics import MetricCollection
+from tqdm import tqdm
 
-from unnoise.data.folders import SUFFIXES
-from unnoise.data.pixels import ROUNDING, from_pil, to_pixels
-from unnoise.data.source import Images
+from unnoise.data.pixels import ROUNDING, to_pixels
+from unnoise.data.source import Images, ImageSource, Split
+from unnoise.distributed.environment import ALONE, Place
+from unnoise.evaluation.estimates import estimates, metrics_by_name
 from unnoise.evaluation.extractors.base import Extractor, Features, extract
+from unnoise.evaluation.extractors.find import find_extractor
+from unnoise.evaluation.extractors.inception import Resize
+from unnoise.evaluation.gallery import Gallery
 from unnoise.evaluation.metrics import Compare
-from unnoise.evaluation.quality import estimates
-from unnoise.evaluation.reference import Reference, cached, spread
-from unnoise.evaluation.results import Fingerprint, Score
-from unnoise.untrusted import load_arrays
+from unnoise.evaluation.reference import Reference, cached, reference, spread
+from unnoise.evaluation.results import Fingerprint, Samples, Score
+from unnoise.models.trained import TrainedModel
 
 
-@dataclass(frozen=True)
-class Scorer:
-    """Metrics of pictures by an extractor against a reference; ``metrics`` None are all."""
+@dataclass(frozen=True, kw_only=True)
+class Evaluator:
+    """Draws samples or takes given ones, sees them with an extractor, and measures them.
 
-    extractor: Extractor
-    reference: Reference
+    ``draw`` and ``values`` are shared among the ranks; ``score`` is for one of them. Extractor and
+    reference are made when they are first used.
+
+    Args:
+        source: the data that the samples are compared with.
+        device: of extractor and metrics.
+        batch_size: samples that each rank draws at a time.
+        place: which rank this is.
+        extractor_name: "auto" is the one for the data; see ``find_extractor``.
+        weights: file of the extractor's weights, where it has one.
+        resize: how pictures come to the extractor's size.
+        split: of the real pictures in the reference.
+        reference_count: how many of them, chosen as by ``spread``; all, if there are fewer.
+        metrics: names in KINDS, and functions of features; None are all of KINDS.
+        images: opens a split; default: that of ``source``.
+    """
+
+    source: ImageSource
     device: torch.device
+    batch_size: int
+    place: Place = ALONE
+    extractor_name: str = "auto"
+    weights: str | None = None
+    resize: Resize = "original"
+    split: Split = "train"
+    reference_count: int = 10_000
     metrics: Sequence[str | Compare] | None = None
+    images: Callable[[Split], Images] | None = None
 
-    def score(
-        self, name: str, pictures: dict[str, Any], pixels: Tensor, keep: Path | None = None
-    ) -> Score:
-        """Of pixels (N, C, H, W) uint8; their features are kept in a folder if one is given.
+    @cached_property
+    def extractor(self) -> Extractor:
+        """What sees the samples.
 
-        ``pictures`` says which they are, as ``Score`` wants it.
+        Raises:
+            ValueError: there is no such extractor, or what it needs is not there.
+        """
+        name, weights = self.extractor_name, self.weights
+        return find_extractor(name, self.source, self.device, weights, self.resize)
+
+    @cached_property
+    def reference(self) -> Reference:
+        """The features of the real pictures."""
+        images = (self.images or self.source.images)(self.split)
+        return reference(images, self.split, self.reference_count, self.extractor, self.device)
+
+    @cached_property
+    def collection(self) -> MetricCollection:
+        """The metrics that are computed over all ranks, on the CPU unless NCCL exchanges them."""
+        found = metrics_by_name(self.reference, self.metrics)
+        return found.to(self.device if self.device.type == "cuda" else "cpu")
+
+    def draw(
+        self,
+        gallery: Gallery,
+        n: int,
+        load: Callable[[], TrainedModel],
+        title: str,
+        **options: Any,
+    ) -> None:
+        """Draw what the gallery lacks of samples 0 … n − 1; all are there when this returns.
+
+        ``load`` gives the model, and is called only if there is something to draw; the ``options``
+        are further ones of its ``draw``.
+        """
+        missing = sum(map(len, gallery.missing(n, self.batch_size, self.place)))
+        if missing:
+            print(f"drawing {missing} pictures: {title}", file=sys.stderr, flush=True)
+            with tqdm(total=missing, unit="picture", leave=False, disable=None) as bar:
+                gallery.draw(load(), n, batch_size=self.batch_size, place=self.place,
+                             watch=bar.update, **options)  # fmt: skip
+        if self.place.world_size > 1:
+            torch.distributed.barrier()
+
+    def values(self, draw: Callable[[Sequence[int]], Tensor], n: int) -> dict[str, float]:
+        """The metrics of samples 0 … n − 1 by name, over all ranks; no sample is kept.
+
+        ``draw`` makes the samples of some numbers, uint8 (B, C, H, W).
+        """
+        self.collection.reset()
+        share = range(n)[self.place.rank :: self.place.world_size]
+        for start in range(0, len(share), self.batch_size):
+            pixels = draw(share[start : start + self.batch_size])
+            self.collection.update(self.extractor(pixels.to(self.device)))
+        return {name: float(value) for name, value in self.collection.compute().items()}
+
+    def score(self, name: str, samples: Samples, pixels: Tensor, keep: Path | None = None) -> Score:
+        """The metrics of samples uint8 (N, C, H, W), with errors.
+
+        Their features are kept in a folder if one is given.
         """
         about = {
             "extractor": self.extractor.name,
@@ -50,30 +133,55 @@ class Scorer:
             return extract(self.extractor, batches, self.device)
 
         seen = features() if keep is None else cached(about, features, keep).features
-        said = self.reference.about
+        real = self.reference.about
         fingerprint = Fingerprint(
             count=len(pixels),
-            reference=f"{said['split']} {said['count']} of {said['data'][:12]}",
+            reference=f"{real['split']} {real['count']} of {real['data'][:12]}",
             extractor=f"{self.extractor.name} {self.extractor.digest[:12]}",
             resize=self.extractor.resize,
             rounding=ROUNDING,
         )
-        return Score(name, pictures, fingerprint, estimates(self.reference, seen, self.metrics))
+        return Score(name, samples, fingerprint, estimates(self.reference, seen, self.metrics))
 
-    def controls(self, real: Images, n: int) -> Iterator[Score]:
-        """Of real pictures that are not in the reference, the least that can be had, and of noise.
+    def controls(self, n: int) -> Iterator[Score]:
+        """Of n real pictures that are not in the reference, and of as much noise.
 
-        Both n pictures, the real ones chosen as by ``spread``.
+        The first are the least that can be had. They are chosen as by ``spread``; if the other
+        split has fewer than n, all are taken.
         """
+        real = self.source.images("validation" if self.split == "train" else "train")
         n = min(n, len(real))
         pixels = mixed(torch.cat(list(spread(real, n))))
-        yield self.score("real pictures", {"kind": "real", "data": real.fingerprint}, pixels)
+        yield self.score("real pictures", Samples(kind="real", source=real.fingerprint), pixels)
         noise = torch.randn(pixels.shape, generator=torch.Generator().manual_seed(0))
-        yield self.score("noise", {"kind": "noise", "seed": 0}, to_pixels(noise))
+        yield self.score("noise", Samples(kind="noise", seed=0), to_pixels(noise))
+
+
+def drawn_samples(run: str, name: str, gallery: Gallery) -> Samples:
+    """What a gallery holds, for a score; the first word of ``name`` is that of the sampler."""
+    drawn = gallery.samples
+    seconds, evaluations = gallery.cost
+    return Samples(
+        kind="drawn",
+        source=run,
+        checkpoint=drawn.checkpoint.name,
+        model=drawn.model,
+        step=drawn.step,
+        averaged=drawn.averaged,
+        sampler=name.split()[0],
+        recipe=dict(drawn.sampler),
+        steps=drawn.sampler.get("steps"),
+        guidance=drawn.sampler.get("guidance", {}).get("scale"),
+        evaluations=evaluations,
+        seconds=seconds,
+        seed=drawn.seed,
+        precision=drawn.precision,
+        prompts=drawn.prompts,
+    )
 
 
 def mixed(pixels: Tensor) -> Tensor:
-    """Pictures in an order at random, always the same, so that errors do not hang on theirs."""
+    """Samples in an order at random, always the same, so that errors do not depend on theirs."""
     return pixels[torch.randperm(len(pixels), generator=torch.Generator().manual_seed(0))]
 
 
@@ -81,44 +189,3 @@ def _digest(pixels: Tensor) -> str:
     digest = hashlib.sha256(repr(tuple(pixels.shape)).encode())
     digest.update(pixels.contiguous().numpy().data)
     return digest.hexdigest()
-
-
-def given_pictures(path: Path) -> Tensor:
-    """Pictures (N, 1 or 3, H, W) uint8 of a folder of image files, or of an .npz or .npy file.
-
-    An array is (N, H, W, 1 or 3) uint8; of an .npz file the first one counts.
-
-    Raises:
-        FileNotFoundError: there is nothing there.
-        ValueError: a file is damaged, the pictures are not all of one size, or the array is not as
-            above.
-    """
-    if path.is_dir():
-        return _folder(path)
-    array = next(iter(load_arrays(path).values()), np.empty(0))
-    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] not in (1, 3):
-        raise ValueError(
-            f"{path} holds {array.dtype} {array.shape}, not pictures: uint8 (N, H, W, 1 or 3)"
-        )
-    return torch.from_numpy(array).permute(0, 3, 1, 2).contiguous()
-
-
-def _folder(path: Path) -> Tensor:
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
-    if not files:
-        raise FileNotFoundError(f"there are no pictures in {path}")
-    rows: list[Tensor] = []
-    for file in files:
-        try:
-            with Image.open(file) as picture:
-                pixels = np.array(from_pil(picture, 3))
-        except Exception as error:  # a damaged file makes Pillow raise nearly anything
-            raise ValueError(f"{file} is unreadable: {error}") from error
-        rows.append(torch.from_numpy(pixels).permute(2, 0, 1))
-        if rows[-1].shape != rows[0].shape:
-            (_, h, w), (_, height, width) = rows[-1].shape, rows[0].shape
-            raise ValueError(
-                f"{file} has {w} × {h} pixels, {files[0]} has {width} × {height}: "
-                "pictures to be scored are all of one size"
-            )
-    return torch.stack(rows)

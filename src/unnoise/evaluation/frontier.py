@@ -3,6 +3,7 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from unnoise.evaluation.results import Score, lower_is_better
 from unnoise.files import write_durably
@@ -19,8 +20,8 @@ def frontier(scores: Sequence[Score], metric: str, cost: str = "evaluations") ->
     Of drawn pictures only, since real ones have no cost.
     """
     sign = 1 if lower_is_better(metric) else -1
-    drawn = [score for score in scores if cost in score.pictures and metric in score.metrics]
-    drawn.sort(key=lambda s: (s.pictures[cost], sign * s.metrics[metric].value))
+    drawn = [s for s in scores if metric in s.metrics and _cost(s, cost) is not None]
+    drawn.sort(key=lambda s: (_cost(s, cost), sign * s.metrics[metric].value))
     front: list[Score] = []
     for score in drawn:
         if not front or sign * score.metrics[metric].value < sign * front[-1].metrics[metric].value:
@@ -37,11 +38,11 @@ def plot(path: Path, scores: Sequence[Score], metric: str, cost: str = "evaluati
     axes = figure.subplots()
     lines: dict[str, list[Score]] = {}
     for score in scores:
-        if cost in score.pictures:
-            lines.setdefault(str(score.pictures["sampler"]), []).append(score)
+        if _cost(score, cost) is not None:
+            lines.setdefault(str(score.samples.sampler), []).append(score)
     front = frontier(scores, metric, cost)
     axes.step(
-        [score.pictures[cost] for score in front],
+        [_cost(score, cost) for score in front],
         [score.metrics[metric].value for score in front],
         where="post",
         color="0.75",
@@ -50,9 +51,9 @@ def plot(path: Path, scores: Sequence[Score], metric: str, cost: str = "evaluati
         zorder=0,
     )
     for number, (sampler, row) in enumerate(lines.items()):
-        row.sort(key=lambda score: float(score.pictures[cost]))
+        row.sort(key=lambda score: _cost(score, cost))
         axes.errorbar(
-            [score.pictures[cost] for score in row],
+            [_cost(score, cost) for score in row],
             [score.metrics[metric].value for score in row],
             yerr=[1.96 * (score.metrics[metric].error or 0) for score in row],
             color=COLOURS[number % len(COLOURS)],
@@ -63,12 +64,12 @@ def plot(path: Path, scores: Sequence[Score], metric: str, cost: str = "evaluati
             label=sampler,
         )
     for score in scores:
-        if score.pictures["kind"] == "real" and score.fingerprint == scores[0].fingerprint:
+        if score.samples.kind == "real" and score.fingerprint == scores[0].fingerprint:
             axes.axhline(
                 score.metrics[metric].value, color="0.3", linestyle=":", label="real pictures"
             )
     axes.set_xscale("log")
-    ticks = _apart({float(score.pictures[cost]) for row in lines.values() for score in row})
+    ticks = _apart({_cost(score, cost) for row in lines.values() for score in row})
     axes.set_xticks(ticks, [f"{each:g}" for each in ticks])
     axes.minorticks_off()
     if min(score.metrics[metric].value for row in lines.values() for score in row) > 0:
@@ -91,6 +92,11 @@ def plot(path: Path, scores: Sequence[Score], metric: str, cost: str = "evaluati
     figure.savefig(content, format="png")
     write_durably(path, lambda temporary: temporary.write_bytes(content.getvalue()))
     return path
+
+
+def _cost(score: Score, cost: str) -> Any:
+    """A cost of samples, by its name; None of those that were not drawn."""
+    return getattr(score.samples, cost)
 
 
 def _apart(costs: set[float]) -> list[float]:

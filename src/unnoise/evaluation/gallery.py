@@ -1,12 +1,12 @@
-"""Pictures that a run draws: each setting once, kept on disk, and gone on with after a stop."""
+"""Samples that a model draws: each set once, kept on disk, and gone on with after a stop."""
 
 import functools
-import hashlib
 import json
+import re
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,87 +15,160 @@ import torch
 from torch import Tensor
 
 from unnoise.config.nodes import MODEL, instantiate
+from unnoise.config.schema import arguments
 from unnoise.data.pixels import ROUNDING
+from unnoise.diffusion.samplers import VERSION
+from unnoise.distributed.environment import ALONE, Place
 from unnoise.files import file_digest, write_durably
 from unnoise.models.trained import TrainedModel
+from unnoise.runs.identity import canonical, digest
 from unnoise.untrusted import UnsafeFile, load_arrays
 
 
-@dataclass(frozen=True)
-class Setting:
-    """All that decides what picture number n of a run looks like.
+@dataclass(frozen=True, kw_only=True)
+class SampleSet:
+    """All that decides what sample number n of a set looks like.
 
-    ``sampler`` is a node of ``conf/sampler``, its steps and guidance scale included. ``asked`` is
-    the fingerprint of the real pictures whose captions, say, are asked for; None where the model
-    is asked for nothing, or for classes in turn.
+    Args:
+        checkpoint: of the model. What counts is the content of the file, not its name.
+        sampler: a node of ``conf/sampler``, with its steps and its guidance scale.
+        seed: of all noise.
+        averaged: draw with the averaged weights rather than the last ones.
+        precision: of the network.
+        prompts: digest of the prompts, or of the data that they are taken from; None where the
+            model is unconditional or has prompts of its own, such as all classes in turn.
+        classifier: digest of the file of a classifier that guides.
     """
 
     checkpoint: Path
-    averaged: bool
-    sampler: dict[str, Any]
-    seed: int
-    precision: Literal["fp32", "bf16"]
-    asked: str | None = None
+    sampler: Mapping[str, Any]
+    seed: int = 0
+    averaged: bool = True
+    precision: Literal["fp32", "bf16"] = "fp32"
+    prompts: str | None = None
+    classifier: str | None = None
 
     @functools.cached_property
-    def values(self) -> dict[str, Any]:
-        """The setting as plain values; the checkpoint by its name and its content."""
+    def model(self) -> str:
+        """SHA-256 of the checkpoint file, read once for all sets of a file that did not change."""
         file = self.checkpoint.stat()
-        return {
-            "checkpoint": self.checkpoint.name,
-            "checkpoint_digest": _digest(self.checkpoint, file.st_mtime_ns, file.st_size),
-            "averaged": self.averaged,
-            "sampler": self.sampler,
-            "seed": self.seed,
-            "precision": self.precision,
-            "rounding": ROUNDING,
-            **({} if self.asked is None else {"asked": self.asked}),
-        }
+        return _digest(self.checkpoint, file.st_mtime_ns, file.st_size)
+
+    @property
+    def step(self) -> int | None:
+        """After which step the checkpoint was saved, by its name; None if that does not say it."""
+        found = re.fullmatch(r"step_(\d+)\.ckpt", self.checkpoint.name)
+        return None if found is None else int(found[1])
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The set as plain values, the checkpoint by its name and its content."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**values, "checkpoint": self.checkpoint.name, "model": self.model}
+
+    @property
+    def key(self) -> str:
+        """The digest that its gallery is named by.
+
+        A value at its default counts as absent, so that a set keeps its key when this class or a
+        sampler gets a further argument. The versions of samplers and rounding belong to it.
+        """
+        values = {each.name: (getattr(self, each.name), each.default) for each in fields(self)}
+        set_here = {name: value for name, (value, default) in values.items() if value != default}
+        content = canonical({**set_here, "checkpoint": self.model}, arguments)
+        return digest([VERSION, ROUNDING, content], 12)
 
 
 @functools.lru_cache
 def _digest(checkpoint: Path, changed: int, size: int) -> str:
-    """Of a file as it was when it was last changed, read once for a whole grid of settings."""
     return file_digest(checkpoint)
 
 
-class Gallery:
-    """The pictures drawn so far under a setting, in a folder of the run.
+def prompts_digest(trained: TrainedModel) -> str | None:
+    """The fingerprint of the data that a model's prompts are taken from, where it has no own."""
+    conditioner = trained.model.conditioner
+    first = torch.zeros(1, dtype=torch.int64, device=trained.model.device)
+    if conditioner is None or conditioner.examples(first) is not None:
+        return None
+    return str(trained.validation.fingerprint)
 
-    A file holds the pictures first … last of its name, with the seconds and the evaluations of the
+
+class Gallery:
+    """The samples of a set that are drawn so far, in a folder of their own.
+
+    A file holds the samples first … last of its name, with the seconds and the evaluations of the
     network that they took. Files are written whole, so that a stop loses only what was under way;
-    one that was damaged since is deleted, with a warning, and its pictures count as not drawn.
+    one that was damaged since is deleted, with a warning, and its samples count as not drawn.
     Several processes may draw into the same gallery.
     """
 
-    def __init__(self, folder: Path, setting: Setting) -> None:
-        self.setting, values = setting, setting.values
-        digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-        self.folder = folder / digest[:12]
+    def __init__(self, folder: Path, samples: SampleSet) -> None:
+        self.samples, self.folder = samples, folder / samples.key
         self._whole: set[Path] = set()
-        if not (self.folder / "setting.json").exists():
-            text = json.dumps(values, indent=2) + "\n"
-            write_durably(self.folder / "setting.json", lambda path: path.write_text(text))
+        record = self.folder / "samples.json"
+        if not record.exists():
+            text = json.dumps(samples.record, indent=2) + "\n"
+            write_durably(record, lambda path: path.write_text(text))
 
-    def missing(self, n: int, at_once: int, rank: int = 0, ranks: int = 1) -> list[range]:
+    def missing(self, n: int, batch_size: int, place: Place = ALONE) -> list[range]:
         """The numbers below n that are not drawn yet, in runs, as far as they are this rank's.
 
-        Numbers k·at_once … (k + 1)·at_once − 1 are those of rank k mod ranks, whatever is drawn, so
-        that processes that look at different times leave nothing out and draw nothing twice.
+        Numbers k·B … (k + 1)·B − 1 are those of rank k mod world size, whatever is drawn, so that
+        processes that look at different times leave nothing out and draw nothing twice.
         """
         there = {number for numbers, _ in self._files() for number in numbers}
         runs: list[range] = []
         for number in range(n):
-            if number in there or number // at_once % ranks != rank:
+            if number in there or number // batch_size % place.world_size != place.rank:
                 continue
-            if runs and runs[-1].stop == number and number % at_once:
+            if runs and runs[-1].stop == number and number % batch_size:
                 runs[-1] = range(runs[-1].start, number + 1)
             else:
                 runs.append(range(number, number + 1))
         return runs
 
+    def draw(
+        self,
+        trained: TrainedModel,
+        n: int,
+        *,
+        batch_size: int,
+        place: Place = ALONE,
+        watch: Callable[[int], object] = lambda samples: None,
+        **options: Any,
+    ) -> None:
+        """Draw what is missing of samples 0 … n − 1: this rank's share of it.
+
+        ``watch`` is called with how many were drawn each time some are; the ``options`` are
+        further ones of the model's ``draw``, such as captions.
+        """
+        sampler, device = instantiate(dict(self.samples.sampler), MODEL), trained.model.device
+        bf16, rows = self.samples.precision == "bf16", 0
+
+        def count(module: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
+            nonlocal rows
+            rows += len(inputs[0])
+
+        handle = trained.model.network.register_forward_hook(count)
+        try:
+            for numbers in self.missing(n, batch_size, place):
+                rows, started = 0, time.perf_counter()
+                with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                    pixels = trained.draw(
+                        len(numbers),
+                        sampler=sampler,
+                        seed=self.samples.seed,
+                        first=numbers.start,
+                        batch_size=batch_size,
+                        **options,
+                    ).pixels
+                self.add(numbers.start, pixels, time.perf_counter() - started, float(rows))
+                watch(len(numbers))
+        finally:
+            handle.remove()
+
     def add(self, first: int, pixels: Tensor, seconds: float, evaluations: float) -> None:
-        """Keep pictures (B, C, H, W) uint8, the first of which is number ``first``."""
+        """Keep samples (B, C, H, W) uint8, the first of which is number ``first``."""
         path = self.folder / f"{first:06d}-{first + len(pixels) - 1:06d}.npz"
 
         def write(temporary: Path) -> None:
@@ -105,7 +178,7 @@ class Gallery:
         write_durably(path, write)
 
     def read(self, n: int) -> Tensor:
-        """Pictures 0 … n − 1, (n, C, H, W) uint8.
+        """Samples 0 … n − 1, (n, C, H, W) uint8.
 
         Raises:
             ValueError: some of them are not drawn yet.
@@ -120,14 +193,14 @@ class Gallery:
 
     @property
     def cost(self) -> tuple[float, float]:
-        """Seconds, and evaluations of the network, a picture; the mean over all that is drawn."""
+        """Seconds, and evaluations of the network, a sample; the mean over all that is drawn."""
         files = list(self._files())
         spent = np.sum([load_arrays(path)["cost"] for _, path in files], axis=0)
         seconds, evaluations = spent / sum(len(numbers) for numbers, _ in files)
         return float(seconds), float(evaluations)
 
     def _files(self) -> list[tuple[range, Path]]:
-        """The whole ones, with the numbers of their pictures."""
+        """The whole ones, with the numbers of their samples."""
         found = []
         for path in sorted(self.folder.glob("*-*.npz")):
             if path not in self._whole and not _is_whole(path):
@@ -141,49 +214,8 @@ class Gallery:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether an .npz file has its pictures and its cost, and the checksums of what it holds."""
+    """Whether an .npz file has its samples and their cost, and the checksums of what it holds."""
     try:
         return {"pixels", "cost"} <= set(load_arrays(path))
     except (OSError, UnsafeFile):
         return False
-
-
-def draw(
-    gallery: Gallery,
-    trained: TrainedModel,
-    n: int,
-    *,
-    batch_size: int,
-    rank: int = 0,
-    ranks: int = 1,
-    watch: Callable[[int], object] = lambda pictures: None,
-) -> None:
-    """Draw what is missing of pictures 0 … n − 1: this rank's share of it.
-
-    ``watch`` is told how many pictures were drawn each time some are.
-    """
-    setting = gallery.setting
-    sampler = instantiate(setting.sampler, MODEL)
-    network, device = trained.model.denoiser.network, trained.model.device
-    rows = 0
-
-    def count(module: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
-        nonlocal rows
-        rows += len(inputs[0])
-
-    handle = network.register_forward_hook(count)
-    try:
-        for numbers in gallery.missing(n, batch_size, rank, ranks):
-            rows, started = 0, time.perf_counter()
-            with torch.autocast(device.type, torch.bfloat16, enabled=setting.precision == "bf16"):
-                pixels = trained.draw(
-                    len(numbers),
-                    sampler=sampler,
-                    seed=setting.seed,
-                    first=numbers.start,
-                    batch_size=batch_size,
-                ).pixels
-            gallery.add(numbers.start, pixels, time.perf_counter() - started, float(rows))
-            watch(len(numbers))
-    finally:
-        handle.remove()

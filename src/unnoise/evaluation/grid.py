@@ -1,7 +1,6 @@
-"""The grid of settings that unnoise-evaluate draws: checkpoint × EMA × sampler × steps × …"""
+"""The grid that unnoise-evaluate draws: checkpoint × EMA × sampler × steps × guidance × seed."""
 
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -9,86 +8,86 @@ from typing import Any, Literal
 import yaml  # type: ignore[import-untyped]
 
 from unnoise.config.compose import CONF
-from unnoise.config.nodes import instantiate
-from unnoise.diffusion.samplers import Sampler, steps_for
-from unnoise.evaluation.gallery import Setting
+from unnoise.config.nodes import MODEL, instantiate
+from unnoise.diffusion.samplers import steps_for
+from unnoise.evaluation.gallery import SampleSet
 
 Node = dict[str, Any]
 
 
-def step_of(checkpoint: Path) -> int | None:
-    """After which step it was saved, by its name; None of a file that is called otherwise."""
-    found = re.fullmatch(r"step_(\d+)\.ckpt", checkpoint.name)
-    return None if found is None else int(found[1])
-
-
-def named_settings(
-    config: Node,
-    trained: Node,
-    chosen: list[Path],
-    precision: Literal["fp32", "bf16"],
-    asked: str | None = None,
-) -> Iterator[tuple[str, Setting]]:
-    """Every combination of the request, each with a name: the sampler, and what differs.
+def sample_sets(
+    keys: Mapping[str, Any],
+    own: Node,
+    checkpoints: Sequence[Path],
+    precision: Literal["fp32", "bf16"] = "fp32",
+    prompts: str | None = None,
+) -> Iterator[tuple[str, SampleSet]]:
+    """Every combination of the keys, each with a name: the sampler, and what differs.
 
     Args:
-        config: the request of ``conf/measure/quality.yaml``.
-        trained: the run's config, whose sampler is taken where the request names none.
-        chosen: the checkpoints.
-        precision: of the network while it draws.
-        asked: the fingerprint of what conditions are taken from.
+        keys: of ``conf/measure/quality.yaml``.
+        own: the run's sampler, which is taken where the keys have none.
+        checkpoints: of the run.
+        precision: as in ``SampleSet``.
+        prompts: as in ``SampleSet``.
     """
-    axes = product(chosen, config["averaged"], _recipes(config, trained), config["seeds"])
-    for checkpoint, averaged, (name, node, scale), seed in axes:
-        words = [name]
-        if config["guidance"] is not None and len(config["guidance"]) > 1:
-            words.append(f"guidance {scale:g}")
-        if len(chosen) > 1:
-            words.append(f"step {step_of(checkpoint)}")
-        if len(config["averaged"]) > 1:
-            words.append("averaged" if averaged else "last weights")
-        if len(config["seeds"]) > 1:
-            words.append(f"seed {seed}")
-        yield ", ".join(words), Setting(checkpoint, averaged, node, seed, precision, asked)
-
-
-def _recipes(config: Node, trained: Node) -> list[tuple[str, Node, float]]:
-    """Samplers with their numbers of steps and scales of guidance: name, node, scale."""
-    own = config["sampler"] or trained["sampler"]
-    samplers: dict[str, Node] = config["samplers"] or {sampler_name(own): own}
-    found = []
-    for name, node in samplers.items():
-        for steps in _steps(config, instantiate(node)):
-            found += [(name, node, steps, scale) for scale in _scales(config, node)]
-    for name, node in config["baselines"].items():
-        found += [(name, node, node["steps"], scale) for scale in _scales(config, node)]
-    return [
-        (
-            name if steps is None else f"{name} {steps}",
-            {**node, "steps": steps, "guidance": {**node["guidance"], "scale": float(scale)}},
-            float(scale),
+    axes = product(checkpoints, keys["averaged"], _recipes(keys, own), keys["seeds"])
+    for checkpoint, averaged, (name, node), seed in axes:
+        samples = SampleSet(
+            checkpoint=checkpoint,
+            sampler=node,
+            seed=seed,
+            averaged=averaged,
+            precision=precision,
+            prompts=prompts,
         )
-        for name, node, steps, scale in found
-    ]
+        words = [name]
+        if keys["guidance"] is not None and len(keys["guidance"]) > 1:
+            words.append(f"guidance {node['guidance']['scale']:g}")
+        if len(checkpoints) > 1:
+            words.append(f"step {samples.step}")
+        if len(keys["averaged"]) > 1:
+            words.append("averaged" if averaged else "last weights")
+        if len(keys["seeds"]) > 1:
+            words.append(f"seed {seed}")
+        yield ", ".join(words), samples
 
 
-def _steps(config: Node, sampler: Sampler) -> list[int | None]:
-    if config["evaluations"] is not None:
-        return [steps_for(count, sampler.stepper) for count in config["evaluations"]]
-    return list(config["steps"]) if config["steps"] is not None else [sampler.steps]
+def recipe(sampler: Node, steps: int | None = None, scale: float | None = None) -> Node:
+    """A sampler's node with another number of steps and another guidance scale, where given."""
+    node = dict(sampler)
+    if steps is not None:
+        node["steps"] = steps
+    if scale is not None:
+        node["guidance"] = {**node["guidance"], "scale": float(scale)}
+    return node
 
 
-def _scales(config: Node, node: Node) -> list[float]:
-    return config["guidance"] if config["guidance"] is not None else [node["guidance"]["scale"]]
+def _recipes(keys: Mapping[str, Any], own: Node) -> Iterator[tuple[str, Node]]:
+    """Samplers, each with every number of steps and every guidance scale that it is to have."""
+    own = keys["sampler"] or own
+    samplers: dict[str, Node] = keys["samplers"] or {sampler_name(own): own}
+    several = [(name, node, k) for name, node in samplers.items() for k in _steps(keys, node)]
+    several += [(name, node, None) for name, node in keys["baselines"].items()]
+    for name, node, steps in several:
+        for scale in keys["guidance"] or [None]:
+            made = recipe(node, steps, scale)
+            taken = made.get("steps")
+            yield (name if taken is None else f"{name} {taken}"), made
+
+
+def _steps(keys: Mapping[str, Any], node: Node) -> list[int | None]:
+    if keys["evaluations"] is not None:
+        stepper = instantiate(node, MODEL).stepper
+        return [steps_for(count, stepper) for count in keys["evaluations"]]
+    return keys["steps"] or [None]
 
 
 def sampler_name(node: Node) -> str:
     """The name in ``conf/sampler`` of the config whose step is this, else its class's name."""
+    stepper = node.get("stepper", node)
     shipped = {path.stem: yaml.safe_load(path.read_text()) for path in CONF.glob("sampler/*.yaml")}
-    for name, other in sorted(shipped.items()):
-        if other["stepper"] == node["stepper"]:
-            return name
-    for name, other in sorted(shipped.items()):
-        if other["stepper"]["_target_"] == node["stepper"]["_target_"]:
-            return name
-    return str(node["stepper"]["_target_"].rpartition(".")[2].lower())
+    steppers = {name: other["stepper"] for name, other in sorted(shipped.items())}
+    alike = [name for name, other in steppers.items() if other == stepper]
+    alike += [k for k, other in steppers.items() if other["_target_"] == stepper["_target_"]]
+    return alike[0] if alike else str(stepper["_target_"].rpartition(".")[2].lower())

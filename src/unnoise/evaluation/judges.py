@@ -1,7 +1,7 @@
-"""Adherence: the judges of a run, what it is asked for, and what they find."""
+"""The classifiers that judge drawn samples, and the prompts that are judged."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,59 +13,78 @@ from unnoise.config.problems import Problem
 from unnoise.config.schema import arguments
 from unnoise.data.source import HoldsOut, Images, ImageSource
 from unnoise.data.stream import split_loader
-from unnoise.diffusion.samplers import Sampler
-from unnoise.evaluation.adherence import Row, agreements
-from unnoise.evaluation.targets import UNSEEN, shown
+from unnoise.evaluation.labels import UNSEEN, shown
 from unnoise.models.classifier import FOLDER, NoisyClassifier, classifier_file
 from unnoise.models.trained import TrainedModel
-from unnoise.runs.identity import differences
+from unnoise.runs.identity import differences, digest
 
 SAME_DATA = ("_target_", "image_size", "fit", "channels", "classes", "seed")
-"""Keys of a data node that a judge must share with the run."""
-Judges = dict[str, NoisyClassifier]  # by target
+"""Keys of a data node in which a classifier must agree with the run."""
+Judges = dict[str, NoisyClassifier]
+"""Classifiers by what they tell: "label", "kind" or "colour"."""
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is asked of a model, and what real pictures of it are.
+class PromptSet:
+    """Prompts, and real pictures that show them.
 
-    With ``captions`` the n-th picture is to show what the n-th real one does, else class n mod K.
+    With ``captions`` sample n is to show what real picture n does, else class n mod K.
     """
 
     name: str
     real: Images
     captions: Sequence[str] | None = None
 
+    def options(self, judges: Judges) -> dict[str, Any]:
+        """The prompts as options of a model's ``draw``."""
+        if self.captions is not None:
+            return {"captions": list(self.captions)}
+        return {"labels": list(range(len(judges["label"].names)))}
 
-def targets(trained: TrainedModel, guided: bool) -> tuple[str, ...]:
-    """What must be judged of pictures that a model draws, ``guided`` by a classifier or not.
+    def digest(self, judges: Judges) -> str:
+        """Of the prompts."""
+        return digest(self.options(judges), 12)
+
+    def labels(self, judges: Judges, n: int | None = None) -> dict[str, Tensor]:
+        """What samples 0 … n − 1 are to show, else the real ones do: (N,) int64 for each judge."""
+        if n is not None and self.captions is None:
+            return {"label": torch.arange(n) % len(judges["label"].names)}
+        return {key: shown(self.real, key, each.names)[:n] for key, each in judges.items()}
+
+    def pixels(self) -> Tensor:
+        """The real pictures, uint8 (N, C, H, W)."""
+        return torch.cat([batch["image"] for batch in split_loader(self.real, batch_size=256)])
+
+
+def judged_labels(trained: TrainedModel, by_classifier: bool) -> tuple[str, ...]:
+    """What must be judged of a model's samples: "label", or "kind" and "colour" of captions.
+
+    Args:
+        trained: the model.
+        by_classifier: it is guided by one, to its classes.
 
     Raises:
-        ValueError: it takes more than a class or a caption, or nothing at all, to ask the model.
+        ValueError: the model is unconditional, or reads something that cannot be judged.
     """
     conditioner = trained.model.conditioner
     reads = () if conditioner is None else conditioner.reads
-    if guided and reads in ((), ("label",)):
+    if reads == ("label",) or (by_classifier and not reads):
         return ("label",)
     if not reads:
-        raise ValueError(
-            "the model is unconditional: nothing can be asked for (but see classifier)"
-        )
-    if guided:
-        raise ValueError("only what asks for a class, or for nothing, can be guided to a class")
-    if reads == ("label",):
-        return ("label",)
+        raise ValueError("the model is unconditional: it has no prompts (but see classifier)")
+    if by_classifier:
+        raise ValueError("a classifier guides models of classes, and unconditional ones, only")
     if reads == ("caption",):
         return "kind", "colour"
     raise ValueError(f"classes and captions can be judged; the model reads {' and '.join(reads)}")
 
 
 def find_judges(
-    given: Sequence[str] | None, wanted: Sequence[str], data: dict[str, Any]
+    given: Sequence[str] | None, needed: Sequence[str], data: dict[str, Any]
 ) -> tuple[dict[str, Path], list[Problem]]:
-    """The judge's file for each target, and what is wrong with those that were given.
+    """A classifier's file for each of the needed labels, and what is wrong with those given.
 
-    Without ``given``, the newest that were trained on the same data are taken from ``FOLDER``.
+    If none are ``given``, the newest that were trained on the same data are taken from ``FOLDER``.
     """
     if given is None:
         files = sorted(FOLDER.glob("*/classifier.pt"), key=lambda path: path.stat().st_mtime)
@@ -81,20 +100,19 @@ def find_judges(
             continue
         if "data" not in judge.about:
             found.append(Problem("judge", f"{path} does not say what data it is for"))
-        elif told := _differences(judge.about["data"], data):
-            found.append(Problem("judge", f"{path} is for other data: {told}"))
-        elif given is not None or judge.target in wanted:
+        elif different := _differences(judge.about["data"], data):
+            found.append(Problem("judge", f"{path} is for other data: {different}"))
+        elif given is not None or judge.target in needed:
             judges[judge.target] = path
     if given is None:
         found = []
-    missing = [target for target in wanted if target not in judges]
+    missing = [label for label in needed if label not in judges]
     if missing and not found:
         size = f"data.image_size={data['image_size']}".replace(" ", "")
-        train = [f"unnoise-classifier data=… {size} target={target}" for target in missing]
+        train = [f"unnoise-classifier data=… {size} target={label}" for label in missing]
         where = f"in {FOLDER}" if given is None else "among those given"
         reason = f"no judge of {' and '.join(missing)} for this data {where}: train it by "
-        reason += " and ".join(train)
-        found.append(Problem("judge", reason))
+        found.append(Problem("judge", reason + " and ".join(train)))
     return judges, found
 
 
@@ -115,78 +133,21 @@ def _differences(theirs: dict[str, Any], data: dict[str, Any]) -> str:
     return ", ".join(f"{key} {then}, not {now}" for key, (then, now) in found)
 
 
-def questions(data: ImageSource, wanted: Sequence[str], n: int) -> list[Question]:
-    """What the model is asked for: every class, or captions seen in training and held out.
+def prompt_sets(data: ImageSource, labels: Sequence[str], n: int) -> list[PromptSet]:
+    """Every class, or captions of pairings that were seen in training and of such held out.
 
     Raises:
         ValueError: there are no captions that could be judged, or fewer than n.
     """
-    if "label" in wanted:
-        return [Question("class", data.images("validation"))]
+    if "label" in labels:
+        return [PromptSet("class", data.images("validation"))]
     if not isinstance(data, HoldsOut):
         raise ValueError("captions are judged of data with held-out pairings, as data=sprites")
     most = min(UNSEEN, data.validation_size)
     if n > most:
-        raise ValueError(f"n {n} is more than the {most} captions there are to ask for")
+        raise ValueError(f"n {n} is more than the {most} captions there are")
     pictures: dict[str, Images] = {
         "seen pairings": data.images("validation"),
         "held-out pairings": data.held_out(UNSEEN),
     }
-    return [Question(name, real, real.captions) for name, real in pictures.items()]
-
-
-def real_rows(question: Question, judges: Judges) -> Iterator[Row]:
-    """What the judges say of real pictures: no drawn ones can be expected to do better."""
-    pixels = torch.cat([batch["image"] for batch in split_loader(question.real, batch_size=256)])
-    truth = {name: shown(question.real, name, judge.names) for name, judge in judges.items()}
-    return _judged("real", question, None, judges, pixels, truth)
-
-
-def drawn_rows(
-    trained: TrainedModel,
-    question: Question,
-    judges: Judges,
-    *,
-    sampler: Sampler,
-    steps: int | None,
-    scale: float,
-    n: int,
-    seed: int,
-    batch_size: int,
-    classifier: NoisyClassifier | None,
-    progress: bool,
-) -> Iterator[Row]:
-    """What the judges say of n pictures drawn at a guidance scale."""
-    if question.captions is None:
-        classes = len(judges["label"].names)
-        labels, captions = list(range(classes)), None
-        truth = {"label": torch.arange(n) % classes}
-    else:
-        labels, captions = None, question.captions[:n]
-        truth = {name: shown(question.real, name, j.names)[:n] for name, j in judges.items()}
-    pictures = trained.draw(
-        n,
-        sampler=sampler,
-        steps=steps,
-        guidance=scale,
-        seed=seed,
-        labels=labels,
-        captions=captions,
-        classifier=classifier,
-        batch_size=batch_size,
-        progress=progress,
-    )
-    return _judged("drawn", question, scale, judges, pictures.pixels, truth)
-
-
-def _judged(
-    pictures: str,
-    question: Question,
-    scale: float | None,
-    judges: Judges,
-    pixels: Tensor,
-    truth: dict[str, Tensor],
-) -> Iterator[Row]:
-    found = {target: judge.predict(pixels) for target, judge in judges.items()}
-    for target, agreement in agreements(found, truth).items():
-        yield Row(pictures, question.name, scale, target, agreement)
+    return [PromptSet(name, real, real.captions) for name, real in pictures.items()]

@@ -1,17 +1,30 @@
-"""Likelihood of real pictures: means with their uncertainty, in bits a dimension."""
+"""measure=likelihood: bits/dim of real pictures, by a diffusion model's schedule and denoiser."""
 
 import math
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
+import torch
+from pydantic import Field
 from torch import Tensor
+from tqdm import tqdm
+
+from unnoise.config.problems import Problem
+from unnoise.data.stream import split_loader
+from unnoise.diffusion.likelihood import ode_bits_per_dim
+from unnoise.diffusion.noise import Noise
+from unnoise.evaluation.measure import Keys, Measure, Number, Result
+
+TERMS = ("prior L_T", "steps L_1 … L_T−1", "decoder L_0", "bound, in all", "ODE")
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """The mean of a term over ``n`` pictures, and the standard error of that mean."""
+class Term:
+    """The mean of a term over ``n`` pictures in bits/dim, and the standard error of that mean."""
 
-    term: str
+    name: str
     mean: float
     error: float
     n: int
@@ -19,19 +32,65 @@ class Estimate:
     @property
     def values(self) -> dict[str, str | float | int]:
         """The row as plain values, for CSV and JSON."""
-        return {"term": self.term, "n": self.n, "bits/dim": self.mean, "error": self.error}
+        return {"term": self.name, "n": self.n, "bits/dim": self.mean, "error": self.error}
 
 
-def estimates(terms: Mapping[str, Tensor]) -> list[Estimate]:
+@dataclass(frozen=True, kw_only=True)
+class Likelihood(Measure):
+    """The keys of ``conf/measure/likelihood.yaml``."""
+
+    run: str
+    seed: Number
+    averaged: bool
+    n: Annotated[int, Field(ge=2)]
+    steps: Annotated[int, Field(ge=2)] | None  # the bound has several terms
+
+    name, shared = "likelihood", False
+
+    def problems(self, keys: Keys) -> Iterator[Problem]:
+        """What is wrong between the keys and the run."""
+        wrong = list(self.model_problems(self.averaged))
+        yield from wrong
+        if not any(problem.key == "run" for problem in wrong):
+            try:
+                self.trained(self.averaged).model.schedule.grid(self.steps)
+            except ValueError as error:
+                yield Problem("steps", str(error))
+
+    def measure(self, keys: Keys) -> Result:
+        """The bound by term over all levels, or ``steps`` of them, and the density by the ODE."""
+        trained = self.trained(self.averaged)
+        trained.source.prepare()
+        model, bits = trained.model, []
+        batches = split_loader(trained.validation, batch_size=self.batch_size, limit=self.n)
+        for batch in tqdm(batches, disable=not sys.stderr.isatty(), leave=False):
+            here = {k: v.to(model.device) if torch.is_tensor(v) else v for k, v in batch.items()}
+            x0, noise = model.codec.encode(here["image"]), Noise(self.seed, here["position"])
+            bound = model.variational_bound(here, noise, self.steps)
+            with torch.no_grad():
+                condition = model.condition(here, torch.ones_like(noise.ids, dtype=torch.bool))
+            ode = ode_bits_per_dim(model.bound(condition), model.schedule, x0, noise)
+            parts = (bound.prior, bound.steps.sum(1), bound.decoder, bound.total, ode)
+            bits.append(torch.stack(parts).cpu())
+        rows = terms(dict(zip(TERMS, torch.cat(bits, 1), strict=True)))
+        about = {key: keys[key] for key in ("n", "steps", "seed", "averaged")}
+        about |= {
+            "levels": len(model.schedule.grid(self.steps)) - 1,
+            "variance": model.variance,
+        }
+        return Result(table(rows), self.write_rows(about, [row.values for row in rows]))
+
+
+def terms(bits: Mapping[str, Tensor]) -> list[Term]:
     """The mean of each term (N,) with its standard error s/√N; N ≥ 2."""
     return [
-        Estimate(term, float(bits.mean()), float(bits.std()) / math.sqrt(len(bits)), len(bits))
-        for term, bits in terms.items()
+        Term(name, float(x.mean()), float(x.std()) / math.sqrt(len(x)), len(x))
+        for name, x in bits.items()
     ]
 
 
-def table(rows: Sequence[Estimate]) -> str:
+def table(rows: Sequence[Term]) -> str:
     """The rows for a terminal."""
-    width = max(len(row.term) for row in rows)
-    lines = [f"{row.term:<{width}}  {row.mean:>8.4f} ± {row.error:.4f}  {row.n}" for row in rows]
+    width = max(len(row.name) for row in rows)
+    lines = [f"{row.name:<{width}}  {row.mean:>8.4f} ± {row.error:.4f}  {row.n}" for row in rows]
     return "\n".join([f"{'term':<{width}}  bits/dim ± error   n", *lines])

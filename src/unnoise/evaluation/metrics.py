@@ -19,7 +19,7 @@ Compare = Callable[[Tensor, Tensor], Tensor]
 """Pooled features of drawn pictures (N, D) and of real ones (M, D) to a number, ()."""
 
 
-class Quality(Metric, ABC):
+class SampleMetric(Metric, ABC):
     """Metrics of drawn pictures, whose features come in batches.
 
     A process without pictures takes part in ``compute`` as well.
@@ -79,7 +79,7 @@ class Quality(Metric, ABC):
         """The values of the states that this process has."""
 
 
-class Frechet(Quality):
+class Frechet(SampleMetric):
     """Fréchet distance of the normal distributions with the moments of two sets of features.
 
     FID on pooled features of Inception (Heusel et al. 2017), sFID on spatial ones (Nash et al.
@@ -111,7 +111,7 @@ class Frechet(Quality):
         return {self.name: frechet_distance(drawn, self.moments).to(self.device)}
 
 
-class Score(Quality):
+class InceptionScore(SampleMetric):
     """exp E_x KL(p(y|x) ‖ p(y)) by the logits of K classes, in [1, K] (Salimans et al. 2016).
 
     Of all pictures at once, not in splits. It streams: n, Σp and Σ p·log p are kept, in float64.
@@ -142,7 +142,7 @@ class Score(Quality):
         return {self.name: (self.negentropy / self.n - p.xlogy(p).sum()).exp()}
 
 
-class Neighbourhood(Quality):
+class Neighbourhood(SampleMetric):
     """Where drawn pictures lie among real ones; it streams.
 
     precision: the share of drawn pictures in the manifold of the real ones (k = 3, Kynkäänniemi et
@@ -201,7 +201,7 @@ class Neighbourhood(Quality):
         return {name: found[kind] for kind, name in self.names.items()}
 
 
-class Stored(Quality, ABC):
+class Stored(SampleMetric, ABC):
     """A metric that needs all pooled features at once: its memory grows with the pictures."""
 
     real: Tensor

@@ -1,123 +1,177 @@
-"""How good drawn pictures are against a reference, with the uncertainty of each number."""
+"""measure=quality: distances between drawn and real samples, of one recipe or a grid of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Literal
 
 import torch
-from torch import Tensor
-from torchmetrics import Metric, MetricCollection
+from pydantic import Field
 
-from unnoise.evaluation import neighbours
-from unnoise.evaluation.extractors.base import Features
-from unnoise.evaluation.metrics import (
-    Compare,
-    Compared,
-    Frechet,
-    Kernel,
-    Neighbourhood,
-    Quality,
-    Recall,
-    Score,
-)
-from unnoise.evaluation.reference import Reference
-from unnoise.evaluation.results import Estimate
+from unnoise.config.nodes import MODEL, instantiate
+from unnoise.config.problems import Problem
+from unnoise.data.given import given_pictures
+from unnoise.data.source import ImageSource, Split
+from unnoise.diffusion.samplers import Sampler
+from unnoise.distributed.devices import lightning_precision, named_device
+from unnoise.distributed.group import join
+from unnoise.evaluation.estimates import metric_problems
+from unnoise.evaluation.evaluator import Evaluator, drawn_samples, mixed
+from unnoise.evaluation.frontier import plot
+from unnoise.evaluation.gallery import Gallery, SampleSet, prompts_digest
+from unnoise.evaluation.grid import sample_sets
+from unnoise.evaluation.measure import Count, Keys, Measure, Number, Result, Scale
+from unnoise.evaluation.metrics import Compare
+from unnoise.evaluation.neighbours import K_DENSITY
+from unnoise.evaluation.results import Samples, Score, flat, save, table, write_csv
+from unnoise.runs.checkpoints import find_checkpoints
+from unnoise.runs.identity import digest
+from unnoise.runs.layout import RunDirectory
 
-KINDS = ("fd", "sfd", "kid", "is", "precision", "recall", "density", "coverage", "memorised")
-"""What can be measured; see ``metric_name`` for the names of the numbers."""
-INCEPTION = {"fd": "fid", "sfd": "sfid"}
-
-
-def metric_name(kind: str, extractor: str) -> str:
-    """The name of a number: kind and extractor, as in "fd_garments".
-
-    By Inception it is the literature's: fid, sfid, kid, is, precision, …
-    """
-    return INCEPTION.get(kind, kind) if extractor == "inception" else f"{kind}_{extractor}"
+ELSEWHERE = Path("outputs") / "evaluation"
+"""Where the scores of given pictures go."""
+Enough = Annotated[int, Field(gt=K_DENSITY)]
 
 
-def known(kinds: Sequence[str | Compare]) -> tuple[str | Compare, ...]:
-    """The metrics, if there is one and all that are strings are in KINDS.
+@dataclass(frozen=True, kw_only=True)
+class Quality(Measure):
+    """The keys of ``conf/measure/quality.yaml`` and of ``conf/grid``."""
 
-    Raises:
-        ValueError: a string is not, or there is no metric.
-    """
-    if unknown := [kind for kind in kinds if isinstance(kind, str) and kind not in KINDS]:
-        raise ValueError(f"no metric is called {unknown[0]!r}; there are {', '.join(KINDS)}")
-    if not kinds:
-        raise ValueError(f"name at least one metric of {', '.join(KINDS)}")
-    return tuple(kinds)
+    images: str | None
+    data: ImageSource | None
+    n: Enough
+    metrics: list[str | Compare] | None
+    extractor: str
+    weights: str | None
+    resize: Literal["original", "antialias"]
+    reference: Split
+    reference_count: Enough
+    controls: bool
+    checkpoints: Literal["newest", "all"] | list[Number]
+    averaged: list[bool]
+    sampler: Sampler | None
+    samplers: dict[str, Sampler]
+    baselines: dict[str, Sampler]
+    steps: list[Count] | None
+    evaluations: list[Count] | None
+    guidance: list[Scale] | None
+    seeds: list[Number]
+    precision: Literal["auto", "fp32", "bf16"]
 
+    name = "quality"
 
-def quality(reference: Reference, kinds: Sequence[str | Compare] | None = None) -> MetricCollection:
-    """Metrics against a reference: some of KINDS and functions of features (None: all of KINDS).
+    def conflicts(self) -> Iterator[Problem]:
+        """What is wrong between the keys, whatever the run is."""
+        if (self.run is None) == (self.images is None):
+            yield Problem("run", "give either a run, as run=…, or pictures, as images=… data=…")
+        elif self.images is not None:
+            if not Path(self.images).exists():
+                yield Problem("images", f"there is no {self.images}")
+            if self.data is None:
+                yield Problem("data", "missing: what they are compared with, as data=fashion_mnist")
+        if self.steps is not None and self.evaluations is not None:
+            yield Problem("evaluations", "steps are given too: leave one of them out")
+        if self.sampler is not None and self.samplers:
+            yield Problem("sampler", "the grid has its own: leave this out, or use grid=single")
+        for message in () if self.metrics is None else metric_problems(self.metrics):
+            yield Problem("metrics", message)
+        for key in ("averaged", "seeds", "checkpoints", "steps", "evaluations", "guidance"):
+            if getattr(self, key) == []:
+                yield Problem(key, "is empty: give at least one")
 
-    ``update`` takes Features of drawn pictures; ``compute`` gives {"fd_garments": a scalar, …} in
-    float64, over the pictures of all processes. A function's number is called as the function.
+    def problems(self, keys: Keys) -> Iterator[Problem]:
+        """What is wrong between the keys and the run."""
+        if self.run is None:
+            return
+        wrong = list(self.model_problems(self.averaged[0], with_data=self.data is None))
+        yield from wrong
+        if any(problem.key == "run" for problem in wrong):
+            return
+        trained = self.trained(self.averaged[0])
+        try:
+            checkpoints = find_checkpoints(Path(self.run), self.checkpoints)
+        except ValueError as error:
+            yield Problem("run", str(error))
+            return
+        for name, samples in sample_sets(keys, trained.config["sampler"], checkpoints):
+            try:
+                trained.check_recipe(instantiate(samples.sampler, MODEL))
+            except ValueError as error:
+                yield Problem("samplers", f"{name}: {error}")
 
-    Raises:
-        ValueError: a string is not in KINDS, there is no metric, or the reference is too small.
-    """
-    chosen = KINDS if kinds is None else known(kinds)
-    full = {kind: metric_name(kind, reference.extractor) for kind in KINDS if kind in chosen}
-    makers: dict[str, Callable[[str], Quality]] = {
-        "fd": lambda name: Frechet(name, "pooled", reference),
-        "sfd": lambda name: Frechet(name, "spatial", reference),
-        "kid": lambda name: Kernel(name, reference),
-        "is": lambda name: Score(name, reference),
-        "recall": lambda name: Recall(name, reference),
-    }
-    metrics: dict[str, Metric | MetricCollection] = {
-        name: makers[kind](name) for kind, name in full.items() if kind in makers
-    }
-    if among := {kind: name for kind, name in full.items() if kind not in makers}:
-        metrics["neighbourhood"] = Neighbourhood(among, reference)
-    for compare in chosen:
-        if not isinstance(compare, str):
-            name = metric_name(getattr(compare, "func", compare).__name__, reference.extractor)
-            metrics[name] = Compared(name, compare, reference)
-    return MetricCollection(metrics, compute_groups=False)
+    def measure(self, keys: Keys) -> Result | None:
+        """Draw what is not drawn yet, measure, and write: the first rank measures."""
+        place, device = join(), named_device(self.device)
+        drawn = self._sample_sets(keys, device)
+        source = self.data or self.trained(self.averaged[0]).source
+        evaluator = Evaluator(
+            source=source,
+            device=device,
+            batch_size=self.batch_size,
+            place=place,
+            extractor_name=self.extractor,
+            weights=self.weights,
+            resize=self.resize,
+            split=self.reference,
+            reference_count=self.reference_count,
+            metrics=self.metrics,
+        )
+        if place.rank == 0:
+            source.prepare()
+            _ = evaluator.reference  # whatever is wrong with it shows before anything is drawn
+        folder = RunDirectory.of(self.checkpoint).evaluation if self.run else ELSEWHERE
+        galleries = [(name, Gallery(folder / "drawn", samples)) for name, samples in drawn]
+        for number, (name, gallery) in enumerate(galleries, 1):
+            load = partial(self.trained, gallery.samples.averaged, gallery.samples.checkpoint)
+            title = f"{name} (setting {number} of {len(galleries)})"
+            evaluator.draw(gallery, self.n, load, title)
+        if place.rank > 0:
+            return None
+        local = ("_target_", "device", "batch_size", "data_root")
+        request = {key: value for key, value in keys.items() if key not in local}
+        name = digest([request, *(samples.key for _, samples in drawn)], 8)
+        path = folder / f"quality_{name}.json"
+        scores: list[Score] = []
+        for score in self._scores(evaluator, galleries):
+            scores.append(score)
+            save(path, scores, measure="quality", unnoise=version("unnoise"), request=request)
+        files = [write_csv(path.with_suffix(".csv"), [flat(score) for score in scores]), path]
+        if len(drawn) > 1:
+            files.append(plot(path.with_suffix(".png"), scores, next(iter(scores[0].metrics))))
+        return Result(table(scores), files)
 
+    def _sample_sets(self, keys: Keys, device: torch.device) -> list[tuple[str, SampleSet]]:
+        """What the grid draws, with names; nothing if the pictures are given."""
+        if self.run is None:
+            return []
+        fast = lightning_precision(self.precision, device.type) == "bf16-mixed"
+        trained = self.trained(self.averaged[0])
+        checkpoints = find_checkpoints(Path(self.run), self.checkpoints)
+        own, prompts = trained.config["sampler"], prompts_digest(trained)
+        return list(sample_sets(keys, own, checkpoints, "bf16" if fast else "fp32", prompts))
 
-def estimates(
-    reference: Reference,
-    features: Features,
-    kinds: Sequence[str | Compare] | None = None,
-    groups: int = 10,
-) -> dict[str, Estimate]:
-    """The metrics of all pictures, with standard errors by a jackknife that deletes groups.
-
-    A group is N/G pictures that follow each other, so that classes and captions that are drawn in
-    turn are in all groups alike; pictures that are sorted by class must be mixed before. With θ_g
-    the value without group g and θ̄ the mean of these, the error is √((G − 1)/G · Σ_g (θ_g − θ̄)²).
-    No chance is in it, and unlike a bootstrap it repeats no picture, which would be its own
-    neighbour at distance 0.
-
-    The error tells how far the value of another drawing of as many pictures would be; the choice of
-    the reference, and what few pictures add to a distance, are not in it. It is too large rather
-    than too small (Efron & Stein 1981): on normal features by up to a tenth for most metrics, a
-    quarter for distances near their least, two thirds for recall and coverage, which hang on single
-    pictures. By itself it is uncertain to 1/√(2(G − 1)), 24 % with ten groups. Fewer pictures than
-    groups are a group each.
-
-    Raises:
-        ValueError: as by ``quality``; there are too few pictures for a metric; or G < 2.
-    """
-    groups = min(groups, len(features.pooled))
-    if groups < 2:
-        raise ValueError(f"errors take 2 pictures and 2 groups of them, not {groups}")
-    place = (torch.arange(len(features.pooled)) % groups).argsort(stable=True).argsort()
-    features = Features(*(part[place] for part in features))  # row i mod G is in group i now
-    found: dict[str, Estimate] = {}
-    for metric in quality(reference, kinds).values():
-        assert isinstance(metric, Quality)
-        value, *without = metric.held_out(features, groups)
-        for name in value:
-            parts = torch.stack([each[name] for each in without])
-            error = ((parts - parts.mean()).square().sum() * (groups - 1) / groups).sqrt()
-            found[name] = Estimate(float(value[name]), float(error))
-    order = [metric_name(kind, reference.extractor) for kind in KINDS]
-    return {name: found[name] for name in dict.fromkeys([*order, *found]) if name in found}
-
-
-def nearest(features: Features, reference: Reference) -> tuple[Tensor, Tensor]:
-    """Which reference picture is nearest to each of N, and how far: (N,) int64, (N,) float32."""
-    return neighbours.nearest(features.pooled, reference.features.pooled)
+    def _scores(
+        self, evaluator: Evaluator, galleries: Sequence[tuple[str, Gallery]]
+    ) -> Iterator[Score]:
+        """Of all galleries or of the given pictures, then of the controls, which are as many."""
+        n = self.n
+        for name, gallery in galleries:
+            assert self.run is not None
+            samples = drawn_samples(self.run, name, gallery)
+            yield evaluator.score(name, samples, gallery.read(n), gallery.folder)
+        if self.images is not None:
+            path = Path(self.images)
+            pixels = given_pictures(path)
+            n, shape = len(pixels), evaluator.source.shape[1:]
+            if pixels.shape[2:] != shape:
+                (h, w), (height, width) = pixels.shape[2:], shape
+                raise ValueError(
+                    f"{path}: its pictures are {w} × {h}, the real ones {width} × {height}; "
+                    "distances are between pictures of one size"
+                )
+            given = Samples(kind="given", source=str(path))
+            yield evaluator.score(path.stem, given, mixed(pixels))
+        if self.controls:
+            yield from evaluator.controls(n)

@@ -1,11 +1,12 @@
 """Numbers with all that they depend on, and which of them may be compared."""
 
+import csv
 import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from unnoise.files import write_durably
 
@@ -33,8 +34,8 @@ class Fingerprint:
     """What has to agree before two numbers may be compared.
 
     Args:
-        count: pictures that were scored.
-        reference: what they were held against, as "train 10000 of 1a2b3c4d5e6f".
+        count: samples that were scored.
+        reference: the real ones they were compared with, as "train 10000 of 1a2b3c4d5e6f".
         extractor: name and digest, as "garments 1a2b3c4d5e6f".
         resize: how pictures came to the extractor's size.
         rounding: how floats became pixels.
@@ -55,18 +56,56 @@ class Fingerprint:
         ]
 
 
-@dataclass(frozen=True)
-class Score:
-    """What was measured of some pictures.
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """Which samples were scored; what does not apply to them is None.
 
-    ``name`` is short, for a table. ``pictures`` says which they are, in plain values: "kind"
-    (drawn, real, noise or given), and of drawn ones "run", "checkpoint", "checkpoint_digest",
-    "step", "averaged", "sampler" (its name), "recipe" (its config), "steps", "evaluations" (of the
-    network, a picture), "seconds" (a picture), "guidance", "seed" and "precision".
+    Args:
+        kind: "real" and "noise" are there for comparison.
+        source: the run that drew them, the file they are in, or the fingerprint of the data.
+        checkpoint: its name.
+        model: SHA-256 of the checkpoint.
+        step: of the checkpoint.
+        averaged: whether by the averaged weights.
+        sampler: its name.
+        recipe: its config.
+        steps: of the sampler.
+        guidance: its scale.
+        evaluations: of the network, a sample.
+        seconds: a sample.
+        seed: of the noise.
+        precision: of the network.
+        prompts: digest of what the prompts are, as in ``SampleSet``.
     """
 
+    kind: Literal["drawn", "given", "real", "noise"]
+    source: str | None = None
+    checkpoint: str | None = None
+    model: str | None = None
+    step: int | None = None
+    averaged: bool | None = None
+    sampler: str | None = None
+    recipe: dict[str, Any] | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    evaluations: float | None = None
+    seconds: float | None = None
+    seed: int | None = None
+    precision: str | None = None
+    prompts: str | None = None
+
+    @property
+    def is_control(self) -> bool:
+        """Whether they are scored for comparison only."""
+        return self.kind in ("real", "noise")
+
+
+@dataclass(frozen=True)
+class Score:
+    """What was measured of some samples. ``name`` is short, for a table."""
+
     name: str
-    pictures: dict[str, Any]
+    samples: Samples
     fingerprint: Fingerprint
     metrics: dict[str, Estimate]
 
@@ -85,8 +124,9 @@ def ranked(scores: Sequence[Score], metric: str) -> list[Score]:
     for score in scores:
         if metric not in score.metrics:
             raise ValueError(f"{score.name} has no {metric}")
-        if told := scores[0].fingerprint.differences(score.fingerprint):
-            raise ValueError(f"{scores[0].name} and {score.name} cannot be ranked: {told[0]}")
+        if reasons := scores[0].fingerprint.differences(score.fingerprint):
+            names = f"{scores[0].name} and {score.name}"
+            raise ValueError(f"{names} cannot be ranked: {reasons[0]}")
     sign = 1 if lower_is_better(metric) else -1
     return sorted(scores, key=lambda score: sign * score.metrics[metric].value)
 
@@ -101,8 +141,27 @@ def comparable(scores: Sequence[Score]) -> list[list[Score]]:
 
 def save(path: Path, scores: Sequence[Score], **about: Any) -> None:
     """Write the scores as JSON, under "scores", beside whatever else is said ``about`` them."""
-    text = json.dumps({**about, "scores": [asdict(score) for score in scores]}, indent=2) + "\n"
+    write_json(path, {**about, "scores": [asdict(score) for score in scores]})
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Plain values, indented."""
+    text = json.dumps(content, indent=2) + "\n"
     write_durably(path, lambda temporary: temporary.write_text(text))
+
+
+def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    """A table with every key that any row has; a key that a row lacks is left empty there."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    write_durably(path, write)
+    return path
 
 
 def read(path: Path) -> list[Score]:
@@ -115,7 +174,7 @@ def read(path: Path) -> list[Score]:
         return [
             Score(
                 row["name"],
-                row["pictures"],
+                Samples(**row["samples"]),
                 Fingerprint(**row["fingerprint"]),
                 {name: Estimate(**each) for name, each in row["metrics"].items()},
             )
@@ -128,7 +187,7 @@ def read(path: Path) -> list[Score]:
 def table(scores: Sequence[Score]) -> str:
     """The scores for a terminal: one table for each group whose numbers may be compared.
 
-    Each group is headed by its fingerprint; if there are several, it is said why they are apart.
+    Each group is headed by its fingerprint; if there are several, the reason follows.
     """
     groups = comparable(scores)
     parts = [_group(group) for group in groups]
@@ -144,7 +203,7 @@ def _group(scores: Sequence[Score]) -> str:
     cells = [["", "", *(name.partition("_")[0] for name in names)]]
     cells += [["", "evaluations", *("".join(name.partition("_")[1:]) for name in names)]]
     for score in scores:
-        cost = score.pictures.get("evaluations")
+        cost = score.samples.evaluations
         values = (str(score.metrics.get(name, "")) for name in names)
         cells.append([score.name, "" if cost is None else f"{cost:g}", *values])
     widths = [max(len(line[k]) for line in cells) for k in range(len(cells[0]))]
@@ -162,8 +221,8 @@ def _group(scores: Sequence[Score]) -> str:
 
 def flat(score: Score) -> dict[str, Any]:
     """A score as one row of plain values, for CSV; what is nested is left to the JSON."""
-    pictures = {k: v for k, v in score.pictures.items() if not isinstance(v, dict | list)}
-    row = {"name": score.name, **pictures, **asdict(score.fingerprint)}
+    samples = {k: v for k, v in vars(score.samples).items() if not isinstance(v, dict)}
+    row = {"name": score.name, **samples, **asdict(score.fingerprint)}
     for name, estimate in score.metrics.items():
         row |= {name: estimate.value, f"{name}_error": estimate.error}
     return row

@@ -43,6 +43,19 @@ class GenerativeModel(nn.Module, ABC):
         sees x after each of the ``steps``.
         """
 
+    @property
+    @abstractmethod
+    def network(self) -> nn.Module:
+        """What ``sample`` evaluates: the calls are the cost of a sample."""
+
+    @abstractmethod
+    def check_recipe(self, recipe: Any) -> None:
+        """Whether a recipe asks for nothing that the model lacks.
+
+        Raises:
+            ValueError: it does.
+        """
+
     @abstractmethod
     def steps(self, recipe: Any) -> int:
         """How often ``watch`` is called."""

@@ -158,8 +158,7 @@ class TrainedModel:
             classifier,
         )
         prompts.check_edit(edit)
-        levels = self.model.schedule.grid(sampler.steps, sampler.spacing)
-        steps = steps_taken(len(levels) - 1, 1 if edit is None else edit.strength)
+        steps = steps_taken(self.model.steps(sampler), 1 if edit is None else edit.strength)
         with tqdm(
             total=n * steps,
             disable=not progress,
@@ -193,14 +192,29 @@ class TrainedModel:
         classes = self.config["data"].get("classes")
         return Prompts(self.model, lambda: self.validation, names, given, classes, classifier)
 
-    def check_guidance(self, scale: float) -> None:
-        """Whether the null condition, from which guidance leads away, was trained.
+    def check_recipe(self, sampler: Sampler) -> None:
+        """Whether the model can be drawn from by a sampler, guided by its own condition.
 
         Raises:
-            ValueError: it was not, and the scale is not 1.
+            ValueError: it cannot; see the model's ``check_recipe``, and ``check_guidance``.
         """
-        conditional = self.model.conditioner is not None
-        if conditional and scale != 1 and self.config.get("condition_dropout") == 0:
+        self.model.check_recipe(sampler)
+        self.check_guidance(sampler.guidance.scale)
+
+    def check_guidance(self, scale: float) -> None:
+        """Whether the model has a condition to guide to, and was trained without it too.
+
+        Raises:
+            ValueError: it has not, or was not, and the scale is not 1.
+        """
+        if scale == 1:
+            return
+        if self.model.conditioner is None:
+            raise ValueError(
+                f"guidance {scale:g} needs something to guide by: the model is unconditional, so "
+                "give a classifier or a weak model, or leave guidance at 1"
+            )
+        if self.config.get("condition_dropout") == 0:
             raise ValueError(
                 f"guidance {scale:g} needs a null condition, which this run did not learn "
                 "(condition_dropout=0): only guidance=1, a weak model or a classifier will do"

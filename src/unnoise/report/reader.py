@@ -228,7 +228,7 @@ def _checked(scores: list[Score]) -> list[Score]:
     """The scores, if all their values have the right types."""
     for score in scores:
         values = [v for each in score.metrics.values() for v in (each.value, each.error or 0.0)]
-        if not isinstance(score.pictures, dict) or not isinstance(score.fingerprint.count, int):
+        if not isinstance(score.fingerprint.count, int):
             raise ValueError(f"{score.name} does not say what was scored")
         if not all(isinstance(value, int | float) for value in values):
             raise ValueError(f"{score.name} has values that are not numbers")

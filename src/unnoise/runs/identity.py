@@ -71,29 +71,30 @@ def _values(
     tree: Any, arguments: Arguments, key: str, role: Role, is_default: bool
 ) -> Iterator[tuple[str, Value]]:
     if not isinstance(tree, Mapping):
-        yield key, Value(_canonical(tree, arguments), role, is_default)
+        yield key, Value(canonical(tree, arguments), role, is_default)
         return
     signature = arguments(tree["_target_"]) if "_target_" in tree else {}
     for name, value in tree.items():
         of = signature.get(name, Argument())
         value = of.spelling.of(value)
-        same = is_default or _canonical(value, arguments) == _canonical(of.default, arguments)
+        same = is_default or canonical(value, arguments) == canonical(of.default, arguments)
         inner = f"{key}.{name}" if key else str(name)
         yield from _values(value, arguments, inner, of.role or role, same)
 
 
-def _canonical(tree: Any, arguments: Arguments) -> Any:
+def canonical(tree: Any, arguments: Arguments) -> Any:
+    """A config with 1 for 1.0, lists for tuples, and without values at their defaults."""
     if isinstance(tree, Mapping):
         signature = arguments(tree["_target_"]) if "_target_" in tree else {}
         plain = {}
         for key, value in tree.items():
             of = signature.get(key, Argument())
-            plain[str(key)] = _canonical(of.spelling.of(value), arguments)
-            if plain[str(key)] == _canonical(of.default, arguments):
+            plain[str(key)] = canonical(of.spelling.of(value), arguments)
+            if plain[str(key)] == canonical(of.default, arguments):
                 del plain[str(key)]
         return plain
     if isinstance(tree, list | tuple):
-        return [_canonical(value, arguments) for value in tree]
+        return [canonical(value, arguments) for value in tree]
     return int(tree) if isinstance(tree, float) and tree.is_integer() else tree
 
 

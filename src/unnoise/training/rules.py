@@ -121,8 +121,12 @@ def present(callbacks: Callbacks) -> Iterator[Problem]:
 
 
 def extractors(data: ImageSource, callbacks: Callbacks) -> Iterator[Problem]:
-    """There is an extractor for each measurement, as far as that shows without reading it."""
+    """There is an extractor for each measurement, as far as that shows without reading it.
+
+    And its metrics exist.
+    """
     from unnoise.data.source import own_extractor
+    from unnoise.evaluation.estimates import metric_problems
     from unnoise.evaluation.extractors.find import NAMES
 
     own, known = own_extractor(data) or "inception", ("auto", "inception", *NAMES)
@@ -135,6 +139,8 @@ def extractors(data: ImageSource, callbacks: Callbacks) -> Iterator[Problem]:
             told = f"there is no extractor {name}{near} ({', '.join(known)}, or a file)"
             yield Problem(f"callbacks.{key}.extractor", told)
         name = own if name == "auto" else name
+        for message in metric_problems(callback.metrics, name if name in known else None):
+            yield Problem(f"callbacks.{key}.metrics", message)
         if weights is not None and name != "inception":
             told = f"are those of inception, but the extractor is {name}"
             yield Problem(f"callbacks.{key}.weights", told)

@@ -127,7 +127,7 @@ def _find_extractors(recipe: Recipe) -> None:
     for name, callback in recipe.callbacks.items():
         if isinstance(callback, Quality):
             try:
-                callback.find(recipe.data, torch.device("cpu"))
+                _ = callback.evaluator(source=recipe.data, device=torch.device("cpu")).extractor
             except (FileNotFoundError, ValueError) as error:
                 raise ConfigError(f"callbacks.{name}: {error}") from error
 

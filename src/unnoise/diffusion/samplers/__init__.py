@@ -5,6 +5,7 @@ from unnoise.diffusion.samplers.ancestral import (
     Ancestral,
 )
 from unnoise.diffusion.samplers.base import (
+    VERSION,
     Sampler,
     Stepper,
     Walk,
@@ -35,6 +36,7 @@ from unnoise.diffusion.samplers.sde import (
 
 __all__ = [
     "DDIM",
+    "VERSION",
     "AdaptiveODE",
     "Ancestral",
     "AnnealedLangevin",

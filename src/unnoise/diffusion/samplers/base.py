@@ -23,6 +23,8 @@ from unnoise.diffusion.levels import (
 from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.schedules import NoiseSchedule, Spacing
 
+VERSION = 1
+"""Of the samplers: to be raised where one draws other samples than before from the same noise."""
 Watch = Callable[[Tensor, NoiseLevel], None]
 """Called with x and its level after every step."""
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from unnoise.diffusion.noise import Noise
+from unnoise.evaluation.estimates import estimates, metrics_by_name
 from unnoise.evaluation.extractors.base import Features
-from unnoise.evaluation.quality import estimates, quality
 from unnoise.evaluation.reference import Reference
 from unnoise.evaluation.selftest.check import Check, Result, with_float64
 
@@ -32,7 +32,7 @@ def normals(name: str, n: int, D: int) -> Tensor:
 def value(kind: str, real: Features, drawn: Features, device: torch.device) -> float:
     """A metric of drawn features, which come in batches of seven, against real ones."""
     there = with_float64(device)
-    metric = quality(Reference({"extractor": "known"}, real), [kind]).to(there)
+    metric = metrics_by_name(Reference({"extractor": "known"}, real), [kind]).to(there)
     for start in range(0, len(drawn.pooled), 7):
         metric.update(Features(*(part[start : start + 7].to(there) for part in drawn)))
     return float(metric.compute()[f"{kind}_known"])
@@ -55,7 +55,7 @@ def in_parts(device: torch.device) -> Result:
     real, drawn = normals("real", 300, 16), 1.5 * normals("drawn", 300, 16)
     there = with_float64(device)
     reference = Reference({"extractor": "known"}, features(real))
-    parts = [quality(reference, ["fd"]).to(there)["fd_known"] for _ in range(3)]
+    parts = [metrics_by_name(reference, ["fd"]).to(there)["fd_known"] for _ in range(3)]
     for metric, part in zip(parts, drawn.view(3, 100, 16), strict=True):
         metric.update(features(part.to(there)))
     for other in parts[1:]:

@@ -22,9 +22,6 @@ SETTINGS = {
     "seed": "seed",
 }
 """The settings of drawing, and their headings."""
-CONTROLS = ("real", "noise")
-"""Kinds of pictures that are scored for comparison only."""
-
 Owned = tuple[str, Score]
 """The label of a run, and a score of it."""
 
@@ -56,9 +53,7 @@ def evaluations(runs: Sequence[Run], labels: Sequence[str]) -> dict[str, list[An
             fingerprint,
             *_quality_table(group, len(runs) > 1),
             ["; ".join(other.differences(fingerprint)) for other, _ in tables[:k]],
-            chart("cost", cost_data(group))
-            if any(cost in score.pictures for _, score in group for cost in COSTS)
-            else None,
+            chart("cost", cost_data(group)) if _costs([score for _, score in group]) else None,
         )
         for k, (fingerprint, group) in enumerate(tables)
     ]
@@ -75,7 +70,7 @@ def all_scores(runs: Sequence[Run], labels: Sequence[str]) -> list[Owned]:
     scores: list[Owned] = []
     for run, label in zip(runs, labels, strict=True):
         for score in run.scores:
-            owned = ("–" if score.pictures.get("kind") in CONTROLS else label, score)
+            owned = ("–" if score.samples.is_control else label, score)
             if score.metrics and owned not in scores:
                 scores.append(owned)
     return scores
@@ -97,8 +92,8 @@ def _quality_table(group: Sequence[Owned], many: bool) -> tuple[list[Column], st
     names = metric_names(group)
     group = sorted(group, key=lambda owned: _order(owned[1], names[0]))
     scores = [score for _, score in group]
-    drawn = [score for score in scores if score.pictures.get("kind") not in CONTROLS]
-    settings = {key: [score.pictures.get(key) for score in drawn] for key in SETTINGS}
+    drawn = [score for score in scores if not score.samples.is_control]
+    settings = {key: [getattr(score.samples, key) for score in drawn] for key in SETTINGS}
     vary = [key for key, values in settings.items() if len(set(map(str, values))) > 1]
     shared = [
         f"{SETTINGS[key]} {number(values[0])}"
@@ -107,12 +102,12 @@ def _quality_table(group: Sequence[Owned], many: bool) -> tuple[list[Column], st
     ]
 
     def column(key: str, head: str, order: int = 0) -> Column:
-        return Column(head, [Cell(score.pictures.get(key)) for score in scores], order)
+        return Column(head, [Cell(getattr(score.samples, key)) for score in scores], order)
 
     names_of = [Cell(score.name, mark=None if score in drawn else "control") for score in scores]
     columns = [
         Column("pictures", names_of),
-        *(column(k, head, 1) for k, head in COSTS.items() if any(k in s.pictures for s in scores)),
+        *(column(key, COSTS[key], 1) for key in _costs(scores)),
         *(_metric(name, scores, drawn) for name in names),
         *(column(key, SETTINGS[key]) for key in vary),
     ]
@@ -141,6 +136,11 @@ def _order(score: Score, metric: str) -> float:
     return sign * value if math.isfinite(value) else math.inf
 
 
+def _costs(scores: Sequence[Score]) -> list[str]:
+    """The costs that any of the scores has."""
+    return [cost for cost in COSTS if any(getattr(s.samples, cost) is not None for s in scores)]
+
+
 def cost_data(group: Sequence[Owned]) -> dict[str, Any]:
     """Points of quality against cost, and the Pareto front (numbers of points) of each pair.
 
@@ -148,7 +148,7 @@ def cost_data(group: Sequence[Owned]) -> dict[str, Any]:
     """
     scores = [score for _, score in group]
     several = len({label for label, _ in group} - {"–"}) > 1
-    costs = [cost for cost in COSTS if any(cost in score.pictures for score in scores)]
+    costs = _costs(scores)
     names = metric_names(group)
     finite = {m: [s for s in scores if math.isfinite(_order(s, m))] for m in names}
     return {
@@ -157,10 +157,10 @@ def cost_data(group: Sequence[Owned]) -> dict[str, Any]:
         "points": [
             {
                 "name": f"{label}, {score.name}" if several else score.name,
-                "series": label if several else str(score.pictures.get("sampler", score.name)),
-                "sampler": str(score.pictures.get("sampler", score.name)),
-                "kind": score.pictures.get("kind", "drawn"),
-                **{cost: score.pictures.get(cost) for cost in costs},
+                "series": label if several else score.samples.sampler or score.name,
+                "sampler": score.samples.sampler or score.name,
+                "kind": score.samples.kind,
+                **{cost: getattr(score.samples, cost) for cost in costs},
                 "values": {k: [each.value, each.error] for k, each in score.metrics.items()},
             }
             for label, score in group

@@ -10,7 +10,7 @@ from unnoise.evaluation.results import lower_is_better
 from unnoise.report.page.about import head, quality_metrics, state_text, steps, when
 from unnoise.report.page.charts import chart, last_values
 from unnoise.report.page.comparison import columns, kinds
-from unnoise.report.page.evaluations import CONTROLS, all_scores, groups, metric_names
+from unnoise.report.page.evaluations import all_scores, groups, metric_names
 from unnoise.report.page.table import Cell, Column, duration
 from unnoise.report.reader import Run
 from unnoise.runs.layout import RunDirectory
@@ -86,7 +86,7 @@ def _scores(runs: Sequence[Run]) -> list[dict[str, Any]]:
     metrics: list[dict[str, Any]] = []
     tables = groups(all_scores(runs, [str(k) for k in range(len(runs))]))
     for place, (_, group) in enumerate(tables):
-        drawn = [(int(k), s) for k, s in group if s.pictures.get("kind") not in CONTROLS]
+        drawn = [(int(k), s) for k, s in group if not s.samples.is_control]
         once = len({k for k, _ in drawn}) == len(drawn)
         for name in metric_names(group):
             for way in dict.fromkeys("" if once else f", {score.name}" for _, score in drawn):

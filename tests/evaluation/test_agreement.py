@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from unnoise.evaluation.adherence import Agreement, Row, Z, agreements, table
+from unnoise.evaluation.agreement import Agreement, Row, Z, agreements, table
 
 
 @pytest.mark.parametrize(("agreed", "n"), [(0, 10), (3, 7), (49, 50), (500, 500), (1, 1)])
@@ -30,21 +30,21 @@ def test_the_interval_covers_the_truth_19_times_of_20():
 
 
 def test_targets_are_counted_each_and_together():
-    asked = {"kind": torch.tensor([0, 1, 2, 3]), "colour": torch.tensor([0, 0, 1, 1])}
+    expected = {"kind": torch.tensor([0, 1, 2, 3]), "colour": torch.tensor([0, 0, 1, 1])}
     found = {"kind": torch.tensor([0, 1, 2, 0]), "colour": torch.tensor([0, 1, 1, 1])}
-    counted = {name: each.agreed for name, each in agreements(found, asked).items()}
+    counted = {name: each.agreed for name, each in agreements(found, expected)}
     assert counted == {"kind": 3, "colour": 3, "kind and colour": 2}
 
 
 def test_a_single_target_stands_alone():
     classes = torch.tensor([0, 1])
-    assert list(agreements({"label": classes}, {"label": classes})) == ["label"]
+    assert [name for name, _ in agreements({"label": classes}, {"label": classes})] == ["label"]
 
 
 @pytest.mark.parametrize("n", [0, 2])
-def test_pictures_without_a_question_are_refused(n):
-    with pytest.raises(ValueError, match=f"label: {n} pictures were judged, {n and 3} asked for"):
-        agreements({"label": torch.zeros(n)}, {"label": torch.zeros(n and 3)})
+def test_samples_without_a_prompt_are_refused(n):
+    with pytest.raises(ValueError, match=f"label: {n} samples were judged, but {n and 3} expected"):
+        list(agreements({"label": torch.zeros(n)}, {"label": torch.zeros(n and 3)}))
 
 
 def test_the_table_lines_up():

@@ -1,0 +1,108 @@
+"""What unnoise-evaluate measures: the keys of a measure, what is wrong with them, its result."""
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from unnoise.config.problems import ConfigError, Problem
+from unnoise.evaluation.results import write_csv, write_json
+from unnoise.models.trained import TrainedModel, load
+from unnoise.runs.checkpoints import find_checkpoint
+from unnoise.runs.identity import digest
+from unnoise.runs.layout import RunDirectory
+
+Count = Annotated[int, Field(ge=1)]
+Number = Annotated[int, Field(ge=0)]
+Scale = Annotated[float, Field(ge=0)]
+Keys = dict[str, Any]
+"""The keys of a measure as plain values: a sampler is a node."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What is printed of a measurement, and the files it is in."""
+
+    table: str
+    files: list[Path]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure(ABC):
+    """The keys of every measure; a subclass adds its own. The config's root is its node.
+
+    ``name`` is the measure's in ``conf/measure``; ``shared`` says whether ranks can share it.
+    """
+
+    run: str | None
+    data_root: str | None
+    batch_size: Count
+    device: str
+
+    name: ClassVar[str]
+    shared: ClassVar[bool] = True
+
+    def conflicts(self) -> Iterator[Problem]:
+        """What is wrong between the keys, whatever the run is."""
+        yield from ()
+
+    @abstractmethod
+    def problems(self, keys: Keys) -> Iterator[Problem]:
+        """What is wrong between the keys and the run; where they are right by themselves."""
+
+    @abstractmethod
+    def measure(self, keys: Keys) -> Result | None:
+        """Measure and write; on other ranks than the first there is no result.
+
+        Raises:
+            FileNotFoundError: the data are not there.
+            ValueError: a file is damaged.
+        """
+
+    @property
+    def checkpoint(self) -> Path:
+        """The run's newest."""
+        assert self.run is not None
+        return find_checkpoint(Path(self.run))
+
+    def trained(self, averaged: bool, checkpoint: Path | None = None) -> TrainedModel:
+        """The model of a checkpoint, read once for the check and for what follows."""
+        return load_once(checkpoint or self.checkpoint, averaged, self.device, self.data_root)
+
+    def model_problems(self, averaged: bool, with_data: bool = True) -> Iterator[Problem]:
+        """Whether the run's model can be read, and its data too."""
+        try:
+            trained = self.trained(averaged)
+        except (ValueError, ConfigError) as error:
+            yield Problem("run", str(error))
+            return
+        if not with_data:
+            return
+        if self.data_root is not None and "root" not in trained.config["data"]:
+            yield Problem("data_root", "the run's data are not read from a folder: leave it out")
+            return
+        try:
+            trained.source.check()
+        except (FileNotFoundError, ValueError, ImportError, ConfigError) as error:
+            yield Problem("data_root", str(error))
+
+    def write_rows(self, about: dict[str, Any], rows: list[dict[str, Any]]) -> list[Path]:
+        """Write rows as CSV and JSON into the run, under a name of their own for each ``about``.
+
+        What the rows depend on, ``about``, stands once in the JSON.
+        """
+        about = {"measure": self.name, "checkpoint": str(self.checkpoint), **about}
+        folder = RunDirectory.of(self.checkpoint).evaluation
+        path = folder / f"{self.name}_{digest(about, 8)}.json"
+        write_json(path, {**about, "rows": rows})
+        return [write_csv(path.with_suffix(".csv"), rows), path]
+
+
+@functools.lru_cache(maxsize=1)
+def load_once(checkpoint: Path, averaged: bool, device: str, data_root: str | None) -> TrainedModel:
+    """``load``, once for the check and for what follows."""
+    return load(checkpoint, averaged=averaged, device=device, data_root=data_root)

@@ -1,0 +1,103 @@
+"""Edits of pictures that a user names by their files."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from unnoise.config.problems import Problem
+from unnoise.data.given import picture_size, read_pictures
+from unnoise.data.pixels import to_pixels, to_signal
+from unnoise.data.source import Fit
+from unnoise.diffusion.editing import Edit, ImageToImage, Inpaint, Interpolate
+
+NEEDS = {
+    "inpaint": ("image", "mask", "resample"),
+    "image_to_image": ("image", "strength"),
+    "interpolate": ("image",),
+}
+"""The keys of each edit; all must be given, and no others."""
+HIDDEN = 0.0  # what is painted anew, as a picture without it shows it: grey
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditKeys:
+    """The keys of unnoise-sample that say how which pictures are edited."""
+
+    edit: Literal["inpaint", "image_to_image", "interpolate"] | None
+    image: str | list[str] | None
+    mask: str | None
+    strength: Annotated[float, Field(gt=0, le=1)] | None
+    resample: Annotated[int, Field(ge=1)] | None
+
+    @property
+    def files(self) -> list[str]:
+        """Of ``image``."""
+        return [self.image] if isinstance(self.image, str) else self.image or []
+
+    def edit_problems(self, n: int, first: int) -> Iterator[Problem]:
+        """What is wrong between the keys, or with the files; samples first … first + n − 1."""
+        needs = NEEDS[self.edit] if self.edit else ()
+        for key in ("image", "mask", "strength", "resample"):
+            value = getattr(self, key)
+            if value is None and key in needs:
+                yield Problem(key, f"missing: edit={self.edit} needs it; give it as {key}=...")
+            if value is not None and key not in needs:
+                edits = [edit for edit, keys in NEEDS.items() if key in keys]
+                yield Problem(key, f"is not used here; it belongs to edit={' or '.join(edits)}")
+        if self.edit is None:
+            return
+        files, number = self.files, 2 if self.edit == "interpolate" else 1
+        if self.image is not None and len(files) != number:
+            yield Problem("image", f"edit={self.edit} takes {number}, not {len(files)}")
+        if self.edit == "interpolate" and n < 2:
+            yield Problem("n", "must be >= 2: both ends are drawn")
+        if self.edit == "interpolate" and first != 0:
+            yield Problem("first", "must be 0: the n pictures are the way from one to the other")
+        unreadable = unreadable_pictures("image", files)
+        if self.mask is not None:
+            unreadable += unreadable_pictures("mask", [self.mask])
+        yield from unreadable
+        if self.mask is not None and files and not unreadable:
+            (w, h), (mask_w, mask_h) = picture_size(files[0]), picture_size(self.mask)
+            if (w, h) != (mask_w, mask_h):
+                yield Problem("mask", f"is {mask_w}×{mask_h} pixels, but the image {w}×{h}")
+
+    def make_edit(
+        self, n: int, shape: Sequence[int], fit: Fit
+    ) -> tuple[Edit | None, dict[str, Tensor]]:
+        """The edit of n samples, and the pictures that it is made from, uint8 (1, C, H, W) by name.
+
+        Raises:
+            ValueError: a file is damaged, or the mask is black.
+        """
+        if self.edit is None:
+            return None, {}
+        images = to_signal(read_pictures(self.files, shape, fit))
+        first = images[:1]
+        if self.edit == "interpolate":
+            edit: Edit = Interpolate(first, images[1:], n)
+            given = {"first": first, "second": images[1:]}
+        elif self.edit == "image_to_image":
+            assert self.strength is not None
+            edit, given = ImageToImage(first, self.strength), {"original": first}
+        else:
+            assert self.mask is not None
+            assert self.resample is not None
+            mask = read_pictures([self.mask], (1, *shape[1:]), fit) > 127
+            edit = Inpaint(first, mask, self.resample)
+            given = {"original": first, "masked": first.masked_fill(mask, HIDDEN)}
+        return edit, {name: to_pixels(x) for name, x in given.items()}
+
+
+def unreadable_pictures(key: str, files: Sequence[str], numbered: bool = False) -> list[Problem]:
+    """A problem for each file that is no picture, under the key, or with its number behind it."""
+    found = []
+    for number, file in enumerate(files):
+        try:
+            picture_size(file)
+        except ValueError as error:
+            found.append(Problem(f"{key}.{number}" if numbered else key, str(error)))
+    return found

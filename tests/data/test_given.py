@@ -1,0 +1,65 @@
+"""Pictures from files that the user names."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from unnoise.data.given import given_pictures
+
+
+@pytest.fixture
+def pixels():
+    return torch.randint(0, 256, (3, 3, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
+
+
+@pytest.mark.parametrize("form", ["npz", "npy", "folder"])
+def test_pictures_are_read_as_they_were_written(form, pixels, tmp_path):
+    array = pixels.permute(0, 2, 3, 1).numpy()
+    path = tmp_path / f"pictures.{form}"
+    if form == "npz":
+        np.savez(path, arr_0=array)
+    elif form == "npy":
+        np.save(path, array)
+    else:
+        path.mkdir()
+        for number, each in enumerate(array):
+            Image.fromarray(each).save(path / f"{number}.png")
+    assert torch.equal(given_pictures(path), pixels)
+
+
+def test_what_is_no_picture_is_said(pixels, tmp_path):
+    np.save(tmp_path / "float.npy", pixels.float().numpy())
+    with pytest.raises(ValueError, match=r"float32 \(3, 3, 8, 8\), not pictures"):
+        given_pictures(tmp_path / "float.npy")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="no pictures in"):
+        given_pictures(tmp_path / "empty")
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    for size in (8, 9):
+        Image.new("RGB", (size, 8)).save(folder / f"{size}.png")
+    with pytest.raises(ValueError, match=r"has 9 × 8 pixels.*has 8 × 8"):
+        given_pictures(folder)
+    (folder / "9.png").write_text("no picture")
+    with pytest.raises(ValueError, match=r"9\.png is unreadable"):
+        given_pictures(folder)
+
+
+def test_pickles_in_arrays_are_not_read(tmp_path):
+    np.save(tmp_path / "object.npy", np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(ValueError, match="Python objects"):
+        given_pictures(tmp_path / "object.npy")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"no array"])
+def test_damaged_arrays_are_told(content, pixels, tmp_path):
+    whole = tmp_path / "pictures.npz"
+    np.savez(whole, pixels.permute(0, 2, 3, 1).numpy())
+    for name, bytes_ in (("whole.npz", content), ("half.npz", whole.read_bytes()[:-40])):
+        (tmp_path / name).write_bytes(bytes_)
+        with pytest.raises(ValueError, match=rf"{name} is no whole (\.npz or \.npy file|archive)"):
+            given_pictures(tmp_path / name)
+    np.savez(tmp_path / "empty.npz")
+    with pytest.raises(ValueError, match=r"empty\.npz is no whole"):
+        given_pictures(tmp_path / "empty.npz")
