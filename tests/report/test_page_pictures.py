@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unnoise.report.page.pictures import FRAMES, WIDE, animation, still
+from unnoise.report.page.samples import FRAMES, WIDE, animation, still
 
 
 def opened(uri):

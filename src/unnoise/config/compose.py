@@ -102,14 +102,18 @@ class _Composer:
     def __init__(self, config_name: str, loader: GuardedLoader) -> None:
         self.config_name, self.loader = config_name, loader
         self.parser = OverridesParser.create(loader)
-        self.searchpath: list[str] = []  # the override, if it was typed
+        self.searchpath: list[str] = []  # the overrides of it
         self.repository: Any = loader.repository
         self.found: list[Problem] = []
 
     def run(self, lines: Sequence[str]) -> dict[str, Any]:
         overrides = list(self.parse(lines))
-        self.search([o for o in overrides if o.key_or_group == "hydra.searchpath"])
-        overrides = [o for o in overrides if o.key_or_group != "hydra.searchpath"]
+        searched = [o for o in overrides if o.key_or_group == "hydra.searchpath"]
+        self.searchpath = [str(override.input_line) for override in searched]
+        self.repository = self.loader._parse_overrides_and_create_caching_repo(
+            self.config_name, self.searchpath
+        )[1]
+        overrides = [o for o in overrides if o not in searched]
         groups = [override for override in overrides if self.is_group(override)]
         typed, values = list(groups), [o for o in overrides if o not in groups]
         config, filled, chosen = self.choose(groups)
@@ -148,15 +152,6 @@ class _Composer:
             else:
                 hint = "write key=value, with special characters as key='...'"
                 self.found.append(Problem(line, f"cannot be read; {hint}"))
-
-    def search(self, typed: list[Override]) -> None:
-        """Search for options in the folders of ``hydra.searchpath``, too."""
-        folders = [folder for override in typed for folder in override.value() or []]  # type: ignore[union-attr]
-        if folders:
-            self.searchpath = [f"hydra.searchpath=[{','.join(map(repr, folders))}]"]
-            self.repository = self.loader._parse_overrides_and_create_caching_repo(
-                self.config_name, self.searchpath
-            )[1]
 
     def is_group(self, override: Override) -> bool:
         name = override.key_or_group

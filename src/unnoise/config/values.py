@@ -5,6 +5,7 @@ import functools
 import json
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -71,13 +72,10 @@ def _adapter(hint: Any) -> Any:
     """A pydantic validator of the hint, or None where pydantic cannot make one."""
     from pydantic import ConfigDict, TypeAdapter
 
-    try:
-        return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
-    except Exception:
-        try:  # a configuration that pydantic forbids where the hint brings its own
-            return TypeAdapter(hint)
-        except Exception:
-            return None
+    for config in (ConfigDict(arbitrary_types_allowed=True), None):  # some hints bring their own
+        with suppress(Exception):
+            return TypeAdapter(hint, config=config)
+    return None
 
 
 def _is_object(member: Any) -> bool:

@@ -5,7 +5,7 @@ import math
 import os
 import platform
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -113,12 +113,9 @@ class Run:
     @property
     def state(self) -> str:
         """Finished, pruned, failed, running, interrupted, unfinished (elsewhere) or unknown."""
-        if self.manifest.get("failed"):
-            return "failed"
-        if self.manifest.get("pruned"):
-            return "pruned"
-        if self.manifest.get("finished"):
-            return "finished"
+        for state in ("failed", "pruned", "finished"):
+            if self.manifest.get(state):
+                return state
         if "seconds" in self.manifest:
             return "interrupted"
         if "pid" not in self.manifest:
@@ -159,8 +156,8 @@ def find_runs(folder: Path) -> list[Path]:
 def read_run(folder: Path) -> Run:
     """Read a run directory; never fails, but fills ``problems``."""
     run, files = Run(folder), RunDirectory(folder)
-    run.config = _read(run, files.config, load_yaml, {})
-    run.manifest = _read(run, files.manifest, lambda path: json.loads(path.read_text()), {})
+    run.config = _read(run, files.config, load_yaml)
+    run.manifest = _read(run, files.manifest, lambda path: json.loads(path.read_text()))
     for key, kind in KINDS.items():
         if key in run.manifest and not isinstance(run.manifest[key], kind):
             run.problems.append(f"manifest.json: {key} is {run.manifest.pop(key)!r}")
@@ -170,10 +167,7 @@ def read_run(folder: Path) -> Run:
         for group, option in run.manifest.get("choices", {}).items()
         if isinstance(option, str)
     }
-    for step, time, values in _lines(run):
-        run.times.append(time)
-        for name, value in values.items():
-            run.curves.setdefault(name, []).append((step, value))
+    _read_metrics(run, files.metrics)
     for path in sorted(files.evaluation.glob("*.json")):
         try:
             if path.stem.startswith("quality"):
@@ -185,26 +179,25 @@ def read_run(folder: Path) -> Run:
     return run
 
 
-def _read(run: Run, path: Path, parse: Any, default: Any) -> Any:
-    """A file of the run, parsed; ``default`` if it is missing, damaged or of another type."""
+def _read(run: Run, path: Path, parse: Callable[[Path], Any]) -> dict[str, Any]:
+    """A file of the run, parsed; empty if it is missing, damaged or no mapping."""
     if not path.exists():
         run.problems.append(f"{path.name} is missing")
-        return default
+        return {}
     try:
         content = parse(path)
         json.dumps(content, default=str)  # whether it can be shown
     except (ValueError, TypeError, OSError, RecursionError) as error:
         run.problems.append(f"{path.name} is unreadable: {' '.join(str(error).split())}")
-        return default
-    if not isinstance(content, type(default)):
+        return {}
+    if not isinstance(content, dict):
         run.problems.append(f"{path.name} is not of the right type")
-        return default
+        return {}
     return content
 
 
-def _lines(run: Run) -> Iterator[tuple[int, float, dict[str, float]]]:
-    """(step, time, values) from metrics.jsonl, without a last line that is still being written."""
-    path = RunDirectory(run.folder).metrics
+def _read_metrics(run: Run, path: Path) -> None:
+    """Fill ``times`` and ``curves``, without a last line that is still being written."""
     try:
         text = path.read_text(errors="replace") if path.exists() else ""
     except OSError as error:
@@ -221,7 +214,9 @@ def _lines(run: Run) -> Iterator[tuple[int, float, dict[str, float]]]:
             if line.endswith("\n"):
                 run.problems.append(f"metrics.jsonl, line {number} is left out: {error}")
             continue
-        yield step, time, values
+        run.times.append(time)
+        for name, value in values.items():
+            run.curves.setdefault(name, []).append((step, value))
 
 
 def _checked(scores: list[Score]) -> list[Score]:

@@ -63,7 +63,7 @@ def opened(
         "host": platform.node(),
         "pid": os.getpid(),
     }
-    if resumed and (before := _read(run_dir)):
+    if resumed and (before := read(run_dir)):
         manifest |= {key: before[key] for key in KEPT if key in before}
         manifest["resumed"] = [*before.get("resumed", []), now]
     if device.type == "cuda":
@@ -105,22 +105,13 @@ def add_rollback(manifest: Manifest, step: int, to: int) -> None:
     manifest["rollbacks"].append({"time": time.strftime(TIME), "from": step, "to": to})
 
 
-def rollbacks(run_dir: Path) -> int:
-    """How often a run went back to an earlier step, each time with new noise."""
-    return len(_read(run_dir).get("rollbacks", []))
-
-
 def pruned(run_dir: Path) -> str | None:
     """Why a search ended the run, and at which step; None if it did not."""
-    return _read(run_dir).get("pruned")
+    return read(run_dir).get("pruned")
 
 
-def is_job(run_dir: Path) -> bool:
-    """Whether the run is a job of a sweep, which resumes it by itself."""
-    return bool(_read(run_dir).get("sweep"))
-
-
-def _read(run_dir: Path) -> Manifest:
+def read(run_dir: Path) -> Manifest:
+    """The manifest of a run; empty if there is none."""
     path = RunDirectory(run_dir).manifest
     found: Manifest = json.loads(path.read_text()) if path.exists() else {}
     return found

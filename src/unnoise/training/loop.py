@@ -68,7 +68,8 @@ def fit(
             if first:
                 text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
                 write_durably(RunDirectory(run_dir).config, lambda path: path.write_text(text))
-            rollbacks = ranks.broadcast(manifest.rollbacks(run_dir) if checkpoint else 0)
+            before = manifest.read(run_dir).get("rollbacks", []) if checkpoint else []
+            rollbacks = ranks.broadcast(len(before))  # each changed the noise
             while True:
                 trainer = _trainer(recipe, run_dir, cluster, stop)
                 try:

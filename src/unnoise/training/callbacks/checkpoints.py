@@ -96,9 +96,7 @@ class Checkpoints(Callback):
         if trainer.ckpt_path is None:
             self._save(trainer)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
         """Save if a checkpoint is due, or after the last step."""
         step = trainer.global_step
         if step != self._saved and step == self._due(step - 1, trainer.max_steps):

@@ -32,9 +32,7 @@ class Progress(ProgressBar):
             "[{elapsed}<{remaining}{postfix}]",
         )
 
-    def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
         """Update the bar."""
         latest = self.metrics.latest
         if "train/loss" in latest:

@@ -156,7 +156,7 @@ class Stop(Callback):
                 if not RunDirectory(run).checkpoint(step).exists():
                     with self._apart(trainer):
                         save(trainer, together=False)
-                also = "" if manifest.is_job(run) else f" and resume={shown(run)}"
+                also = "" if manifest.read(run).get("sweep") else f" and resume={shown(run)}"
                 outcome = f"step {step} is saved; go on with the same command{also}"
             except (FloatingPointError, NotSaved) as error:
                 outcome = str(error)
@@ -228,8 +228,6 @@ class _Updated(Callback):
     def __init__(self, stop: Stop) -> None:
         self._stop = stop
 
-    def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
         """From here on this step can be saved."""
         self._stop._updating = False
