@@ -80,9 +80,13 @@ def network(change):
 
 
 def wider(f):
-    return lambda self, size, inputs, outputs, channels, *args, **kwargs: f(
-        self, size, inputs, outputs, channels + 4, *args, **kwargs
+    return lambda self, *args, channels=128, **kwargs: f(
+        self, *args, channels=channels + 4, **kwargs
     )
+
+
+def deeper(f):
+    return lambda self, *args, depth, **kwargs: f(self, *args, depth=depth + 1, **kwargs)
 
 
 def unscaled(f):
@@ -221,6 +225,8 @@ BROKEN = [
     ),
     ("DDPM's CIFAR-10 U-Net: parameters", "networks.unet.UNet.__init__", wider),
     ("1M U-Net: parameters", "networks.unet.UNet.__init__", wider),
+    ("DiT-S/2: parameters", "networks.dit.DiT.__init__", deeper),
+    ("first output of a DiT", "networks.dit.DiT.forward", network(lambda out, x: out + 1e-9)),
     (
         "first loss of a fresh U-Net",
         "networks.unet.UNet.forward",

@@ -12,6 +12,8 @@ from unnoise.diffusion.samplers import DDIM, Sampler
 from unnoise.diffusion.schedules import linear
 from unnoise.evaluation.selftest.check import Check, Result
 from unnoise.networks.blocks import attention
+from unnoise.networks.conditioning import ClassConditioner
+from unnoise.networks.dit import DiT
 from unnoise.networks.unet import UNet
 
 SHAPE = (3, 16, 16)
@@ -62,6 +64,21 @@ def small_parameters(device: torch.device) -> Result:
     """Of conf/network/unet_1m.yaml with three channels."""
     with torch.device("meta"):
         return count(small_unet(), 1_624_323)
+
+
+def transformer_parameters(device: torch.device) -> Result:
+    """Of conf/network/dit_s.yaml with 1000 classes and one for none; fixed positions count, too."""
+    with torch.device("meta"):
+        table = ClassConditioner(1000, 384)
+        network = DiT((4, 32, 32), 8, table.shape, width=384, depth=12, heads=6)
+        weights = [*network.parameters(), *table.parameters(), network.positions]
+    return Result(sum(each.numel() for each in weights), 32_963_360, 0)
+
+
+def first_output(device: torch.device) -> Result:
+    """max |output| of a fresh DiT, whose blocks are the identity (adaLN-Zero)."""
+    network = DiT(SHAPE, 3, width=64, depth=2, heads=2).to(device)
+    return Result(float(network(*inputs(device)).abs().max()), 0, 0)
 
 
 def first_loss(device: torch.device) -> Result:
@@ -153,6 +170,8 @@ GROUP = "networks"
 CHECKS = [
     Check(GROUP, "DDPM's CIFAR-10 U-Net: parameters", "35.7M, Ho et al. 2020", ddpm_parameters),
     Check(GROUP, "1M U-Net: parameters", "of release 0.1", small_parameters),
+    Check(GROUP, "DiT-S/2: parameters", "33M, Peebles & Xie 2023", transformer_parameters),
+    Check(GROUP, "first output of a DiT", "exactly 0: adaLN-Zero", first_output),
     Check(GROUP, "first loss of a fresh U-Net", "E ε² = 1", first_loss),
     Check(GROUP, "U-Net, float64 on the CPU: output's rms", "of release 0.1", golden_output),
     Check(GROUP, "U-Net, float32: relative error of outputs", SEEDED, forward_error),
