@@ -52,7 +52,8 @@ def check_multiple(size: ImageSize, of: ImageSize, what: str) -> None:
     """
     (height, width), (h, w) = sides(size), sides(of)
     if height % h or width % w or height // h != width // w:
-        raise ValueError(f"image_size {size} is not a multiple of {what} {of}")
+        both = "" if isinstance(size, int) else ", the same for both sides"
+        raise ValueError(f"image_size {size} is not a multiple of {what} {of}{both}")
 
 
 def to_channels(images: Tensor, channels: int) -> Tensor:
