@@ -107,7 +107,7 @@ class Evaluator:
     def values(self, draw: Callable[[Sequence[int]], Tensor], n: int) -> dict[str, float]:
         """The metrics of samples 0 … n − 1 by name, over all ranks; no sample is kept.
 
-        ``draw`` makes the samples of some numbers, uint8 (B, C, H, W).
+        ``draw`` makes the samples of some numbers, uint8 (B, *shape).
         """
         self.collection.reset()
         share = range(n)[self.place.rank :: self.place.world_size]
@@ -117,7 +117,7 @@ class Evaluator:
         return {name: float(value) for name, value in self.collection.compute().items()}
 
     def score(self, name: str, samples: Samples, pixels: Tensor, keep: Path | None = None) -> Score:
-        """The metrics of samples uint8 (N, C, H, W), with errors.
+        """The metrics of samples uint8 (N, *shape), with errors.
 
         Their features are kept in a folder if one is given.
         """

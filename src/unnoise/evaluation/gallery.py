@@ -168,7 +168,7 @@ class Gallery:
             handle.remove()
 
     def add(self, first: int, pixels: Tensor, seconds: float, evaluations: float) -> None:
-        """Keep samples (B, C, H, W) uint8, the first of which is number ``first``."""
+        """Keep samples (B, *shape) uint8, the first of which is number ``first``."""
         path = self.folder / f"{first:06d}-{first + len(pixels) - 1:06d}.npz"
 
         def write(temporary: Path) -> None:
@@ -178,7 +178,7 @@ class Gallery:
         write_durably(path, write)
 
     def read(self, n: int) -> Tensor:
-        """Samples 0 … n − 1, (n, C, H, W) uint8.
+        """Samples 0 … n − 1, (n, *shape) uint8.
 
         Raises:
             ValueError: some of them are not drawn yet.

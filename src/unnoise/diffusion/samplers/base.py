@@ -1,4 +1,4 @@
-"""Samplers: how to go from noise to a picture, level by level.
+"""Samplers: how to go from noise to a sample, level by level.
 
 A sampler is a short ``step`` that mirrors its formula; ``sample`` is the loop over the levels.
 Everywhere x is at level t (``now``), and a step leads to the cleaner level s (``to``).
@@ -109,11 +109,11 @@ class Sampler:
         start: Tensor | None = None,
         strength: Annotated[float, Field(gt=0, le=1)] = 1.0,
     ) -> Tensor:
-        """One picture (C, H, W) = shape for each id of ``noise``: (B, C, H, W) float32.
+        """One sample for each id of ``noise``: (B, *shape) float32.
 
-        A picture depends on its own id only, not on the batch. With ``start`` (B, C, H, W) the walk
-        starts from these pictures, noised, and takes the last ``strength`` share of the steps, at
-        least one (Meng et al. 2022, SDEdit). ``denoise`` includes guidance.
+        A sample depends on its own id only, not on the batch. With ``start`` (B, *shape) the walk
+        starts from these, noised, and takes the last ``strength`` share of the steps, at least one
+        (Meng et al. 2022, SDEdit). ``denoise`` includes guidance.
         """
         levels = schedule.grid(self.steps, self.spacing)
         if self.threshold is not None:
