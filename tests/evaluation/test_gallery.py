@@ -32,7 +32,7 @@ def trained(run):
 @pytest.fixture
 def setting(trained):
     node = {**trained.config["sampler"], "steps": 2}
-    return SampleSet(checkpoint=trained.checkpoint, sampler=node, seed=3)
+    return SampleSet(checkpoint=trained.checkpoint, recipe=node, seed=3)
 
 
 def test_pictures_are_those_of_the_model(setting, trained, tmp_path):
@@ -121,7 +121,7 @@ def test_a_damaged_file_is_drawn_anew(setting, trained, tmp_path):
         {"seed": 4},
         {"averaged": False},
         {"precision": "bf16"},
-        {"sampler": {"steps": 3}},
+        {"recipe": {"steps": 3}},
         {"prompts": "digest of other pictures"},
         {"classifier": "digest of a file"},
     ],
@@ -134,7 +134,7 @@ def test_another_setting_has_another_gallery(setting, other, tmp_path):
 
 def test_a_further_argument_at_its_default_leaves_every_gallery_where_it_is(setting, monkeypatch):
     def with_churn(path):
-        churn = {"churn": Argument(0.0)} if path == setting.sampler["_target_"] else {}
+        churn = {"churn": Argument(0.0)} if path == setting.recipe["_target_"] else {}
         return arguments(path) | churn
 
     @dataclass(frozen=True, kw_only=True)
@@ -145,7 +145,7 @@ def test_a_further_argument_at_its_default_leaves_every_gallery_where_it_is(sett
     keys = {}
     for churn in (0, 0.5):
         for tiles in (1, 2):
-            values = vars(setting) | {"sampler": {**setting.sampler, "churn": churn}}
+            values = vars(setting) | {"recipe": {**setting.recipe, "churn": churn}}
             values.pop("model", None)
             keys[churn, tiles] = Grown(**values, tiles=tiles).key
     assert keys.pop((0, 1)) == setting.key
@@ -155,7 +155,7 @@ def test_a_further_argument_at_its_default_leaves_every_gallery_where_it_is(sett
 def test_a_default_that_is_written_out_is_the_same_as_one_that_is_not(setting):
     guidance = {"_target_": "unnoise.diffusion.guidance.Guidance", "scale": 1}
     for other in ({"guidance": guidance}, {"spacing": "uniform"}):
-        assert replace(setting, sampler=setting.sampler | other).key == setting.key
+        assert replace(setting, recipe=setting.recipe | other).key == setting.key
 
 
 @pytest.mark.parametrize("version", ["VERSION", "ROUNDING"])
@@ -182,8 +182,8 @@ def test_another_checkpoint_of_the_same_name_has_another_gallery(setting, tmp_pa
 def test_cost_counts_every_evaluation_of_the_network(setting, trained, tmp_path):
     Gallery(tmp_path, setting).draw(trained, 4, batch_size=2)
     assert Gallery(tmp_path, setting).cost[1] == 2
-    guided = {**setting.sampler, "guidance": {**setting.sampler["guidance"], "scale": 2.0}}
-    (twice := Gallery(tmp_path, replace(setting, sampler=guided))).draw(trained, 4, batch_size=4)
+    guided = {**setting.recipe, "guidance": {**setting.recipe["guidance"], "scale": 2.0}}
+    (twice := Gallery(tmp_path, replace(setting, recipe=guided))).draw(trained, 4, batch_size=4)
     assert twice.cost[1] == 4
     assert json.loads((twice.folder / "samples.json").read_text())["seed"] == 3
 

@@ -21,7 +21,7 @@ def settings(*overrides, chosen=ONE):
 def test_the_run_s_own_sampler_is_the_default():
     ((name, setting),) = settings()
     assert name == f"ddim {OWN['steps']}"
-    assert setting.sampler == OWN
+    assert setting.recipe == OWN
 
 
 def test_every_combination_comes_once_under_its_own_name():
@@ -32,7 +32,7 @@ def test_every_combination_comes_once_under_its_own_name():
     assert len({name for name, _ in found}) == len(found) == 2 * 3 * 2 * 2 * 2
     assert ("ddim 10, guidance 4, step 9, last weights, seed 1") in dict(found)
     setting = dict(found)["ddim 10, guidance 4, step 9, last weights, seed 1"]
-    assert (setting.sampler["steps"], setting.sampler["guidance"]["scale"]) == (10, 4.0)
+    assert (setting.recipe["steps"], setting.recipe["guidance"]["scale"]) == (10, 4.0)
     assert (setting.checkpoint, setting.averaged, setting.seed) == (chosen[1], False, 1)
 
 
@@ -41,7 +41,7 @@ def test_samplers_are_compared_at_equal_cost_and_the_baseline_keeps_its_steps():
     assert list(found) == [
         "ddim 5", "ddim 20", "heun 3", "heun 10", "dpm_solver 5", "dpm_solver 20", "ddpm",
     ]  # fmt: skip
-    assert found["ddpm"].sampler["steps"] is None
+    assert found["ddpm"].recipe["steps"] is None
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in CONF.glob("sampler/*.yaml")))

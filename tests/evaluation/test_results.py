@@ -126,7 +126,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path):
     with pytest.raises(TypeError):
         save(path, [score("b", fd_toy=2)], run=object())
     assert names(read(path)) == ["a"]
-    assert list(tmp_path.iterdir()) == [path]
+    assert sorted(tmp_path.iterdir()) == [path.with_suffix(".csv"), path]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from unnoise.distributed.devices import named_device
 from unnoise.distributed.group import join
 from unnoise.evaluation.agreement import Row, agreements, table
 from unnoise.evaluation.evaluator import Evaluator
-from unnoise.evaluation.gallery import Gallery, SampleSet
+from unnoise.evaluation.gallery import SampleSet
 from unnoise.evaluation.grid import recipe
 from unnoise.evaluation.judges import (
     Judges,
@@ -25,7 +25,6 @@ from unnoise.evaluation.judges import (
 from unnoise.evaluation.measure import Count, Keys, Measure, Number, Result, Scale
 from unnoise.files import file_digest
 from unnoise.models.classifier import classifier_file
-from unnoise.runs.layout import RunDirectory
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,7 +103,6 @@ class Adherence(Measure):
         evaluator = Evaluator(
             source=trained.source, device=device, batch_size=self.batch_size, place=place
         )
-        folder = RunDirectory.of(checkpoint).evaluation / "drawn"
         rows: list[Row] = []
         for prompts in sets if place.rank == 0 else ():
             rows += judged("real", prompts, None, judges, prompts.pixels())
@@ -112,16 +110,17 @@ class Adherence(Measure):
             for scale in self.guidance:
                 samples = SampleSet(
                     checkpoint=checkpoint,
-                    sampler=recipe(keys["sampler"] or trained.config["sampler"], self.steps, scale),
+                    recipe=recipe(keys["sampler"] or trained.config["sampler"], self.steps, scale),
                     seed=self.seed,
                     averaged=self.averaged,
                     prompts=prompts.digest(judges),
                     classifier=None if guide is None else file_digest(guide),
                 )
-                gallery = Gallery(folder, samples)
                 title = f"{prompts.name}, guidance {scale:g}"
                 options = prompts.options(judges) | guiding
-                evaluator.draw(gallery, self.n, lambda: trained, title, **options)
+                gallery = evaluator.draw(
+                    self.folder / "drawn", samples, self.n, lambda: trained, title, **options
+                )
                 if place.rank == 0:
                     rows += judged("drawn", prompts, scale, judges, gallery.read(self.n))
         if place.rank > 0:

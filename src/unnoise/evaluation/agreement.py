@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from unnoise.evaluation.results import aligned
+
 Z = 1.959963984540054  # Φ(Z) − Φ(−Z) = 0.95
 
 
@@ -99,16 +101,7 @@ def agreements(
 def table(rows: Sequence[Row]) -> str:
     """The rows for a terminal."""
     head = ("pictures", "prompts", "guidance", "judged by", "agree", "95 % interval", "n")
-    cells = [head, *(_cells(row) for row in rows)]
-    widths = [max(len(line[k]) for line in cells) for k in range(len(head))]
-    left = (True, True, False, True, False, False, False)
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if to_left else cell.rjust(width)
-            for cell, width, to_left in zip(line, widths, left, strict=True)
-        ).rstrip()
-        for line in cells
-    )
+    return "\n".join(aligned([head, *(_cells(row) for row in rows)], left=(0, 1, 3)))
 
 
 def _cells(row: Row) -> tuple[str, ...]:

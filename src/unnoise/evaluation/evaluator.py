@@ -20,7 +20,7 @@ from unnoise.evaluation.estimates import estimates, metrics_by_name
 from unnoise.evaluation.extractors.base import Extractor, Features, extract
 from unnoise.evaluation.extractors.find import find_extractor
 from unnoise.evaluation.extractors.inception import Resize
-from unnoise.evaluation.gallery import Gallery
+from unnoise.evaluation.gallery import Gallery, SampleSet
 from unnoise.evaluation.metrics import Compare
 from unnoise.evaluation.reference import Reference, cached, reference, spread
 from unnoise.evaluation.results import Fingerprint, Samples, Score
@@ -84,17 +84,19 @@ class Evaluator:
 
     def draw(
         self,
-        gallery: Gallery,
+        folder: Path,
+        samples: SampleSet,
         n: int,
         load: Callable[[], TrainedModel],
         title: str,
         **options: Any,
-    ) -> None:
-        """Draw what the gallery lacks of samples 0 … n − 1; all are there when this returns.
+    ) -> Gallery:
+        """The gallery of a set, below ``folder``, with samples 0 … n − 1 drawn by all ranks.
 
         ``load`` gives the model, and is called only if there is something to draw; the ``options``
         are further ones of its ``draw``.
         """
+        gallery = Gallery(folder, samples)
         missing = sum(map(len, gallery.missing(n, self.batch_size, self.place)))
         if missing:
             print(f"drawing {missing} pictures: {title}", file=sys.stderr, flush=True)
@@ -103,6 +105,7 @@ class Evaluator:
                              watch=bar.update, **options)  # fmt: skip
         if self.place.world_size > 1:
             torch.distributed.barrier()
+        return gallery
 
     def values(self, draw: Callable[[Sequence[int]], Tensor], n: int) -> dict[str, float]:
         """The metrics of samples 0 … n − 1 by name, over all ranks; no sample is kept.
@@ -159,24 +162,17 @@ class Evaluator:
 
 def drawn_samples(run: str, name: str, gallery: Gallery) -> Samples:
     """What a gallery holds, for a score; the first word of ``name`` is that of the sampler."""
-    drawn = gallery.samples
-    seconds, evaluations = gallery.cost
+    (seconds, evaluations), recipe = gallery.cost, gallery.samples.recipe
     return Samples(
         kind="drawn",
         source=run,
-        checkpoint=drawn.checkpoint.name,
-        model=drawn.model,
-        step=drawn.step,
-        averaged=drawn.averaged,
-        sampler=name.split()[0],
-        recipe=dict(drawn.sampler),
-        steps=drawn.sampler.get("steps"),
-        guidance=drawn.sampler.get("guidance", {}).get("scale"),
         evaluations=evaluations,
         seconds=seconds,
-        seed=drawn.seed,
-        precision=drawn.precision,
-        prompts=drawn.prompts,
+        sampler=name.split()[0],
+        steps=recipe.get("steps"),
+        guidance=recipe.get("guidance", {}).get("scale"),
+        step=gallery.samples.step,
+        **gallery.samples.record,
     )
 
 

@@ -5,7 +5,7 @@ import json
 import re
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +31,7 @@ class SampleSet:
 
     Args:
         checkpoint: of the model. What counts is the content of the file, not its name.
-        sampler: a node of ``conf/sampler``, with its steps and its guidance scale.
+        recipe: a node of ``conf/sampler``, with its steps and its guidance scale.
         seed: of all noise.
         averaged: draw with the averaged weights rather than the last ones.
         precision: of the network.
@@ -41,7 +41,7 @@ class SampleSet:
     """
 
     checkpoint: Path
-    sampler: Mapping[str, Any]
+    recipe: dict[str, Any]
     seed: int = 0
     averaged: bool = True
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -137,12 +137,12 @@ class Gallery:
         watch: Callable[[int], object] = lambda samples: None,
         **options: Any,
     ) -> None:
-        """Draw what is missing of samples 0 … n − 1: this rank's share of it.
+        """Draw this rank's share of what is missing of samples 0 … n − 1.
 
         ``watch`` is called with how many were drawn each time some are; the ``options`` are
         further ones of the model's ``draw``, such as captions.
         """
-        sampler, device = instantiate(dict(self.samples.sampler), MODEL), trained.model.device
+        sampler, device = instantiate(self.samples.recipe, MODEL), trained.model.device
         bf16, rows = self.samples.precision == "bf16", 0
 
         def count(module: Any, inputs: tuple[Tensor, ...], output: Any) -> None:

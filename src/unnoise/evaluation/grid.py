@@ -35,7 +35,7 @@ def sample_sets(
     for checkpoint, averaged, (name, node), seed in axes:
         samples = SampleSet(
             checkpoint=checkpoint,
-            sampler=node,
+            recipe=node,
             seed=seed,
             averaged=averaged,
             precision=precision,

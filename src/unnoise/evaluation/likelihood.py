@@ -16,6 +16,7 @@ from unnoise.data.stream import split_loader
 from unnoise.diffusion.likelihood import ode_bits_per_dim
 from unnoise.diffusion.noise import Noise
 from unnoise.evaluation.measure import Keys, Measure, Number, Result
+from unnoise.evaluation.results import aligned
 
 TERMS = ("prior L_T", "steps L_1 … L_T−1", "decoder L_0", "bound, in all", "ODE")
 
@@ -91,6 +92,5 @@ def terms(bits: Mapping[str, Tensor]) -> list[Term]:
 
 def table(rows: Sequence[Term]) -> str:
     """The rows for a terminal."""
-    width = max(len(row.name) for row in rows)
-    lines = [f"{row.name:<{width}}  {row.mean:>8.4f} ± {row.error:.4f}  {row.n}" for row in rows]
-    return "\n".join([f"{'term':<{width}}  bits/dim ± error   n", *lines])
+    cells = [(row.name, f"{row.mean:.4f} ± {row.error:.4f}", str(row.n)) for row in rows]
+    return "\n".join(aligned([("term", "bits/dim ± error", "n"), *cells]))

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from unnoise.config.problems import ConfigError, Problem
-from unnoise.evaluation.results import write_csv, write_json
+from unnoise.evaluation.results import write
 from unnoise.models.trained import TrainedModel, load
 from unnoise.runs.checkpoints import find_checkpoint
 from unnoise.runs.identity import digest
@@ -69,6 +69,11 @@ class Measure(ABC):
         assert self.run is not None
         return find_checkpoint(Path(self.run))
 
+    @property
+    def folder(self) -> Path:
+        """Where results go."""
+        return RunDirectory.of(self.checkpoint).evaluation
+
     def trained(self, averaged: bool, checkpoint: Path | None = None) -> TrainedModel:
         """The model of a checkpoint, read once for the check and for what follows."""
         return load_once(checkpoint or self.checkpoint, averaged, self.device, self.data_root)
@@ -96,10 +101,8 @@ class Measure(ABC):
         What the rows depend on, ``about``, stands once in the JSON.
         """
         about = {"measure": self.name, "checkpoint": str(self.checkpoint), **about}
-        folder = RunDirectory.of(self.checkpoint).evaluation
-        path = folder / f"{self.name}_{digest(about, 8)}.json"
-        write_json(path, {**about, "rows": rows})
-        return [write_csv(path.with_suffix(".csv"), rows), path]
+        path = self.folder / f"{self.name}_{digest(about, 8)}.json"
+        return write(path, {**about, "rows": rows}, rows)
 
 
 @functools.lru_cache(maxsize=1)

@@ -25,10 +25,9 @@ from unnoise.evaluation.grid import sample_sets
 from unnoise.evaluation.measure import Count, Keys, Measure, Number, Result, Scale
 from unnoise.evaluation.metrics import Compare
 from unnoise.evaluation.neighbours import K_DENSITY
-from unnoise.evaluation.results import Samples, Score, flat, save, table, write_csv
+from unnoise.evaluation.results import Samples, Score, save, table
 from unnoise.runs.checkpoints import find_checkpoints
 from unnoise.runs.identity import digest
-from unnoise.runs.layout import RunDirectory
 
 ELSEWHERE = Path("outputs") / "evaluation"
 """Where the scores of given pictures go."""
@@ -97,7 +96,7 @@ class Quality(Measure):
             return
         for name, samples in sample_sets(keys, trained.config["sampler"], checkpoints):
             try:
-                trained.check_recipe(instantiate(samples.sampler, MODEL))
+                trained.check_recipe(instantiate(samples.recipe, MODEL))
             except ValueError as error:
                 yield Problem("samplers", f"{name}: {error}")
 
@@ -121,26 +120,31 @@ class Quality(Measure):
         if place.rank == 0:
             source.prepare()
             _ = evaluator.reference  # whatever is wrong with it shows before anything is drawn
-        folder = RunDirectory.of(self.checkpoint).evaluation if self.run else ELSEWHERE
-        galleries = [(name, Gallery(folder / "drawn", samples)) for name, samples in drawn]
-        for number, (name, gallery) in enumerate(galleries, 1):
-            load = partial(self.trained, gallery.samples.averaged, gallery.samples.checkpoint)
-            title = f"{name} (setting {number} of {len(galleries)})"
-            evaluator.draw(gallery, self.n, load, title)
+        galleries = []
+        for number, (name, samples) in enumerate(drawn, 1):
+            load = partial(self.trained, samples.averaged, samples.checkpoint)
+            title = f"{name} (setting {number} of {len(drawn)})"
+            gallery = evaluator.draw(self.folder / "drawn", samples, self.n, load, title)
+            galleries.append((name, gallery))
         if place.rank > 0:
             return None
         local = ("_target_", "device", "batch_size", "data_root")
         request = {key: value for key, value in keys.items() if key not in local}
         name = digest([request, *(samples.key for _, samples in drawn)], 8)
-        path = folder / f"quality_{name}.json"
+        path = self.folder / f"quality_{name}.json"
         scores: list[Score] = []
         for score in self._scores(evaluator, galleries):
             scores.append(score)
-            save(path, scores, measure="quality", unnoise=version("unnoise"), request=request)
-        files = [write_csv(path.with_suffix(".csv"), [flat(score) for score in scores]), path]
+            about = {"measure": "quality", "unnoise": version("unnoise"), "request": request}
+            files = save(path, scores, **about)
         if len(drawn) > 1:
             files.append(plot(path.with_suffix(".png"), scores, next(iter(scores[0].metrics))))
         return Result(table(scores), files)
+
+    @property
+    def folder(self) -> Path:
+        """Where results go."""
+        return ELSEWHERE if self.run is None else super().folder
 
     def _sample_sets(self, keys: Keys, device: torch.device) -> list[tuple[str, SampleSet]]:
         """What the grid draws, with names; nothing if the pictures are given."""

@@ -60,39 +60,25 @@ class Fingerprint:
 class Samples:
     """Which samples were scored; what does not apply to them is None.
 
-    Args:
-        kind: "real" and "noise" are there for comparison.
-        source: the run that drew them, the file they are in, or the fingerprint of the data.
-        checkpoint: its name.
-        model: SHA-256 of the checkpoint.
-        step: of the checkpoint.
-        averaged: whether by the averaged weights.
-        sampler: its name.
-        recipe: its config.
-        steps: of the sampler.
-        guidance: its scale.
-        evaluations: of the network, a sample.
-        seconds: a sample.
-        seed: of the noise.
-        precision: of the network.
-        prompts: digest of what the prompts are, as in ``SampleSet``.
+    Costs are for one sample. What else is said of drawn ones is as in ``SampleSet``.
     """
 
     kind: Literal["drawn", "given", "real", "noise"]
-    source: str | None = None
-    checkpoint: str | None = None
-    model: str | None = None
-    step: int | None = None
-    averaged: bool | None = None
-    sampler: str | None = None
+    source: str | None = None  # the run, the file, or the fingerprint of the real data
+    evaluations: float | None = None  # of the network
+    seconds: float | None = None
+    sampler: str | None = None  # its name
     recipe: dict[str, Any] | None = None
     steps: int | None = None
     guidance: float | None = None
-    evaluations: float | None = None
-    seconds: float | None = None
+    checkpoint: str | None = None
+    model: str | None = None
+    step: int | None = None  # of the checkpoint
+    averaged: bool | None = None
     seed: int | None = None
     precision: str | None = None
     prompts: str | None = None
+    classifier: str | None = None
 
     @property
     def is_control(self) -> bool:
@@ -139,29 +125,28 @@ def comparable(scores: Sequence[Score]) -> list[list[Score]]:
     return list(groups.values())
 
 
-def save(path: Path, scores: Sequence[Score], **about: Any) -> None:
-    """Write the scores as JSON, under "scores", beside whatever else is said ``about`` them."""
-    write_json(path, {**about, "scores": [asdict(score) for score in scores]})
+def save(path: Path, scores: Sequence[Score], **about: Any) -> list[Path]:
+    """Write the scores as JSON, under "scores" beside ``about``, and as CSV; see ``write``."""
+    content = {**about, "scores": [asdict(score) for score in scores]}
+    return write(path, content, [flat(score) for score in scores])
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Plain values, indented."""
-    text = json.dumps(content, indent=2) + "\n"
-    write_durably(path, lambda temporary: temporary.write_text(text))
+def write(path: Path, content: dict[str, Any], rows: Sequence[dict[str, Any]]) -> list[Path]:
+    """A JSON file, and rows as a CSV file beside it; the paths of both.
 
+    The CSV has every key that any row has; a key that a row lacks is left empty there.
+    """
 
-def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
-    """A table with every key that any row has; a key that a row lacks is left empty there."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-
-    def write(temporary: Path) -> None:
+    def write_csv(temporary: Path) -> None:
         with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
+            writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
             writer.writeheader()
             writer.writerows(rows)
 
-    write_durably(path, write)
-    return path
+    text, table = json.dumps(content, indent=2) + "\n", path.with_suffix(".csv")
+    write_durably(path, lambda temporary: temporary.write_text(text))
+    write_durably(table, write_csv)
+    return [table, path]
 
 
 def read(path: Path) -> list[Score]:
@@ -206,17 +191,23 @@ def _group(scores: Sequence[Score]) -> str:
         cost = score.samples.evaluations
         values = (str(score.metrics.get(name, "")) for name in names)
         cells.append([score.name, "" if cost is None else f"{cost:g}", *values])
-    widths = [max(len(line[k]) for line in cells) for k in range(len(cells[0]))]
-    lines = [
-        line[0].ljust(widths[0])
-        + "".join(f"  {cell:>{width}}" for cell, width in zip(line[1:], widths[1:], strict=True))
-        for line in cells
-    ]
     heading = (
         f"{about.count} pictures against {about.reference}\n"
         f"features by {about.extractor}, resized by {about.resize}"
     )
-    return "\n".join([heading, *(line.rstrip() for line in lines)])
+    return "\n".join([heading, *aligned(cells)])
+
+
+def aligned(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
+    """The lines of a table for a terminal; the columns ``left`` are aligned to the left."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if k in left else cell.rjust(width)
+            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def flat(score: Score) -> dict[str, Any]:
