@@ -28,6 +28,14 @@ class Pictures(Drawn):
         arrays = self.pixels.permute(0, 2, 3, 1).numpy()
         return [Image.fromarray(a[..., 0] if a.shape[-1] == 1 else a) for a in arrays]
 
+    def save(self, folder: Path, first: int = 0) -> None:
+        """Each as a PNG, numbered from ``first``; replaces those that are in the folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for earlier in folder.glob("[0-9]" * 6 + ".png"):
+            earlier.unlink()
+        for number, image in enumerate(self.images(), first):
+            image.save(folder / f"{number:06d}.png")
+
     def grid(self, columns: int | None = None) -> Image.Image:
         """All pictures on one sheet, with their prompts beside and below them."""
         return sheet(self, columns)

@@ -3,7 +3,6 @@
 import pytest
 
 from unnoise.cli import train
-from unnoise.cli.command import all_of
 from unnoise.config.compose import check_command_line
 
 QUALITY = "callbacks.quality"
@@ -17,8 +16,8 @@ def composed(*overrides):
 
 def told(*overrides):
     config, found = composed(*overrides)
-    found += all_of(train.check, config)
-    found += [] if found else all_of(train.check_last, config)
+    found += train.check(config)
+    found += [] if found else train.check_callbacks(config)
     return [str(problem) for problem in found]
 
 

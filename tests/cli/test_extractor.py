@@ -78,7 +78,7 @@ def test_ones_own_pictures_get_an_extractor_that_can_be_named(monkeypatch, size,
     [
         (["data=image_folder"], "data.root  missing: give it as data.root=..."),
         (["data=mnist", "data.root=nowhere"], "data.root nowhere is not a folder"),
-        (["data=image_folder", "data.root=pictures"], "have no classes that could be told apart"),
+        (["data=image_folder", "data.root=pictures"], "its pictures have no classes"),
         (["data=image_folder", "data.root=pictures"], "as in name=pets"),
         (["data=sprites", "name=inception"], "inception has a meaning of its own"),
         (["data=sprites", "name=My-pets"], "'My-pets' is to become a part of fd_My-pets"),

@@ -1,6 +1,5 @@
 """The command of figures: where they go, and what is told of mistakes."""
 
-import os
 import sys
 
 import pytest
@@ -8,6 +7,7 @@ from PIL import Image
 from untrained import make_run
 
 from unnoise.cli import figure
+from unnoise.cli.request import check_request
 from unnoise.config.compose import CONF, check_command_line
 from unnoise.data.sprites import Sprites
 
@@ -53,7 +53,7 @@ def test_a_figure_of_a_run_goes_into_the_run(arguments, run, monkeypatch, capsys
     command(monkeypatch, f"run={run}", *arguments)
     path = run / "figures" / f"{arguments[0].partition('=')[2]}.png"
     assert Image.open(path).mode == "RGB"
-    assert os.path.relpath(path) in capsys.readouterr().out
+    assert str(path) in capsys.readouterr().out
 
 
 def test_classes_are_asked_for_without_the_data(run, monkeypatch):
@@ -99,7 +99,7 @@ def test_an_untrained_null_condition_is_not_pictured(tmp_path, monkeypatch, caps
 def test_where_nothing_can_be_written_is_told_before_drawing(run, monkeypatch, capsys, tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder.png").mkdir()
-    monkeypatch.setattr(figure, "draw", None)
+    monkeypatch.setattr(figure.Request, "answer", None)
     for out, message in (("file/it.png", "file is a file, not"), ("folder.png", "is a folder")):
         err = told(capsys, monkeypatch, f"run={run}", "figure=noise", f"out={out}")
         assert message in err
@@ -154,5 +154,5 @@ def test_help_names_every_figure(monkeypatch, capsys):
 def test_every_figure_can_be_composed_and_built():
     for path in (CONF / "figure").glob("*.yaml"):
         config, found = check_command_line("figure", [f"figure={path.stem}"])
-        wrong = [problem for batch in (found, *figure.check(config)) for problem in batch]
+        wrong = [*found, *check_request(figure.Request, config)]
         assert {problem.key for problem in wrong} <= {"run"}, wrong

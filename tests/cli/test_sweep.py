@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from test_train import TINY, elsewhere  # noqa: F401 (a fixture)
 
 from unnoise.cli import train
-from unnoise.cli.sweep import search
+from unnoise.config.search import search_of
 from unnoise.report.reader import find_runs, read_run
 
 STEPS = 2  # as in TINY
@@ -311,7 +311,7 @@ def test_a_search_tries_again_what_failed_or_was_interrupted(sweep, training):
 
 def test_a_sweeper_of_ones_own_decides_itself_how_much_is_left():
     sweeper = OmegaConf.create({"_target_": "mine.Sweeper", "budget": 5})
-    assert search.of(sweeper).go_on(lambda texts: False) is None
+    assert search_of(sweeper).go_on(lambda texts: False) is None
 
 
 def test_a_pruner_without_a_study_is_told(sweep, training):

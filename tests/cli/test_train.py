@@ -15,7 +15,6 @@ from PIL import Image
 from test_classics import CIFAR10_FILES, write_idx
 
 from unnoise.cli import train
-from unnoise.cli.command import all_of
 from unnoise.config.compose import CONF, check_command_line
 from unnoise.runs.manifest import Pruned
 
@@ -43,8 +42,8 @@ def command(monkeypatch, *arguments):
 
 def check(*overrides):
     config, found = check_command_line("train", list(overrides))
-    found += all_of(train.check, config)
-    found += [] if found else all_of(train.check_last, config)
+    found += train.check(config)
+    found += [] if found else train.check_callbacks(config)
     return [str(problem) for problem in found]
 
 

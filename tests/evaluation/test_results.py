@@ -69,6 +69,7 @@ def test_a_fingerprint_does_not_differ_from_itself():
     "metric",
     [
         "fd_toy",
+        "sfd_toy",
         "kid_toy",
         "fid",
         "sfid",

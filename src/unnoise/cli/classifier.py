@@ -1,12 +1,10 @@
 """unnoise-classifier: train a classifier of noisy pictures, and say how good it is."""
 
-import dataclasses
-import hashlib
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,130 +13,94 @@ from pydantic import Field
 from torch import nn
 from tqdm import tqdm
 
-from unnoise.cli.checks import device_problems, folder_problems, right_keys
-from unnoise.cli.command import run as run_command
+from unnoise.cli import request
+from unnoise.cli.request import Data, data_fault
+from unnoise.config.faults import Count, Device, Folder, Number, folder_fault
 from unnoise.config.nodes import instantiate
-from unnoise.config.problems import ConfigError, Problem
-from unnoise.config.schema import built, construction_problems, problems
-from unnoise.data.source import ImageSource
+from unnoise.config.problems import Problem
 from unnoise.diffusion.schedules import NoiseSchedule
 from unnoise.distributed.devices import named_device
 from unnoise.evaluation.labels import Target, splits
 from unnoise.models.classifier import FOLDER, NoisyClassifier, by_noise_level, train
+from unnoise.runs.identity import digest
+from unnoise.runs.layout import shown
 
-Count = Annotated[int, Field(ge=1)]
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Request:
+@dataclass(frozen=True, kw_only=True)
+class Request(request.Request):
     """What is to be trained: one field for each key of ``conf/classifier.yaml``."""
 
-    data: ImageSource
+    data: Data
     schedule: NoiseSchedule
     network: Callable[..., nn.Module]
     target: Target
-    seed: Annotated[int, Field(ge=0)]
+    seed: Number
     steps: Count
     batch_size: Count
     lr: Annotated[float, Field(gt=0)]
     precision: Literal["auto", "fp32", "bf16"]
-    device: str
-    out: str | None
+    device: Device
+    out: Folder
     name: str
 
+    def problems(self) -> Iterator[Problem]:
+        """The network, and whether the data have the target and pictures for a batch."""
+        try:
+            with torch.device("meta"):
+                self.network(shape=self.data.shape, classes=1)
+        except ValueError as error:
+            yield Problem("network", str(error))
+        if self.out is None and (fault := folder_fault(FOLDER)):
+            yield Problem("out", fault)
+        if data_fault(self.data):
+            return
+        size = self.data.check()
+        if self.target == "label" and not self.data.class_names():
+            yield Problem("data", "its pictures have no classes")
+        if self.target not in ("label", *getattr(self.data, "attributes", ())):
+            yield Problem("target", f"these data have no {self.target}: use label")
+        if size is not None and size < self.batch_size:
+            reason = f"{self.batch_size} is more than the data ({size} images)"
+            yield Problem("batch_size", reason)
 
-def main() -> None:
-    """The command's entry point."""
-    run_command("classifier", check, fit)
+    def answer(self, config: dict[str, Any]) -> None:
+        """Train, measure, write, and say where."""
+        from unnoise.distributed.devices import lightning_precision
 
-
-def check(config: dict[str, Any]) -> Iterator[list[Problem]]:
-    """All that is wrong with a request, before pictures are read."""
-    found = problems(config, Request)
-    right = right_keys(config, found)
-    whole = not found and right == set(config)
-    objects, more = built(config, sorted({"data", "schedule"} & right), device="cpu")
-    found += more
-    if "network" in right and isinstance(objects.get("data"), ImageSource):
-        node = _network(config, objects["data"].shape, classes=1)
-        found += construction_problems({"network": node}, ["network"])
-    if "device" in right:
-        found += device_problems(config["device"])
-    if "out" in right:
-        found += folder_problems("out", Path(config["out"] or FOLDER))
-    if whole and not found:
-        found += _data_problems(instantiate(config["data"]), config)
-    yield found
-
-
-def _network(config: dict[str, Any], shape: tuple[int, ...], classes: int) -> dict[str, Any]:
-    """The network's node with nothing left open."""
-    node = {key: value for key, value in config["network"].items() if key != "_partial_"}
-    return {**node, "shape": [*shape], "classes": classes}
-
-
-def _data_problems(data: ImageSource, config: dict[str, Any]) -> list[Problem]:
-    try:
-        size = data.check()
-    except (FileNotFoundError, ValueError, ImportError) as error:
-        return [Problem("data", str(error))]
-    found = []
-    if config["target"] == "label" and not data.class_names():
-        found.append(Problem("data", "its pictures have no classes that could be told apart"))
-    if config["target"] not in ("label", *getattr(data, "attributes", ())):
-        found.append(Problem("target", f"these data have no {config['target']}: use label"))
-    if size is not None and size < config["batch_size"]:
-        reason = f"{config['batch_size']} is more than the data ({size} images)"
-        found.append(Problem("batch_size", reason))
-    return found
-
-
-def fit(config: dict[str, Any]) -> None:
-    """Train, measure, write, and say where."""
-    from unnoise.distributed.devices import lightning_precision
-
-    request = Request(**{key: instantiate(value) for key, value in config.items()})
-    try:
-        request.data.prepare()
-        pictures = splits(request.data, request.target)
-    except (FileNotFoundError, ValueError) as error:
-        raise ConfigError(f"data: {error}") from error
-    torch.manual_seed(request.seed)
-    device = named_device(request.device)
-    network = _network(config, request.data.shape, len(pictures.names))
-    about = {
-        "network": network,
-        "data": {key: value for key, value in config["data"].items() if key != "root"},
-        "fingerprint": pictures.training.fingerprint,
-        **{key: config[key] for key in ("name", "schedule", "seed", "steps", "batch_size", "lr")},
-    }
-    classifier = NoisyClassifier(instantiate(network), pictures.names, request.target, about)
-    started = time.monotonic()
-    with tqdm(total=request.steps, disable=not sys.stderr.isatty(), leave=False) as bar:
-
-        def watch(loss: float) -> None:
-            bar.update()
-
-        train(
-            classifier.to(device),
-            pictures.training,
-            request.schedule,
-            steps=request.steps,
-            batch_size=request.batch_size,
-            lr=request.lr,
-            seed=request.seed,
-            bf16=lightning_precision(request.precision, device.type) == "bf16-mixed",
-            watch=watch,
-        )
-    seconds = time.monotonic() - started
-    about["accuracy"] = measured = by_noise_level(classifier, pictures.real)
-    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
-    folder = Path(request.out or FOLDER / f"{request.name}_{request.target}_{digest}")
-    classifier.save(folder / "classifier.pt")
-    (folder / "about.json").write_text(json.dumps(about, indent=2) + "\n")
-    print(f"{request.target} of {len(pictures.names)}, {request.steps} steps in {seconds:.0f} s")
-    print(_table(measured))
-    print(f"  classifier  {os.path.relpath(folder / 'classifier.pt')}")
+        self.data.prepare()
+        pictures = splits(self.data, self.target)
+        torch.manual_seed(self.seed)
+        device, started = named_device(self.device), time.monotonic()
+        network = {key: value for key, value in config["network"].items() if key != "_partial_"}
+        about = {
+            "network": {**network, "shape": [*self.data.shape], "classes": len(pictures.names)},
+            "data": {key: value for key, value in config["data"].items() if key != "root"},
+            "fingerprint": pictures.training.fingerprint,
+            **{k: config[k] for k in ("name", "schedule", "seed", "steps", "batch_size", "lr")},
+        }
+        module = instantiate(about["network"])
+        classifier = NoisyClassifier(module, pictures.names, self.target, about).to(device)
+        with tqdm(total=self.steps, disable=not sys.stderr.isatty(), leave=False) as bar:
+            train(
+                classifier,
+                pictures.training,
+                self.schedule,
+                steps=self.steps,
+                batch_size=self.batch_size,
+                lr=self.lr,
+                seed=self.seed,
+                bf16=lightning_precision(self.precision, device.type) == "bf16-mixed",
+                watch=lambda loss: bar.update(),
+            )
+        seconds = time.monotonic() - started
+        about["accuracy"] = measured = by_noise_level(classifier, pictures.real)
+        name = f"{self.name}_{self.target}_{digest(about, 8)}"
+        path = Path(self.out or FOLDER / name) / "classifier.pt"
+        classifier.save(path)
+        path.with_name("about.json").write_text(json.dumps(about, indent=2) + "\n")
+        print(f"{self.target} of {len(pictures.names)}, {self.steps} steps in {seconds:.0f} s")
+        print(_table(measured))
+        print(f"  classifier  {shown(path)}")
 
 
 def _table(rows: list[dict[str, float | str | None]]) -> str:
@@ -148,3 +110,8 @@ def _table(rows: list[dict[str, float | str | None]]) -> str:
         shares = "".join(f"{row[name]:>12.1%}" for name in real)
         lines.append(f"  {row['sigma/alpha']:>23.2f}{shares}")
     return "\n".join(lines)
+
+
+def main() -> None:
+    """The command's entry point."""
+    request.main("classifier", Request)

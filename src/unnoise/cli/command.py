@@ -4,7 +4,7 @@ import atexit
 import gc
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hydra._internal.utils import get_args_parser
@@ -12,19 +12,17 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from unnoise.cli import failures
 from unnoise.cli.hydra_app import folders, help_text, start
 from unnoise.config.compose import check_command_line
-from unnoise.config.problems import ConfigError, Problem, report
+from unnoise.config.problems import Check, ConfigError, Problem, errors_in, report
 
-Check = Callable[[dict[str, Any]], Iterable[list[Problem]]]
 Job = Callable[[dict[str, Any]], Any]
 
 
-def run(config_name: str, check: Check, job: Job, check_last: Check | None = None) -> None:
+def run(config_name: str, checks: Sequence[Check], job: Job) -> None:
     """Compose ``conf/<config_name>.yaml`` with the command line, check it whole, and run the job.
 
-    All problems are printed in one list, and end the process with status 2; ``check_last`` looks
+    All problems are printed in one list, and end the process with status 2; a later check looks
     only where nothing else is wrong. Under --multirun each job's configuration is checked again.
     """
     arguments = typed()
@@ -34,21 +32,18 @@ def run(config_name: str, check: Check, job: Job, check_last: Check | None = Non
     gc.disable()  # imports leave no garbage, but looking for it takes a third of PyTorch's time
     config, found = ({}, []) if arguments.shell_completion else parse(config_name)
     if config is not None and not _only_shows(arguments):
-        found += all_of(check, config)
-        if check_last is not None and not errors_in(found):
-            found += all_of(check_last, config)
+        found += checks[0](config)
+        for check in checks[1:]:
+            found += [] if errors_in(found) else check(config)
     stop_if_wrong(found)
     gc.enable()
 
     def task(node: DictConfig) -> Any:
         config = plain(node)
-        if HydraConfig.get().mode == RunMode.MULTIRUN and (
-            errors := errors_in(all_of(check, config))
-        ):
+        if HydraConfig.get().mode == RunMode.MULTIRUN and (errors := errors_in(checks[0](config))):
             of = HydraConfig.get().job
-            told = f"job {of.num} of the sweep ends it: {of.override_dirname}"
-            print(told, report(errors), sep="\n", file=sys.stderr)
-            sys.exit(2)
+            print(f"job {of.num} of the sweep ends it: {of.override_dirname}", file=sys.stderr)
+            stop_if_wrong(errors)
         try:
             return job(config)
         except ConfigError as error:
@@ -58,7 +53,9 @@ def run(config_name: str, check: Check, job: Job, check_last: Check | None = Non
             print("stopped", file=sys.stderr)
             sys.exit(130)
         except Exception as error:
-            if (reason := failures.told(error, config)) is None:
+            from unnoise.training.failures import explanation
+
+            if (reason := explanation(error, config)) is None:
                 raise
             print(reason, file=sys.stderr)
             sys.exit(1)
@@ -77,21 +74,21 @@ def typed() -> Namespace:
 
 
 def parse(config_name: str) -> tuple[dict[str, Any] | None, list[Problem]]:
-    """The config that the command line asks for, and what is wrong with it."""
+    """The config of the command line, and what is wrong with it."""
     arguments = typed()
     name = arguments.config_name or config_name
     return check_command_line(name, arguments.overrides, folders(arguments))
 
 
 def is_sweep() -> bool:
-    """Whether the command line asks for several runs."""
+    """Whether the command line is for several runs."""
     return bool(typed().multirun) and not (typed().help or _only_shows(typed()))
 
 
 def _only_shows(arguments: Namespace) -> bool:
-    """Whether the command line asks Hydra to show something rather than to run."""
-    asked = vars(arguments)
-    return any(asked[name] for name in ("hydra_help", "cfg", "info", "shell_completion"))
+    """Whether Hydra is to show something rather than to run."""
+    options = vars(arguments)
+    return any(options[name] for name in ("hydra_help", "cfg", "info", "shell_completion"))
 
 
 def plain(node: DictConfig) -> dict[str, Any]:
@@ -99,16 +96,6 @@ def plain(node: DictConfig) -> dict[str, Any]:
     resolved = OmegaConf.to_container(node, resolve=True)
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}
-
-
-def all_of(check: Check, config: dict[str, Any]) -> list[Problem]:
-    """All that a check finds."""
-    return [problem for batch in check(config) for problem in batch]
-
-
-def errors_in(found: Iterable[Problem]) -> list[Problem]:
-    """Those that keep a config from being run."""
-    return [problem for problem in found if problem.severity == "error"]
 
 
 def stop_if_wrong(found: list[Problem]) -> None:

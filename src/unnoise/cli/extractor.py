@@ -1,95 +1,69 @@
-"""unnoise-extractor: train the network that a data set's own distances see pictures by."""
+"""unnoise-extractor: train the small network whose features a data set's own metrics use."""
 
-import dataclasses
-import os
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from unnoise.cli.checks import folder_problems, right_keys
-from unnoise.cli.command import run as run_command
-from unnoise.config.nodes import instantiate
-from unnoise.config.problems import ConfigError, Problem
-from unnoise.config.schema import construction_problems, problems
-from unnoise.data.source import ImageSource, own_extractor
+from unnoise.cli import request
+from unnoise.cli.request import Data, data_fault
+from unnoise.config.faults import Folder, Look, Number, folder_fault
+from unnoise.config.problems import Problem
+from unnoise.data.source import own_extractor
 from unnoise.evaluation.extractors.find import train_extractor
+from unnoise.runs.layout import shown
 
 FOLDER = Path("outputs") / "extractors"
-TAKEN = ("auto", "inception")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Request:
+def name_fault(name: str) -> str | None:
+    """Whether an extractor can be called so."""
+    if name in ("auto", "inception"):
+        return f"{name} has a meaning of its own: choose another"
+    if not re.fullmatch("[a-z][a-z0-9_]*", name):
+        return f"{name!r} is to become a part of fd_{name}: use a-z, 0-9 and _"
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request(request.Request):
     """What is to be trained: one field for each key of ``conf/extractor.yaml``."""
 
-    data: ImageSource
-    name: str | None
-    seed: Annotated[int, Field(ge=0)]
+    data: Data
+    name: Annotated[str | None, Look(name_fault)]
+    seed: Number
     steps: Annotated[int, Field(ge=2)]
-    out: str | None
+    out: Folder
+
+    def problems(self) -> Iterator[Problem]:
+        """Whether the data have classes, and the extractor a name."""
+        if self.out is None and (fault := folder_fault(FOLDER)):
+            yield Problem("out", fault)
+        if not data_fault(self.data) and len(self.data.class_names()) < 2:
+            yield Problem("data", "its pictures have no classes")
+        if self.name is None and own_extractor(self.data) is None:
+            yield Problem("name", "missing: it becomes a part of fd_<name>, as in name=pets")
+
+    def answer(self, config: dict[str, Any]) -> None:
+        """Train, measure, write, and say where."""
+        name, started = self.name or own_extractor(self.data), time.monotonic()
+        assert name is not None  # checked
+        extractor = train_extractor(self.data, name, self.seed, self.steps)
+        learned = extractor.learned
+        file = f"{name}_{learned.data[:8]}_seed{learned.seed}_{learned.steps}.safetensors"
+        path = Path(self.out or FOLDER) / file
+        digest, seconds = extractor.save(path), time.monotonic() - started
+        print(f"{len(learned.classes)} classes, {learned.steps} steps in {seconds:.0f} s")
+        print(f"  accuracy   {learned.accuracy:.1%} on real held-out pictures")
+        print(f"  size       {path.stat().st_size / 1000:.0f} kB")
+        print(f"  digest     {digest}")
+        print(f"  extractor  {shown(path)}")
 
 
 def main() -> None:
     """The command's entry point."""
-    run_command("extractor", check, fit)
-
-
-def check(config: dict[str, Any]) -> Iterator[list[Problem]]:
-    """All that is wrong with a request, before pictures are read."""
-    found = problems(config, Request)
-    right = right_keys(config, found)
-    if "name" in right and config["name"] is not None:
-        found += _name_problems(config["name"])
-    if "out" in right:
-        found += folder_problems("out", Path(config["out"] or FOLDER))
-    if "data" in right:
-        wrong = list(construction_problems(config, ["data"], device="cpu"))
-        found += wrong or _data_problems(instantiate(config["data"]), config)
-    yield found
-
-
-def _name_problems(name: str) -> Iterator[Problem]:
-    if name in TAKEN:
-        yield Problem("name", f"{name} has a meaning of its own: take another")
-    elif not re.fullmatch("[a-z][a-z0-9_]*", name):
-        yield Problem("name", f"{name!r} is to become a part of fd_{name}: use a-z, 0-9 and _")
-
-
-def _data_problems(data: ImageSource, config: dict[str, Any]) -> list[Problem]:
-    try:
-        data.check()
-        classes = data.class_names()
-    except (FileNotFoundError, ValueError, ImportError) as error:
-        return [Problem("data", str(error))]
-    found = []
-    if len(classes) < 2:
-        found.append(Problem("data", "its pictures have no classes that could be told apart"))
-    if config.get("name") is None and own_extractor(data) is None:
-        found.append(Problem("name", "missing: what distances are to be called, as in name=pets"))
-    return found
-
-
-def fit(config: dict[str, Any]) -> None:
-    """Train, measure, write, and say where."""
-    request = Request(**{key: instantiate(value) for key, value in config.items()})
-    name = request.name or own_extractor(request.data)
-    assert name is not None  # checked
-    started = time.monotonic()
-    try:
-        extractor = train_extractor(request.data, name, request.seed, request.steps)
-    except (FileNotFoundError, ValueError) as error:
-        raise ConfigError(f"data: {error}") from error
-    learned = extractor.learned
-    key = f"{learned.data[:8]}_seed{learned.seed}_{learned.steps}"
-    path = Path(request.out or FOLDER) / f"{name}_{key}.safetensors"
-    digest = extractor.save(path)
-    seconds = time.monotonic() - started
-    print(f"{len(learned.classes)} classes, {learned.steps} steps in {seconds:.0f} s")
-    print(f"  accuracy   {learned.accuracy:.1%} on real held-out pictures")
-    print(f"  size       {path.stat().st_size / 1000:.0f} kB")
-    print(f"  digest     {digest}")
-    print(f"  extractor  {os.path.relpath(path)}")
+    request.main("extractor", Request)

@@ -1,65 +1,97 @@
-"""The keys of unnoise-sample, and what is wrong between them."""
+"""Requests: dataclasses with one field for each key of a command, and what is wrong with them."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, TypeVar
 
-from pydantic import Field
+from unnoise.cli.command import run as run_command
+from unnoise.config.faults import Look
+from unnoise.config.nodes import instantiate
+from unnoise.config.problems import UNKNOWN, ConfigError, Problem
+from unnoise.config.schema import built, notes_of, problems
+from unnoise.data.source import ImageSource
+from unnoise.runs.identity import Role
 
-from unnoise.cli.checks import folder_problems, run_problems
-from unnoise.config.problems import Problem
-from unnoise.diffusion.samplers import Sampler
-from unnoise.models.classifier import classifier_file
-from unnoise.models.edits import EditKeys, unreadable_pictures
-from unnoise.runs.checkpoints import find_checkpoint
-from unnoise.runs.layout import RunDirectory
-
-Count = Annotated[int, Field(ge=1)]
-Number = Annotated[int, Field(ge=0)]
+T = TypeVar("T")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request(EditKeys):
-    """What is to be drawn: one field for each key of ``conf/sample.yaml``."""
+class Request(ABC):
+    """What a command is to do: a dataclass with one field for each key of its config."""
 
-    run: str
-    n: Count
-    seed: Number
-    first: Number
-    batch_size: Count
-    sampler: Sampler | None
-    steps: Count | None
-    guidance: Annotated[float, Field(ge=0)] | None
-    labels: list[Number] | None
-    captions: list[str] | None
-    images: list[str] | None
-    weak: str | None
-    classifier: str | None
-    averaged: bool
-    device: str
-    out: str | None
-    singles: bool
+    def problems(self) -> Iterator[Problem]:
+        """What is wrong between the keys, or with what they name."""
+        yield from ()
 
+    def deciding(self, config: dict[str, Any]) -> dict[str, Any]:
+        """The keys that decide the result: those whose field has no role."""
+        notes = notes_of(type(self))
+        return {k: v for k, v in config.items() if not any(isinstance(n, Role) for n in notes[k])}
 
-def request_problems(request: Request) -> Iterator[Problem]:
-    """What is wrong between the keys of a request, or with the files that it names."""
-    if request.weak is not None:
-        yield from run_problems("weak", request.weak)
-    if request.classifier is not None and not classifier_file(request.classifier).is_file():
-        yield Problem("classifier", f"there is no file {classifier_file(request.classifier)}")
-    if request.weak is not None and request.classifier is not None:
-        yield Problem("weak", "guidance is by a weak model or by a classifier, not by both")
-    if request.weak is not None and request.guidance is None:
-        yield Problem("guidance", "say how far to go from the weak model, as in guidance=2")
-    yield from unreadable_pictures("images", request.images or [], numbered=True)
-    yield from request.edit_problems(request.n, request.first)
-    if request.out is not None:
-        yield from folder_problems("out", Path(request.out))
-    elif not run_problems("run", request.run):
-        yield from folder_problems("out", drawn_folder(find_checkpoint(Path(request.run))))
+    @abstractmethod
+    def answer(self, config: dict[str, Any]) -> None:
+        """Do it, and print where the results are. ``config`` is the request in plain containers.
+
+        Raises:
+            FileNotFoundError: something is missing that only now can be known.
+            ValueError: something is wrong that only the files could tell.
+        """
 
 
-def drawn_folder(checkpoint: Path) -> Path:
-    """Where pictures go if no folder is given."""
-    return RunDirectory.of(checkpoint).drawn
+def main(name: str, schema: type[Request]) -> None:
+    """The entry point of a command with the config ``conf/<name>.yaml``."""
+
+    def check(config: dict[str, Any]) -> list[Problem]:
+        return check_request(schema, config)
+
+    def job(config: dict[str, Any]) -> None:
+        request = schema(**{key: instantiate(value) for key, value in config.items()})
+        try:
+            request.answer(config)
+        except (FileNotFoundError, ValueError) as error:
+            raise ConfigError(str(error)) from error
+
+    run_command(name, [check], job)
+
+
+def check_request(schema: type[Request], config: dict[str, Any]) -> list[Problem]:
+    """All that is wrong with a request, as far as it can be known before it is answered."""
+    request, found = read(schema, config)
+    return found if request is None else [*found, *request.problems()]
+
+
+def read(schema: Callable[..., T], config: dict[str, Any]) -> tuple[T | None, list[Problem]]:
+    """A request with its objects built, and what is wrong with its keys one by one.
+
+    It is None where its keys, their types or what a constructor says does not allow it.
+    """
+    found = problems(config, schema)
+    wrong = {problem.key.partition(".")[0] for problem in found}
+    right = [key for key, value in config.items() if key not in wrong and not _unresolved(value)]
+    objects, unbuilt = built(config, right, "cpu")
+    found += unbuilt
+    request = schema(**objects) if not found and len(right) == len(config) else None
+    for key, notes in notes_of(schema).items():
+        value = objects.get(key)
+        if value is None or value is UNKNOWN:
+            continue
+        faults = [note.fault(value) for note in notes if isinstance(note, Look)]
+        found += [Problem(key, fault) for fault in faults if fault is not None]
+    return request, found
+
+
+def _unresolved(value: Any) -> bool:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return value is UNKNOWN or any(_unresolved(part) for part in parts)
+
+
+def data_fault(data: ImageSource) -> str | None:
+    """Whether the files of a data set are there."""
+    try:
+        data.check()
+        data.class_names()
+    except (FileNotFoundError, ValueError, ImportError) as error:
+        return str(error)
+    return None
+
+
+Data = Annotated[ImageSource, Look(data_fault)]

@@ -3,7 +3,6 @@
 import os
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from unnoise.cli.command import errors_in, is_sweep, parse, run
+from unnoise.cli.command import is_sweep, parse, run
 from unnoise.cli.results import print_results
 from unnoise.config.identity import SWEEP, root_of
-from unnoise.config.problems import ConfigError, Problem
+from unnoise.config.problems import ConfigError, Problem, errors_in
 from unnoise.config.schema import arguments
 from unnoise.distributed.environment import place
 from unnoise.distributed.signals import end_on_signals, leave
@@ -33,11 +32,11 @@ def main() -> None:
         if is_sweep():
             from unnoise.cli.sweep import run as sweep
 
-            sweep.run(check, train, check_last)
+            sweep.run([check, check_callbacks], train)
         elif _PLACE.rank > 0:
             follow()
         else:
-            run("train", check, train, check_last)
+            run("train", [check, check_callbacks], train)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
@@ -47,18 +46,18 @@ def main() -> None:
         raise
 
 
-def check(config: dict[str, Any]) -> Iterator[list[Problem]]:
+def check(config: dict[str, Any]) -> list[Problem]:
     """All that is wrong with a run's config, short of what takes Lightning to find out."""
     from unnoise.training.check import problems_of
 
-    yield problems_of(config)
+    return problems_of(config)
 
 
-def check_last(config: dict[str, Any]) -> Iterator[list[Problem]]:
+def check_callbacks(config: dict[str, Any]) -> list[Problem]:
     """What the constructors of callbacks object to."""
     from unnoise.training.check import callback_problems
 
-    yield callback_problems(config)
+    return callback_problems(config)
 
 
 def follow() -> None:

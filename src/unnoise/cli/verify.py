@@ -7,22 +7,22 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-ABOUT = """Hold the installed versions and the hardware against published numbers and known answers:
-schedules, parameter counts, samplers on Gaussian data, random numbers, networks in float32 and
-bf16, metrics. Takes less than a minute; the exit status is 1 if a check fails."""
+ABOUT = """Compare what this machine computes with published numbers and closed forms: schedules,
+parameter counts, samplers on Gaussian data, random numbers, networks in float32 and bf16, metrics.
+Takes less than a minute. The exit status is 1 if a check fails."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run all checks, print the table, and end with status 0, or 1 if a check fails."""
     parser = argparse.ArgumentParser("unnoise-verify", description=ABOUT)
     parser.add_argument(
-        "--device", default="auto", help="auto (an accelerator where there is one), cpu, cuda, mps"
+        "--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, mps"
     )
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the outcomes there, too")
-    asked = parser.parse_args(arguments)
+    parser.add_argument("--json", type=Path, metavar="PATH", help="also write the results as JSON")
+    options = parser.parse_args(arguments)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS is not deterministic
 
-    from unnoise.cli.checks import device_problems, folder_problems
+    from unnoise.config.faults import device_fault, file_fault
     from unnoise.distributed.devices import named_device
     from unnoise.evaluation.selftest import machine, table
     from unnoise.evaluation.selftest.check import Outcome, outcomes
@@ -30,15 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from unnoise.files import write_durably
     from unnoise.models.ema import EMA
 
-    problems = [f"--device: {p.message}" for p in device_problems(asked.device)]
-    if asked.json is not None:
-        problems += [f"--json: {p.message}" for p in folder_problems("json", asked.json.parent)]
-        if asked.json.is_dir():
-            problems.append(f"--json: {asked.json} is a folder, not a file")
-    if problems:
-        parser.error("; ".join(problems))
+    faults = {"--device": device_fault(options.device)}
+    if options.json is not None:
+        faults["--json"] = file_fault(options.json)
+    if any(faults.values()):
+        parser.error("; ".join(f"{name}: {fault}" for name, fault in faults.items() if fault))
 
-    device = named_device(asked.device)
+    device = named_device(options.device)
     print(table.heading())
     found: list[Outcome] = []
     for outcome in outcomes(checks(EMA), device):
@@ -49,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     versions, hardware = machine.versions(), machine.hardware(device)
     print(f"\n{table.summary(found, versions, hardware)}")
     passed = all(outcome.passed for outcome in found)
-    if asked.json is not None:
+    if options.json is not None:
         content = {
             "passed": passed,
             "versions": versions,
@@ -57,5 +55,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "checks": [table.plain(outcome) for outcome in found],
         }
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        write_durably(asked.json, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        write_durably(options.json, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     sys.exit(0 if passed else 1)

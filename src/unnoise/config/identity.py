@@ -1,8 +1,12 @@
 """Hydra's resolvers for the directories of runs: ``${run_directory:}`` and its like."""
 
+import atexit
+import functools
 import json
 import os
 import re
+import shutil
+import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -95,6 +99,15 @@ def _how_far(run_dir: Path) -> tuple[bool, bool, str]:
     return done, bool(RunDirectory(run_dir).saved()), run_dir.name
 
 
+@functools.cache
+def scratch() -> str:
+    """A folder for what Hydra notes of a sweep, gone when the process ends."""
+    folder = tempfile.mkdtemp(prefix="unnoise_")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+OmegaConf.register_new_resolver("scratch", scratch, replace=True)
 OmegaConf.register_new_resolver("run_directory", run_directory, replace=True)
 OmegaConf.register_new_resolver("job_directory", job_directory, replace=True)
 OmegaConf.register_new_resolver("sweep", lambda: os.environ.get(SWEEP, "none"), replace=True)

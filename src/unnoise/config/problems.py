@@ -1,9 +1,9 @@
 """The problems of a configuration, and how they are printed."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 
 class _Unknown:
@@ -33,6 +33,15 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.key}: {self.message}"
+
+
+Check = Callable[[dict[str, Any]], list[Problem]]
+"""A config to what is wrong with it."""
+
+
+def errors_in(found: Iterable[Problem]) -> list[Problem]:
+    """Those that keep a config from being run."""
+    return [problem for problem in found if problem.severity == "error"]
 
 
 def report(problems: Sequence[Problem]) -> str:

@@ -33,7 +33,7 @@ class RankFailed(RuntimeError):
 def train_on_ranks(orders: Mapping[str, Any], devices: int, nodes: int) -> None:
     """Train on ``devices`` ranks of this machine, one of ``nodes``; returns when all are done.
 
-    ``orders`` are the arguments of ``unnoise.cli.worker.train``, in plain containers.
+    ``orders`` are the arguments of ``unnoise.training.worker.train``, in plain containers.
 
     Raises:
         RankFailed: a rank failed, was killed, or was stopped by a signal.
@@ -71,7 +71,7 @@ def train_on_ranks(orders: Mapping[str, Any], devices: int, nodes: int) -> None:
             logs_specs=DefaultLogsSpecs(log_dir=folder),
         )
         try:
-            elastic_launch(config, sys.executable)("-m", "unnoise.cli.worker", str(path))
+            elastic_launch(config, sys.executable)("-m", "unnoise.training.worker", str(path))
         except SignalException as error:
             raise RankFailed("stopped", status_of(error.sigval)) from error
         except ChildFailedError as error:

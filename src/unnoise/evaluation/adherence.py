@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from unnoise.config.faults import Count, Number, Run
 from unnoise.config.problems import Problem
 from unnoise.diffusion.samplers import Sampler
 from unnoise.distributed.devices import named_device
@@ -22,7 +23,7 @@ from unnoise.evaluation.judges import (
     load_judge,
     prompt_sets,
 )
-from unnoise.evaluation.measure import Count, Keys, Measure, Number, Result, Scale
+from unnoise.evaluation.measure import Keys, Measure, Result, Scale
 from unnoise.files import file_digest
 from unnoise.models.classifier import classifier_file
 
@@ -31,7 +32,7 @@ from unnoise.models.classifier import classifier_file
 class Adherence(Measure):
     """The keys of ``conf/measure/adherence.yaml``."""
 
-    run: str
+    run: Run
     seed: Number
     averaged: bool
     n: Count

@@ -11,11 +11,12 @@ from pydantic import Field
 from torch import Tensor
 from tqdm import tqdm
 
+from unnoise.config.faults import Number, Run
 from unnoise.config.problems import Problem
 from unnoise.data.stream import split_loader
 from unnoise.diffusion.likelihood import ode_bits_per_dim
 from unnoise.diffusion.noise import Noise
-from unnoise.evaluation.measure import Keys, Measure, Number, Result
+from unnoise.evaluation.measure import Keys, Measure, Result
 from unnoise.evaluation.results import aligned
 
 TERMS = ("prior L_T", "steps L_1 … L_T−1", "decoder L_0", "bound, in all", "ODE")
@@ -40,7 +41,7 @@ class Term:
 class Likelihood(Measure):
     """The keys of ``conf/measure/likelihood.yaml``."""
 
-    run: str
+    run: Run
     seed: Number
     averaged: bool
     n: Annotated[int, Field(ge=2)]

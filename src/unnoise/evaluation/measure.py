@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
+from unnoise.config.faults import Count, Device, Look, run_fault
 from unnoise.config.problems import ConfigError, Problem
 from unnoise.evaluation.results import write
 from unnoise.models.trained import TrainedModel, load
@@ -16,8 +17,6 @@ from unnoise.runs.checkpoints import find_checkpoint
 from unnoise.runs.identity import digest
 from unnoise.runs.layout import RunDirectory
 
-Count = Annotated[int, Field(ge=1)]
-Number = Annotated[int, Field(ge=0)]
 Scale = Annotated[float, Field(ge=0)]
 Keys = dict[str, Any]
 """The keys of a measure as plain values: a sampler is a node."""
@@ -38,10 +37,10 @@ class Measure(ABC):
     ``name`` is the measure's in ``conf/measure``; ``shared`` says whether ranks can share it.
     """
 
-    run: str | None
+    run: Annotated[str | None, Look(run_fault)]
     data_root: str | None
     batch_size: Count
-    device: str
+    device: Device
 
     name: ClassVar[str]
     shared: ClassVar[bool] = True

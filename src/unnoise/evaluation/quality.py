@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
+from unnoise.config.faults import Count, Number
 from unnoise.config.nodes import MODEL, instantiate
 from unnoise.config.problems import Problem
 from unnoise.data.given import given_pictures
@@ -22,7 +23,7 @@ from unnoise.evaluation.evaluator import Evaluator, drawn_samples, mixed
 from unnoise.evaluation.frontier import plot
 from unnoise.evaluation.gallery import Gallery, SampleSet, prompts_digest
 from unnoise.evaluation.grid import sample_sets
-from unnoise.evaluation.measure import Count, Keys, Measure, Number, Result, Scale
+from unnoise.evaluation.measure import Keys, Measure, Result, Scale
 from unnoise.evaluation.metrics import Compare
 from unnoise.evaluation.neighbours import K_DENSITY
 from unnoise.evaluation.results import Samples, Score, save, table

@@ -143,7 +143,7 @@ def train(
     lr: float,
     seed: int = 0,
     bf16: bool = False,
-    watch: Callable[[float], None] = lambda loss: None,
+    watch: Callable[[float], object] = lambda loss: None,
 ) -> None:
     """AdamW with the learning rate falling to 0 as a cosine.
 
@@ -198,3 +198,9 @@ def _at(log_snr: float) -> NoiseLevel:
 def classifier_file(path: str) -> Path:
     """The file of a classifier: itself, or that in a folder of unnoise-classifier."""
     return Path(path) / "classifier.pt" if Path(path).is_dir() else Path(path)
+
+
+def classifier_fault(path: str) -> str | None:
+    """Whether the file of a classifier is there."""
+    file = classifier_file(path)
+    return None if file.is_file() else f"there is no file {file}"

@@ -5,7 +5,7 @@ import math
 import os
 import platform
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -151,6 +151,21 @@ def find_runs(folder: Path) -> list[Path]:
     if not runs:
         raise FileNotFoundError(f"no run is at or below {folder} (a folder with {MARKS[1]})")
     return runs
+
+
+def runs_below(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """The runs at or below all paths, each once, and what is wrong with the paths."""
+    if not paths:
+        return [], ["path: missing: name a run directory, or a folder with runs below it"]
+    folders: dict[Path, Path] = {}
+    faults = []
+    for path in paths:
+        try:
+            for folder in find_runs(path):
+                folders.setdefault(folder.resolve(), folder)
+        except FileNotFoundError as error:
+            faults.append(f"path: {error}")
+    return list(folders.values()), faults
 
 
 def read_run(folder: Path) -> Run:

@@ -5,7 +5,7 @@ Small pictures are enlarged by whole factors, so pixels stay square.
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 
@@ -22,6 +22,7 @@ _READABLE = 112  # width of a cell with text below it, at least
 _INDENT = 4  # of text from the cell's sides
 _MARGIN = 10
 Draw = ImageDraw.ImageDraw
+_COMPARED = 8  # drawn pictures beside those given
 
 
 def grid(
@@ -185,3 +186,17 @@ def sheet(drawn: Drawn, columns: int | None = None) -> Image.Image:
     """Drawn pictures with their prompts: text below, pictures to the left."""
     pixels = drawn.pixels if drawn.prompts is None else beside(drawn.prompts, drawn.pixels)
     return grid(pixels, columns, captions=drawn.captions)
+
+
+def comparison(given: Mapping[str, Tensor], drawn: Drawn) -> Image.Image:
+    """Given pictures by name, uint8 (1, C, H, W), before those drawn; "second" stands last.
+
+    Between two all drawn pictures are shown, else the first eight.
+    """
+    last = {name: picture for name, picture in given.items() if name == "second"}
+    before = {name: picture for name, picture in given.items() if name not in last}
+    pixels = drawn.pixels if last else drawn.pixels[:_COMPARED]
+    words = ["drawn"] * len(pixels) if drawn.captions is None else drawn.captions[: len(pixels)]
+    cells = torch.cat([*before.values(), pixels, *last.values()])
+    columns = min(len(cells), _COMPARED + len(given))
+    return grid(cells, columns, captions=[*before, *words, *last])

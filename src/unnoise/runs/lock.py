@@ -51,6 +51,15 @@ def check(run_dir: Path) -> None:
             raise RunLocked(f"{run_dir} is being trained by {_holder(file)}")
 
 
+def is_locked(run_dir: Path) -> bool:
+    """Whether another process trains in a run directory."""
+    try:
+        check(run_dir)
+    except RunLocked:
+        return True
+    return False
+
+
 def _lock(file: TextIO) -> bool:
     """Take the lock; False if another process has it."""
     try:

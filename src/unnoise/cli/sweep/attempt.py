@@ -4,20 +4,20 @@ import json
 import math
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
-from unnoise.cli import failures
-from unnoise.cli.command import Check, all_of, errors_in
-from unnoise.cli.sweep import search, summary
-from unnoise.cli.sweep.jobs import Job, those_of
-from unnoise.config.problems import ConfigError, did_you_mean
+from unnoise.config.problems import Check, ConfigError, did_you_mean, errors_in
+from unnoise.config.search import search_of
+from unnoise.config.sweep import Job, those_of
 from unnoise.distributed.environment import place
 from unnoise.files import write_durably
 from unnoise.report.reader import read_run
+from unnoise.report.sweep import DONE, row
 from unnoise.runs.layout import RunDirectory
 
 Train = Callable[[dict[str, Any]], None]
@@ -26,35 +26,34 @@ STOPPED = (130, 143, -1)
 
 
 def attempt(
-    config: dict[str, Any], keys: set[str], check: Check | None, train: Train
+    config: dict[str, Any], keys: set[str], checks: Sequence[Check], train: Train
 ) -> float | None:
     """Train a job if it is not done yet; its metric, or None if it failed or runs elsewhere.
 
-    ``keys`` are those that the sweep sets; ``check`` is for what was not checked before it began.
-    Whatever goes wrong is told and noted in the run directory, and the sweep goes on.
+    ``keys`` are those that the sweep sets; ``checks`` are for what was not checked before it began.
+    Whatever goes wrong is printed and noted in the run directory, and the sweep goes on.
     """
     hydra = HydraConfig.get()
     swept = those_of(keys, hydra.overrides.task)
     job = Job(swept, config, Path(hydra.runtime.output_dir))
-    if place().rank > 0:  # on another machine of the run: the first one tells
-        if summary.row(job).state not in summary.DONE:
+    state = row(job).state
+    if place().rank > 0:  # on another machine of the run: the first one prints
+        if state not in DONE:
             train(config)
         return None
     print(f"\njob {hydra.job.num}: {' '.join(swept)}", flush=True)
-    state = summary.row(job).state
     if state == "running":
         print(f"  is being trained by another process: {job.run_dir}")
         return None
-    if state in summary.DONE:
+    if state in DONE:
         print(f"  {state} before: {job.run_dir}")
         return _metric(job)
     try:
-        found = all_of(check, config | {"resume": False}) if check is not None else []
+        found = [problem for check in checks for problem in check(config | {"resume": False})]
         if errors := errors_in(found):
             raise ConfigError("; ".join(map(str, errors)))
-        study = search.of(hydra.sweeper)
-        trial = study.trial(swept) if study is not None else None
-        with search.passed_on(trial):
+        search = search_of(hydra.sweeper)
+        with search.passed_on(swept) if search is not None else nullcontext():
             train(config)
         RunDirectory(job.run_dir).error.unlink(missing_ok=True)
     except KeyboardInterrupt:
@@ -69,28 +68,29 @@ def attempt(
 
 
 def _note(job: Job, error: BaseException) -> None:
-    """Tell why a job failed, in short here and in full in its run directory."""
+    """Say why a job failed, in short here and in full in its run directory."""
+    from unnoise.training.failures import explanation
+
     short = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-    full = RunDirectory(job.run_dir).error
-    print(f"  failed: {failures.told(error, job.config) or short}", file=sys.stderr)
-    path = RunDirectory(job.run_dir).manifest
+    print(f"  failed: {explanation(error, job.config) or short}", file=sys.stderr)
+    run = RunDirectory(job.run_dir)
     try:
-        manifest = json.loads(path.read_text())
+        manifest = json.loads(run.manifest.read_text())
     except (OSError, ValueError):
         manifest = {}
     text = json.dumps({"failed": short} | manifest, indent=2) + "\n"
     try:
-        write_durably(path, lambda temporary: temporary.write_text(text))
-        full.write_text("".join(traceback.format_exception(error)))
-        print(f"  in full: {full}", file=sys.stderr, flush=True)
+        write_durably(run.manifest, lambda temporary: temporary.write_text(text))
+        run.error.write_text("".join(traceback.format_exception(error)))
+        print(f"  in full: {run.error}", file=sys.stderr, flush=True)
     except OSError as unwritten:  # such as a full disk
         print(f"  could not be noted: {unwritten}", file=sys.stderr, flush=True)
 
 
 def _metric(job: Job) -> float | None:
-    found, name = read_run(job.run_dir), job.config["metric"]
-    value = found.last(name)
+    run, name = read_run(job.run_dir), job.config["metric"]
+    value = run.last(name)
     if value is None:
-        hint = did_you_mean(name, found.curves)
-        print(f"  metric: the run has not logged '{name}'{hint}", file=sys.stderr)
+        near = did_you_mean(name, run.curves)
+        print(f"  metric: the run has not logged '{name}'{near}", file=sys.stderr)
     return value if value is not None and math.isfinite(value) else None

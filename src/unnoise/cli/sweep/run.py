@@ -3,35 +3,36 @@
 import gc
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from omegaconf import DictConfig
 
-from unnoise.cli.command import Check, all_of, errors_in, parse, plain, stop_if_wrong, typed
+from unnoise.cli.command import parse, plain, stop_if_wrong, typed
 from unnoise.cli.hydra_app import folders, start
-from unnoise.cli.sweep import summary
 from unnoise.cli.sweep.attempt import Train, attempt
-from unnoise.cli.sweep.check import problems
-from unnoise.cli.sweep.jobs import Sweep, sweep_of
 from unnoise.config.identity import part_of_sweep
-from unnoise.config.problems import ConfigError
+from unnoise.config.problems import Check, ConfigError, errors_in
+from unnoise.config.sweep import Sweep, sweep_of
 from unnoise.distributed.environment import place
+from unnoise.report.sweep import DONE, row, table
+from unnoise.runs.lock import is_locked
 
 
-def run(check: Check, train: Train, check_last: Check) -> None:
+def run(checks: Sequence[Check], train: Train) -> None:
     """Train all jobs that are not finished, and print the summary. The status is 1 if one failed.
 
     Everything is composed and checked before the first job is started; of a search, what it keeps
     fixed. With sweep=status only the summary is printed.
     """
     if place().world_size > 1:
-        told = "-m: torchrun and srun start the ranks of one run; for a sweep use trainer=ddp"
-        _refuse(told if place().rank == 0 else None)
+        why = "-m: torchrun and srun start the ranks of one run; for a sweep use trainer=ddp"
+        _refuse(why if place().rank == 0 else None)
     arguments = typed()
     gc.disable()
     config, found = parse("train")
     if errors_in(found):
-        found += [] if config is None else all_of(check, config)
+        found += [] if config is None else checks[0](config)
     stop_if_wrong(found)
     assert config is not None
     try:
@@ -39,22 +40,21 @@ def run(check: Check, train: Train, check_last: Check) -> None:
         if config["sweep"] == "status":
             _print_summary(sweep, config)
             return
-        stop_if_wrong(problems(sweep, config, check, check_last))
+        stop_if_wrong(sweep.problems_by(checks, config))
         gc.enable()
         left = _go_on(sweep)
     except ConfigError as error:
         _refuse(error)
-
-    keys, searches = sweep.keys, sweep.study is not None
+    keys, later = sweep.keys, checks[:1] if sweep.search is not None else ()
 
     def task(node: DictConfig) -> float | None:
-        return attempt(plain(node), keys, check if searches else None, train)
+        return attempt(plain(node), keys, later, train)
 
     status: Any = 0
     if left != 0:
-        asked = arguments.overrides
+        overrides = arguments.overrides
         if left is not None:
-            arguments.overrides = [*asked, f"hydra.sweeper.n_trials={left}"]
+            arguments.overrides = [*overrides, f"hydra.sweeper.n_trials={left}"]
         try:
             with part_of_sweep(sweep.digest):
                 start(arguments, "train", task)
@@ -62,17 +62,17 @@ def run(check: Check, train: Train, check_last: Check) -> None:
             status = stop.code
         if (ray := sys.modules.get("ray")) is not None:
             ray.shutdown()  # what its workers still have to say comes before the summary
-        arguments.overrides = asked
-        if sweep.study or not all(job.run_dir.exists() for job in sweep.jobs):
+        arguments.overrides = overrides
+        if sweep.search or not all(job.run_dir.exists() for job in sweep.jobs):
             sweep = _composed(arguments)
     undone = _print_summary(sweep, config)
     if status or undone:
         sys.exit(status or undone)
 
 
-def _refuse(told: object) -> NoReturn:
-    if told is not None:
-        print(told, file=sys.stderr)
+def _refuse(why: object) -> NoReturn:
+    if why is not None:
+        print(why, file=sys.stderr)
     sys.exit(2)
 
 
@@ -83,19 +83,19 @@ def _composed(arguments: Namespace) -> Sweep:
 
 def _go_on(sweep: Sweep) -> int | None:
     """How many trials of a search are left; None with a grid, and of a study that is not kept."""
-    if sweep.study is None:
+    if sweep.search is None:
         return None
-    held = {job.swept for job in sweep.jobs if summary.is_held(job.run_dir)}
-    return sweep.study.go_on(held.__contains__)
+    running = {job.swept for job in sweep.jobs if is_locked(job.run_dir)}
+    return sweep.search.go_on(running.__contains__)
 
 
 def _print_summary(sweep: Sweep, config: dict[str, Any]) -> int:
     """Returns 1 if there are jobs that are neither done nor running."""
-    rows = [summary.row(job) for job in sweep.jobs]
+    rows = [row(job) for job in sweep.jobs]
     print()
     if rows:
-        maximize = sweep.study is not None and sweep.study.maximize
-        print(summary.table(rows, config["metric"], maximize))
-    if sweep.study is not None:
-        print(sweep.study.line(len(rows)))
-    return int(any(each.state not in (*summary.DONE, "running") for each in rows))
+        maximize = sweep.search is not None and sweep.search.maximize
+        print(table(rows, config["metric"], maximize))
+    if sweep.search is not None:
+        print(sweep.search.line(len(rows)))
+    return int(any(each.state not in (*DONE, "running") for each in rows))

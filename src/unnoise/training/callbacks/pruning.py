@@ -8,12 +8,10 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
+from unnoise.config.search import TRIAL
 from unnoise.distributed import group as ranks
 from unnoise.runs.manifest import Pruned
 from unnoise.training.logging.jsonl import JsonLines
-
-TRIAL = "UNNOISE_TRIAL"
-"""The environment variable that names the trial which a run is."""
 
 
 class Pruning(Callback):

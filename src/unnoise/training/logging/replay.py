@@ -2,12 +2,52 @@
 
 import json
 import math
+import uuid
 from pathlib import Path
+from typing import Any
 
+from unnoise.files import write_durably
 from unnoise.runs.layout import RunDirectory, step_of
+from unnoise.runs.lock import held
 from unnoise.training.logging.jsonl import JsonLines
 from unnoise.training.logging.wandb import WeightsAndBiases
 from unnoise.untrusted import load_yaml
+
+KEPT = ("project", "entity", "group", "tags", "notes", "artifact", "init_timeout")
+"""What is kept of the run's own logger, if that was Weights & Biases."""
+
+
+def send(
+    run_dir: Path, offline: bool = False, new: bool = False, project: str | None = None
+) -> int:
+    """``replay`` a run, which no other process may train meanwhile, to the page of its config.
+
+    Args:
+        run_dir: of the run.
+        offline: write for ``wandb sync``.
+        new: to a new page, whose id the run keeps.
+        project: instead of the config's.
+
+    Raises:
+        ValueError: there are no credentials; and what ``replay`` raises.
+    """
+    files = RunDirectory(run_dir)
+    with held(run_dir):
+        config = load_yaml(files.config) if files.config.exists() else {}
+        logger = config.get("logger", {})
+        own = logger.get("_target_", "").endswith(".WeightsAndBiases")
+        options: dict[str, Any] = {key: logger[key] for key in KEPT if own and key in logger}
+        options |= {"project": project} if project else {}
+        board = WeightsAndBiases(
+            run_dir,
+            config.get("name", run_dir.name),
+            mode="offline" if offline else "online",
+            **options,
+        )
+        if new:
+            name = uuid.uuid4().hex[:8]
+            write_durably(files.wandb_id, lambda path: path.write_text(name))
+        return replay(run_dir, board)
 
 
 def replay(run_dir: Path, board: WeightsAndBiases) -> int:

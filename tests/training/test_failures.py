@@ -5,9 +5,9 @@ import torch
 from PIL import Image
 from test_train import TINY, command
 
-from unnoise.cli.failures import told
 from unnoise.data.memory import Unreadable
 from unnoise.training.diffusion import DiffusionModule
+from unnoise.training.failures import explanation
 
 CONFIG = {"batch_size": 12, "accumulate": 2, "precision": "fp32", "data": {"image_size": 32}}
 
@@ -33,17 +33,17 @@ def cannot_allocate():
     ids=["gpu", "cpu"],
 )
 def test_running_out_of_memory_names_what_it_took_and_what_to_try(error):
-    first, *others = told(error, CONFIG).splitlines()
+    first, *others = explanation(error, CONFIG).splitlines()
     given = "batch_size=12, accumulate=2, precision=fp32, data.image_size=32"
     assert first.startswith(f"out of memory with {given}: ")
     assert "allocate" in first
     assert [each.split()[0] for each in others] == ["what", "accumulate=4", "precision=bf16", "a"]
-    wide = told(error, CONFIG | {"data": {"image_size": [32, 48]}})
+    wide = explanation(error, CONFIG | {"data": {"image_size": [32, 48]}})
     assert "data.image_size=[32,48]: " in wide
-    odd = told(error, CONFIG | {"batch_size": 10, "precision": "bf16"})
+    odd = explanation(error, CONFIG | {"batch_size": 10, "precision": "bf16"})
     assert "accumulate=4" not in odd, "10 does not divide into 4 parts"
     assert "precision=bf16 " not in odd
-    assert told(error, {"batch_size": 8}).startswith("out of memory with batch_size=8: ")
+    assert explanation(error, {"batch_size": 8}).startswith("out of memory with batch_size=8: ")
 
 
 def test_the_command_ends_with_that_and_without_a_traceback(monkeypatch, capsys):
@@ -60,17 +60,21 @@ def test_the_command_ends_with_that_and_without_a_traceback(monkeypatch, capsys)
 
 
 def test_what_nobody_foresaw_keeps_its_traceback(monkeypatch):
-    assert told(RuntimeError("mat1 and mat2 shapes cannot be multiplied"), CONFIG) is None
-    assert told(ValueError("image 3"), CONFIG) is None
+    assert explanation(RuntimeError("mat1 and mat2 shapes cannot be multiplied"), CONFIG) is None
+    assert explanation(ValueError("image 3"), CONFIG) is None
 
 
 def test_an_unreadable_image_keeps_its_message_through_a_worker_process():
     wall = "Caught Unreadable in DataLoader worker process 0.\nOriginal Traceback (most recent call"
     wall += ' last):\n  File "x", line 1\nunnoise.data.memory.Unreadable: image 3, a.png, is bad\n'
     line = "data: image 3, a.png, is bad; repair or remove it"
-    assert told(Unreadable(wall), CONFIG) == told(Unreadable("image 3, a.png, is bad"), {}) == line
+    assert (
+        explanation(Unreadable(wall), CONFIG)
+        == explanation(Unreadable("image 3, a.png, is bad"), {})
+        == line
+    )
     config = {"data": {"quarantine": 0}}
-    assert "data.quarantine=N" in told(Unreadable("image 3"), config)
+    assert "data.quarantine=N" in explanation(Unreadable("image 3"), config)
 
 
 @pytest.mark.parametrize("accelerator", ["gpu", "mps"])

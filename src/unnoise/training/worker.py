@@ -1,4 +1,4 @@
-"""One rank of a run whose others the same command starts: python -m unnoise.cli.worker."""
+"""One rank of a run whose others the same command starts: python -m unnoise.training.worker."""
 
 import json
 import sys
@@ -6,10 +6,6 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from unnoise.cli import failures
-from unnoise.config.problems import ConfigError
-from unnoise.distributed.environment import place
-from unnoise.distributed.launcher import LOST, TIMED_OUT
 from unnoise.distributed.signals import end_on_signals, leave
 
 
@@ -23,20 +19,19 @@ def train(
     from unnoise.training.loop import fit
     from unnoise.training.start import prepared
 
-    fit(
-        prepared(config),
-        config,
-        None if run_dir is None else Path(run_dir),
-        None if checkpoint is None else Path(checkpoint),
-        origin,
-    )
+    run, saved = (None if path is None else Path(path) for path in (run_dir, checkpoint))
+    fit(prepared(config), config, run, saved, origin)
 
 
 def main() -> int:
-    """Train as the orders say that the file named on the command line holds; gives the status."""
+    """Train by the orders in the file named on the command line; returns the exit status."""
     end_on_signals()
+    from unnoise.config.problems import ConfigError
+    from unnoise.distributed.environment import place
     from unnoise.distributed.group import RankLost, RankTimeout
+    from unnoise.distributed.launcher import LOST, TIMED_OUT
     from unnoise.training.callbacks.checkpoints import NotFinite, NotSaved
+    from unnoise.training.failures import explanation
 
     orders = json.loads(Path(sys.argv[1]).read_text())
     try:
@@ -58,8 +53,7 @@ def main() -> int:
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 1
     except BaseException as error:
-        reason = failures.told(error, orders["config"])
-        print(reason or traceback.format_exc(), file=sys.stderr)
+        print(explanation(error, orders["config"]) or traceback.format_exc(), file=sys.stderr)
         return 1
     return 0
 

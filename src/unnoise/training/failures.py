@@ -1,16 +1,18 @@
-"""What to tell of an error that ended a job, where a line says more than its traceback."""
+"""Errors that end a job, where a line says more than the traceback."""
 
 from typing import Any
 
+import torch
 
-def told(error: BaseException, config: dict[str, Any]) -> str | None:
-    """What happened and what to try, for a job of this config; None where nobody foresaw it."""
-    from unnoise.data.memory import Unreadable
-    from unnoise.distributed.group import ConfigMismatch
-    from unnoise.runs.lock import RunLocked
-    from unnoise.training.callbacks.checkpoints import NotSaved
-    from unnoise.untrusted import UnsafeFile
+from unnoise.data.memory import Unreadable
+from unnoise.distributed.group import ConfigMismatch
+from unnoise.runs.lock import RunLocked
+from unnoise.training.callbacks.checkpoints import NotSaved
+from unnoise.untrusted import UnsafeFile
 
+
+def explanation(error: BaseException, config: dict[str, Any]) -> str | None:
+    """What happened and what to try, for a job of this config; None for an unforeseen error."""
     if _is_out_of_memory(error):
         return _out_of_memory(error, config)
     if isinstance(error, Unreadable):
@@ -26,8 +28,6 @@ def told(error: BaseException, config: dict[str, Any]) -> str | None:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    import torch
-
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     said = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")

@@ -1,8 +1,8 @@
-"""The jobs of a sweep, composed before any of them is run."""
+"""The jobs of a sweep, composed and checked before any of them is run."""
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from unnoise.cli.sweep import search
 from unnoise.config.compose import FAULTS, hydra_config, hydra_of
 from unnoise.config.identity import part_of_sweep, roles_of, root_of
-from unnoise.config.problems import ConfigError, Problem
+from unnoise.config.problems import Check, ConfigError, Problem, errors_in
 from unnoise.config.refusals import first_line
-from unnoise.runs.identity import Role, digest
+from unnoise.config.schema import arguments
+from unnoise.config.search import Search, search_of
+from unnoise.runs.identity import Role, digest, values
 
 
 @dataclass(frozen=True)
@@ -34,16 +35,35 @@ class Job:
 class Sweep:
     """What ``-m`` asks for: all jobs of a grid, or those that a search has chosen so far.
 
-    ``digest`` is of what is typed and swept, however and on what it is run; ``study`` is the
-    search, ``keys`` are those that it or the grid sets, and ``problems`` says which jobs cannot
-    be composed.
+    ``digest`` is of what is typed and swept, however and on what it is run; ``search`` is None for
+    a grid, ``keys`` are those that the sweep sets, and ``problems`` says which jobs cannot be
+    composed.
     """
 
     digest: str
     keys: set[str]
-    study: search.Search | None
+    search: Search | None
     jobs: list[Job]
     problems: list[Problem]
+
+    def problems_by(self, checks: Sequence[Check], config: dict[str, Any]) -> list[Problem]:
+        """All that is wrong with the sweep: its jobs, or ``config``, what a search keeps fixed.
+
+        A later check looks only where nothing else is wrong.
+        """
+        found = list(self.problems)
+        if isinstance(config["resume"], str):
+            why = "names one run, but a sweep finds the runs of its jobs by itself: leave it out"
+            found.append(Problem("resume", why))
+        for name, each in config["callbacks"].items():
+            prunes = isinstance(each, dict) and "pruner" in each
+            if prunes and (self.search is None or self.search.study is None):
+                why = "needs a search with hydra.sweeper.storage, as in hparams_search="
+                found.append(Problem(f"callbacks.{name}", f"{why}learning_rate"))
+        for check in checks:
+            if not errors_in(found):
+                found += check(config) if self.search is not None else _problems(self.jobs, check)
+        return found if self.search is not None else [*found, *_same(self.jobs)]
 
 
 def sweep_of(config_name: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> Sweep:
@@ -65,12 +85,12 @@ def sweep_of(config_name: str, overrides: Sequence[str], config_dirs: Sequence[s
         lines = (str(each.input_line) for each in given if _is_of_sweep(each, roles))
         name = digest(sorted(lines), 8)
         with part_of_sweep(name), hydra_config(master):
-            study = search.of(master.hydra.sweeper)
-            if study is None:
+            search = search_of(master.hydra.sweeper)
+            if search is None:
                 (grid,) = BasicSweeper.split_arguments(given, None)
             else:
                 fixed = [_text(each) for each in given if not each.is_sweep_override()]
-                grid = [[*params, *fixed] for params in study.params()]
+                grid = [[*params, *fixed] for params in search.params()]
             keys = {each.get_key_element() for each in given if each.is_sweep_override()}
             jobs, problems = [], []
             for number, job in enumerate(grid):
@@ -79,7 +99,7 @@ def sweep_of(config_name: str, overrides: Sequence[str], config_dirs: Sequence[s
                     jobs.append(_composed(hydra, master, number, job, swept))
                 except FAULTS as error:
                     problems.append(Problem(" ".join(swept), first_line(error)))
-        return Sweep(name, keys, study, jobs, problems)
+        return Sweep(name, keys, search, jobs, problems)
 
 
 def those_of(keys: set[str], overrides: Iterable[str]) -> tuple[str, ...]:
@@ -111,3 +131,33 @@ def _composed(
         ours = OmegaConf.masked_copy(node, [str(key) for key in node if key != "hydra"])
         config: Any = OmegaConf.to_container(ours, resolve=True)
     return Job(swept, config, Path(os.path.abspath(run_dir)))
+
+
+def _problems(jobs: Sequence[Job], check: Check) -> list[Problem]:
+    """What is wrong with the jobs' configs; a problem of some of them names the first."""
+    concerned: dict[Problem, list[Job]] = {}
+    for job in jobs:
+        for problem in check(job.config | {"resume": False}):
+            concerned.setdefault(problem, []).append(job)
+    found = []
+    for problem, of in concerned.items():
+        where = ""
+        if len(of) < len(jobs):
+            others = f" and {len(of) - 1} more" if len(of) > 1 else ""
+            where = f" (job {jobs.index(of[0])}: {' '.join(of[0].swept)}{others})"
+        found.append(replace(problem, message=problem.message + where))
+    return found
+
+
+def _same(jobs: Sequence[Job]) -> list[Problem]:
+    """Jobs that would train the same run."""
+    found = []
+    first: dict[Path, int] = {}
+    for number, job in enumerate(jobs):
+        other = first.setdefault(job.run_dir, number)
+        if other != number:
+            one, two = (values(each.config, arguments) for each in (jobs[other], job))
+            differ = sorted(k for k in one.keys() | two.keys() if one.get(k) != two.get(k))
+            how = f"they differ only in {', '.join(differ)}" if differ else "they do not differ"
+            found.append(Problem(f"jobs {other} and {number}", f"are the same run: {how}"))
+    return found

@@ -1,0 +1,62 @@
+"""What is wrong with single values: runs, folders, files, devices."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+
+from unnoise.runs.checkpoints import find_checkpoint
+from unnoise.runs.identity import Role
+
+
+@dataclass(frozen=True)
+class Look:
+    """Beside the type of a field: what else is wrong with a value that is not null."""
+
+    fault: Callable[[Any], str | None]
+
+
+def run_fault(run: str) -> str | None:
+    """Whether the run or checkpoint is there."""
+    try:
+        find_checkpoint(Path(run))
+    except FileNotFoundError as error:
+        return str(error)
+    return None
+
+
+def folder_fault(folder: str | Path) -> str | None:
+    """Whether a folder can be written to, or made."""
+    path = Path(folder)
+    there = next(each for each in (path, *path.absolute().parents) if each.exists())
+    if not there.is_dir():
+        return f"{there} is a file, not a folder"
+    return None if os.access(there, os.W_OK) else f"{there} cannot be written to"
+
+
+def file_fault(file: str | Path, suffix: str = "") -> str | None:
+    """Whether a file, with this ending, can be written."""
+    path = Path(file)
+    if suffix and path.suffix != suffix:
+        return f"{path} must end in {suffix}"
+    return f"{path} is a folder, not a file" if path.is_dir() else folder_fault(path.parent)
+
+
+def device_fault(name: str) -> str | None:
+    """What keeps torch from computing on the device; "auto" is always right."""
+    try:
+        torch.zeros((), device="cpu" if name == "auto" else name).item()
+    except (RuntimeError, AssertionError) as error:
+        return f"{name} cannot be used here: {str(error).splitlines()[0].partition('. ')[0]}"
+    return None
+
+
+Count = Annotated[int, Field(ge=1)]
+Number = Annotated[int, Field(ge=0)]
+Run = Annotated[str, Look(run_fault)]
+Folder = Annotated[str | None, Look(folder_fault)]
+Device = Annotated[str, Look(device_fault), Role.MACHINE]
