@@ -105,7 +105,7 @@ def test_one_picture_has_no_covariance():
 
 
 def test_features_of_other_dimensions():
-    with pytest.raises(ValueError, match="6 dimensions cannot be held against 4"):
+    with pytest.raises(ValueError, match="6 dimensions cannot be compared with 4"):
         frechet_distance(moments(normal(9)), moments(normal(9, 4)))
 
 

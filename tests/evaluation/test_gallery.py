@@ -4,6 +4,7 @@ import json
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from unnoise.config.schema import arguments
 from unnoise.distributed.environment import Place
 from unnoise.evaluation import gallery as drawing
 from unnoise.evaluation.gallery import Gallery, SampleSet
+from unnoise.models.trained import Drawn
 from unnoise.runs.identity import Argument
 
 
@@ -40,6 +42,20 @@ def test_pictures_are_those_of_the_model(setting, trained, tmp_path):
     gallery.draw(trained, 5, batch_size=2)
     expected = trained.sample(5, steps=2, seed=3).pixels
     assert (gallery.read(5).int() - expected.int()).abs().max() <= 1  # by summation order
+
+
+def test_a_generator_without_a_schedule_is_drawn_from_alike(setting, tmp_path):
+    network = torch.nn.Identity()
+
+    def draw(n, *, first, **options):
+        network(torch.zeros(n, 3))
+        return Drawn(torch.arange(first, first + n).byte().view(n, 1, 1, 1))
+
+    model = SimpleNamespace(network=network, device=torch.device("cpu"))
+    gallery = Gallery(tmp_path, setting)
+    gallery.draw(SimpleNamespace(model=model, draw=draw), 5, batch_size=2)
+    assert gallery.read(5).flatten().tolist() == [0, 1, 2, 3, 4]
+    assert gallery.cost[1] == 1
 
 
 def test_a_stopped_drawing_goes_on_where_it_stopped(setting, trained, tmp_path):

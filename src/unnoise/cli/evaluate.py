@@ -46,7 +46,7 @@ def evaluate(config: dict[str, Any]) -> None:
     started = time.monotonic()
     try:
         result = measure.measure(config)
-    except (FileNotFoundError, ValueError) as error:  # what only the files could tell
+    except (FileNotFoundError, ValueError) as error:  # shown only by the files
         raise ConfigError(str(error)) from error
     if result is None:
         return

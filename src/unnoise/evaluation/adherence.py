@@ -10,7 +10,7 @@ from unnoise.config.faults import Count, Number, Run
 from unnoise.config.problems import Problem
 from unnoise.diffusion.samplers import Sampler
 from unnoise.distributed.devices import named_device
-from unnoise.distributed.group import join
+from unnoise.distributed.group import broadcast, join
 from unnoise.evaluation.agreement import Row, agreements, table
 from unnoise.evaluation.evaluator import Evaluator
 from unnoise.evaluation.gallery import SampleSet
@@ -97,6 +97,7 @@ class Adherence(Measure):
         files, _ = find_judges(self.judges, labels, trained.config["data"])
         if place.rank == 0:
             trained.source.prepare()
+        broadcast(None)  # the other ranks wait for the data
         judges = {label: load_judge(path).to(device) for label, path in files.items()}
         sets = prompt_sets(trained.source, labels, self.n)
         guide = None if self.classifier is None else classifier_file(self.classifier)

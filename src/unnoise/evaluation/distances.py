@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-CHUNK = 1 << 22  # entries of a matrix over pairs of pictures that are held at a time
+CHUNK = 1 << 22  # entries of a matrix over pairs of pictures that are in memory at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +68,7 @@ def frechet_distance(a: Moments, b: Moments) -> Tensor:
     """
     if a.mean.shape != b.mean.shape:
         raise ValueError(
-            f"features of {len(a.mean)} dimensions cannot be held against {len(b.mean)}"
+            f"features of {len(a.mean)} dimensions cannot be compared with {len(b.mean)}"
         )
     product = b.root.T @ a.covariance @ b.root
     eigenvalues = torch.linalg.eigvalsh((product + product.T) / 2)  # in ascending order

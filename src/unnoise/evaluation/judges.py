@@ -21,7 +21,7 @@ from unnoise.runs.identity import differences, digest
 SAME_DATA = ("_target_", "image_size", "fit", "channels", "classes", "seed")
 """Keys of a data node in which a classifier must agree with the run."""
 Judges = dict[str, NoisyClassifier]
-"""Classifiers by what they tell: "label", "kind" or "colour"."""
+"""Classifiers by what they predict: "label", "kind" or "colour"."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def _differences(theirs: dict[str, Any], data: dict[str, Any]) -> str:
 
 
 def prompt_sets(data: ImageSource, labels: Sequence[str], n: int) -> list[PromptSet]:
-    """Every class, or captions of pairings that were seen in training and of such held out.
+    """Every class; or captions of pairings seen in training, and of pairings held out from it.
 
     Raises:
         ValueError: there are no captions that could be judged, or fewer than n.

@@ -1,4 +1,4 @@
-"""What a classifier can be asked to tell, and the real pictures it learns this from."""
+"""The labels that a classifier can learn, and the real pictures that it learns them from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ UNSEEN = 1_000  # sprites of held-out pairings that the classifier does not lear
 
 @dataclass(frozen=True)
 class Splits:
-    """What a classifier of ``names`` learns from, and what it is held against, by name."""
+    """What a classifier of ``names`` learns from, and what it is tested on, by name."""
 
     names: tuple[str, ...]
     training: Images

@@ -150,8 +150,8 @@ class Neighbourhood(SampleMetric):
     may exceed 1; coverage: the share of real pictures with a drawn one in their ball (k = 5, Naeem
     et al. 2020). memorised: the share of drawn pictures that lie nearer to their nearest real one
     than any other real one does (1 − authenticity, Alaa et al. 2022). Duplicates of that real one
-    do not count as others, so a copy of a picture that occurs twice is told as well. Chance alone
-    makes new pictures fall so near at times, so hold it against that of real pictures that are not
+    do not count as others, so a copy of a picture that occurs twice counts as well. Chance alone
+    makes new pictures fall so near at times, so compare it with that of real pictures that are not
     in the reference.
 
     Args:

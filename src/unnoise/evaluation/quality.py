@@ -120,7 +120,7 @@ class Quality(Measure):
         )
         if place.rank == 0:
             source.prepare()
-            _ = evaluator.reference  # whatever is wrong with it shows before anything is drawn
+            _ = evaluator.reference  # first, so that its errors come before anything is drawn
         galleries = []
         for number, (name, samples) in enumerate(drawn, 1):
             load = partial(self.trained, samples.averaged, samples.checkpoint)

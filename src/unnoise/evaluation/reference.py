@@ -1,4 +1,4 @@
-"""The real pictures that drawn ones are held against, as features, computed once a machine."""
+"""Features of the real pictures that drawn ones are compared with, computed once a machine."""
 
 import hashlib
 import json
@@ -65,7 +65,7 @@ def cached(
     """The reference that ``about`` describes: read if it is there and whole, else computed.
 
     It is kept as one safetensors file in ``folder``, whose name is a digest of ``about`` and which
-    holds ``about`` itself; a file that says something else, or is damaged, is not used but written
+    holds ``about`` itself; a file of something else, or a damaged one, is not used but written
     anew. The default folder is ``$UNNOISE_CACHE/references``, or ``~/.cache/unnoise/references``.
     """
     text = json.dumps(about, sort_keys=True)
@@ -88,11 +88,11 @@ def cache_folder() -> Path:
 def _read(path: Path, about: str) -> Features | None:
     """The features in a file; None if it is not there, damaged, or of something else."""
     try:
-        parts, said = load_safetensors(path)
+        parts, metadata = load_safetensors(path)
         found = Features(*(parts[key] for key in Features._fields))
     except (OSError, UnsafeFile, KeyError):
         return None
-    whole = said.get("about") == about and said.get("digest") == _digest(found)
+    whole = metadata.get("about") == about and metadata.get("digest") == _digest(found)
     return found if whole else None
 
 

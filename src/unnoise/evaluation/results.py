@@ -16,7 +16,7 @@ LOWER_IS_BETTER = ("fd", "fid", "sfd", "sfid", "kid", "memorised", "bits_per_dim
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and its standard error; None where there is none to tell."""
+    """A number and its standard error; None where it has none."""
 
     value: float
     error: float | None = None
@@ -60,7 +60,7 @@ class Fingerprint:
 class Samples:
     """Which samples were scored; what does not apply to them is None.
 
-    Costs are for one sample. What else is said of drawn ones is as in ``SampleSet``.
+    Costs are for one sample. The other fields are those of ``SampleSet``.
     """
 
     kind: Literal["drawn", "given", "real", "noise"]
