@@ -10,7 +10,6 @@ from unnoise.evaluation.results import (
     comparable,
     flat,
     lower_is_better,
-    ranked,
     read,
     save,
     table,
@@ -56,8 +55,6 @@ def test_each_part_of_a_fingerprint_counts(field, value):
     other = replace(FINGERPRINT, **{field: value})
     (told,) = FINGERPRINT.differences(other)
     assert told == f"{field} is {getattr(FINGERPRINT, field)!r} in one, {value!r} in the other"
-    with pytest.raises(ValueError, match=f"^a and b cannot be ranked: {field} is "):
-        ranked([score("a", fd_toy=1), score("b", other, fd_toy=2)], "fd_toy")
     assert [names(group) for group in comparable([score("a"), score("b", other)])] == [["a"], ["b"]]
 
 
@@ -81,12 +78,6 @@ def test_a_fingerprint_does_not_differ_from_itself():
 )
 def test_less_is_better(metric):
     assert lower_is_better(metric)
-    scores = [
-        score("middle", **{metric: 2}),
-        score("worst", **{metric: 3}),
-        score("best", **{metric: 1}),
-    ]
-    assert names(ranked(scores, metric)) == ["best", "middle", "worst"]
 
 
 @pytest.mark.parametrize(
@@ -94,17 +85,6 @@ def test_less_is_better(metric):
 )
 def test_more_is_better(metric):
     assert not lower_is_better(metric)
-    scores = [
-        score("middle", **{metric: 2}),
-        score("best", **{metric: 3}),
-        score("worst", **{metric: 1}),
-    ]
-    assert names(ranked(scores, metric)) == ["best", "middle", "worst"]
-
-
-def test_what_was_not_measured_is_not_ranked():
-    with pytest.raises(ValueError, match=r"^b has no fd_toy$"):
-        ranked([score("a", fd_toy=1), score("b", kid_toy=2)], "fd_toy")
 
 
 def test_groups_stand_in_order_of_appearance():

@@ -101,22 +101,6 @@ def lower_is_better(metric: str) -> bool:
     return metric.startswith(LOWER_IS_BETTER) or "distance" in metric
 
 
-def ranked(scores: Sequence[Score], metric: str) -> list[Score]:
-    """The scores from the best to the worst by a metric.
-
-    Raises:
-        ValueError: their numbers cannot be compared, or some lack the metric.
-    """
-    for score in scores:
-        if metric not in score.metrics:
-            raise ValueError(f"{score.name} has no {metric}")
-        if reasons := scores[0].fingerprint.differences(score.fingerprint):
-            names = f"{scores[0].name} and {score.name}"
-            raise ValueError(f"{names} cannot be ranked: {reasons[0]}")
-    sign = 1 if lower_is_better(metric) else -1
-    return sorted(scores, key=lambda score: sign * score.metrics[metric].value)
-
-
 def comparable(scores: Sequence[Score]) -> list[list[Score]]:
     """The scores in groups within which all numbers may be compared, in order of appearance."""
     groups: dict[Fingerprint, list[Score]] = {}
