@@ -41,10 +41,6 @@ class ImageDataModule(LightningDataModule):
         self.validation_images = validation_images
         self._splits: tuple[Images, Images] | None = None
 
-    def prepare_data(self) -> None:
-        """Fetch what is missing, once a machine."""
-        self.source.prepare()
-
     def setup(self, stage: str) -> None:
         """Open both splits."""
         if self._splits is None:
