@@ -3,12 +3,12 @@
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from unnoise.data.source import Batch, Images, ImageSource
+from unnoise.data.source import Batch, ImageSource
 from unnoise.data.stream import split_loader, training_loader
 
 
 class ImageDataModule(LightningDataModule):
-    """Serves an image source.
+    """Serves both splits of an image source, which it opens.
 
     The training stream starts at the trainer's optimizer step, so a resumed run continues with the
     next sample. An optimizer step sees ``batch_size`` samples in all: each process takes its share,
@@ -39,24 +39,8 @@ class ImageDataModule(LightningDataModule):
         self.source, self.batch_size, self.accumulate = source, batch_size, accumulate
         self.seed, self.flip, self.workers = seed, flip, workers
         self.validation_images = validation_images
-        self._splits: tuple[Images, Images] | None = None
-
-    def setup(self, stage: str) -> None:
-        """Open both splits."""
-        if self._splits is None:
-            self._splits = self.source.images("train"), self.source.images("validation")
-
-    @property
-    def train_images(self) -> Images:
-        """The training split."""
-        assert self._splits is not None, "setup has not run"
-        return self._splits[0]
-
-    @property
-    def validation_split(self) -> Images:
-        """The validation split."""
-        assert self._splits is not None, "setup has not run"
-        return self._splits[1]
+        self.train_images = source.images("train")
+        self.validation_split = source.images("validation")
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """The endless training stream, from the trainer's step on."""

@@ -136,7 +136,6 @@ def _train(
         workers=recipe.workers,
         validation_images=recipe.validation_images,
     )
-    data.setup("fit")
     step = 0 if checkpoint is None else step_of(checkpoint)
     facts = _facts(recipe, data, trainer)
     with _recorded(trainer, config, facts, step, checkpoint is not None, origin):
