@@ -1,6 +1,7 @@
 """What Hydra does for a command: show a config, run a job, or several."""
 
 import string
+import textwrap
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -53,5 +54,6 @@ def help_text(config_name: str, arguments: Namespace) -> str:
     searched = [CONF, *map(Path, folders(arguments))]
     for group in sorted(key for key in defaults if " " not in key):
         files = [f for folder in searched for f in (folder / group).glob("*.yaml")]
-        lines.append(f"{group}: {', '.join(sorted({file.stem for file in files}))}\n")
-    return string.Template(template).substitute(APP_CONFIG_GROUPS="".join(lines))
+        options = ", ".join(sorted({file.stem for file in files}))
+        lines.append(textwrap.fill(f"{group}: {options}", 100, subsequent_indent="  "))
+    return string.Template(template).substitute(APP_CONFIG_GROUPS="\n".join([*lines, ""]))

@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from unnoise.config.sweep import Job
+from unnoise.evaluation.results import aligned
 from unnoise.report.reader import read_run
 from unnoise.runs.layout import shown
 from unnoise.runs.lock import is_locked
@@ -60,16 +61,10 @@ def table(rows: Sequence[Row], metric: str, maximize: bool = False) -> str:
     lines: list[tuple[str, ...]]
     lines = [("state", metric, "step", "time", f"directory in {shown(home)}", "what differs")]
     lines += [each.cells(each.metric is not None and each.metric == best, home) for each in rows]
-    widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
-    align = (str.ljust, str.rjust, str.rjust, str.rjust, str.ljust, str.ljust)
-    text = [
-        "  ".join(to(cell, width) for to, cell, width in zip(align, line, widths, strict=True))
-        for line in lines
-    ]
     states = [each.state for each in rows]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     mark = "; * is best" if best is not None and len(rows) > 1 else ""
-    return "\n".join([*(line.rstrip() for line in text), f"{len(rows)} jobs: {counts}{mark}"])
+    return "\n".join([*aligned(lines, left=(0, 4, 5)), f"{len(rows)} jobs: {counts}{mark}"])
 
 
 def _short(override: str) -> str:

@@ -1,0 +1,28 @@
+"""The help of every command."""
+
+import sys
+from importlib import import_module
+
+import pytest
+
+COMMANDS = "train sample figure classifier extractor evaluate report replay verify".split()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_says_the_command_and_fits_100_columns(command, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [f"unnoise-{command}", "--help"])
+    main = import_module(f"unnoise.cli.{command}").main
+    with pytest.raises(SystemExit) as stop:
+        main()
+    lines = capsys.readouterr().out.splitlines()
+    assert stop.value.code == 0
+    assert f"unnoise-{command}" in lines[0]
+    assert [line for line in lines if len(line) > 100] == []
+
+
+def test_help_of_training_lists_every_option_of_a_group(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["unnoise-train", "--help"])
+    with pytest.raises(SystemExit):
+        import_module("unnoise.cli.train").main()
+    words = capsys.readouterr().out.replace(",", " ").split()
+    assert {"sprites_super_resolution", "sprites_text", "dpm_solver_sde", "unipc"} <= set(words)
