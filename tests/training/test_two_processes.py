@@ -11,9 +11,9 @@ from seeing import find_tiny
 from tiny import experiment
 from two_processes import in_two_processes, meet_anew
 
-import unnoise.training.callbacks.quality as module_of_quality
 from unnoise.diffusion.samplers import DDIM, Sampler
 from unnoise.diffusion.times import LossSecondMomentTimes
+from unnoise.evaluation import evaluator
 from unnoise.evaluation.estimates import KINDS
 from unnoise.training.callbacks.likelihood import BitsPerDim
 from unnoise.training.callbacks.quality import Quality
@@ -32,7 +32,7 @@ class Keep(Callback):
 
 def train(folder, devices, **changes):
     """A run's last state; its metrics are in ``folder``."""
-    module_of_quality.find_extractor = find_tiny
+    evaluator.find_extractor = find_tiny
     os.environ["UNNOISE_CACHE"] = str(folder / "cache")
     keep, sampler = Keep(), Sampler(DDIM(), steps=3)
     measured = {
@@ -89,7 +89,7 @@ def runs(tmp_path_factory):
     found = in_two_processes(both, two)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNNOISE_CACHE", str(one / "cache"))
-        patch.setattr(module_of_quality, "find_extractor", find_tiny)
+        patch.setattr(evaluator, "find_extractor", find_tiny)
         states = still(one / "still", 1), learning(one / "learning", 1)
     return (one, states), (two, found)
 
