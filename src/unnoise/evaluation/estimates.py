@@ -48,7 +48,7 @@ def metric_problems(kinds: Sequence[str | Compare], extractor: str | None = None
         if kind in KINDS:
             number = "" if extractor is None else f" (its number is {metric_name(kind, extractor)})"
             near = f"; did you mean '{kind}'{number}?"
-        yield f"there is no metric {name}{near} Metrics are {', '.join(KINDS)}"
+        yield f"there is no metric {name}{near} ({', '.join(KINDS)})"
 
 
 def metrics_by_name(
