@@ -17,6 +17,8 @@ from unnoise.diffusion.schedules import NoiseSchedule
 from unnoise.diffusion.times import TimeSampler
 from unnoise.models.codec import codec_of
 from unnoise.models.diffusion import DiffusionModel
+from unnoise.models.gan import GAN
+from unnoise.networks.adversarial import Discriminator, Generator, LatentSampler
 from unnoise.networks.autoencoders import Autoencoder
 from unnoise.networks.base import Backbone
 from unnoise.networks.conditioning import Conditioner, ConditionShape
@@ -93,6 +95,13 @@ class Recipe(ABC):
         ``config`` is kept in checkpoints; ``rollbacks`` says how often the run went back to one.
         """
 
+    def of_every_module(self, config: dict[str, Any], rollbacks: int) -> dict[str, Any]:
+        """The arguments of every GenerativeModule."""
+        keys = "ema_decay", "seed", "max_steps", "warmup_steps", "lr_decay", "gradient_clip"
+        whole = completed(type(self), config, vars(self))
+        own = {key: getattr(self, key) for key in keys}
+        return own | {"config": whole, "rollbacks": rollbacks}
+
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionRecipe(Recipe):
@@ -132,15 +141,39 @@ class DiffusionRecipe(Recipe):
             self.objective,
             self.times,
             self.optimizer,
-            ema_decay=self.ema_decay,
-            seed=self.seed,
-            max_steps=self.max_steps,
             condition_dropout=self.condition_dropout,
-            warmup_steps=self.warmup_steps,
-            lr_decay=self.lr_decay,
-            gradient_clip=self.gradient_clip,
-            config=completed(type(self), config, vars(self)),
-            rollbacks=rollbacks,
+            **self.of_every_module(config, rollbacks),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdversarialRecipe(Recipe):
+    """A generator, which is ``network``, and the discriminator that it learns from."""
+
+    network: Generator
+    discriminator: Discriminator
+    gamma: Annotated[float, Field(ge=0)]
+    sampler: Annotated[LatentSampler, Role.SHOWN]
+    conditioning: None
+    condition_dropout: Literal[0]
+
+    @classmethod
+    def handed(cls, config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """Both networks get the shape of the pictures."""
+        data = config["data"]
+        shape = data if data is UNKNOWN else [*data.shape]
+        return {"network": {"shape": shape}, "discriminator": {"shape": shape}}
+
+    def module(self, config: dict[str, Any], rollbacks: int = 0) -> "LightningModule":
+        """The module of ``unnoise.training.adversarial``."""
+        from unnoise.training.adversarial import AdversarialModule
+
+        return AdversarialModule(
+            GAN.of(vars(self), self.data.shape),
+            self.discriminator,
+            self.optimizer,
+            gamma=self.gamma,
+            **self.of_every_module(config, rollbacks),
         )
 
 

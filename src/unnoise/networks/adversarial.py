@@ -1,0 +1,102 @@
+"""A small generator and discriminator of residual blocks without normalisation (R3GAN, §4).
+
+Shapes: B batch, C channels, H × W pixels, Z latent numbers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from unnoise.networks.base import Count
+from unnoise.networks.blocks import Upsample, convolution, linear
+
+
+@dataclass(frozen=True)
+class LatentSampler:
+    """Draws by one call of the generator on ``scale``·z, z ~ N(0, I).
+
+    Below 1 pictures are more typical and less varied.
+    """
+
+    scale: Annotated[float, Field(gt=0)] = 1.0
+
+
+class PlainBlock(nn.Module):
+    """x + conv(lrelu(conv(lrelu(x)))), (B, C, H, W); the last convolution starts at zero."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = convolution(channels, channels)
+        self.conv2 = convolution(channels, channels, zero=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the same."""
+        h = self.conv1(F.leaky_relu(x, 0.2))
+        out: Tensor = x + self.conv2(F.leaky_relu(h, 0.2))
+        return out
+
+
+class Generator(nn.Module):
+    """Latents (B, Z) to signals (B, C, H, W): from H / 2^scales × W / 2^scales up.
+
+    Args:
+        shape: (C, H, W).
+        latent: Z.
+        channels: width at full resolution; each halving of H and W doubles it.
+        scales: how often H and W are doubled.
+
+    Raises:
+        ValueError: H or W cannot be halved so often.
+    """
+
+    def __init__(
+        self, shape: Sequence[Count], latent: Count = 64, channels: Count = 32, scales: Count = 2
+    ) -> None:
+        super().__init__()
+        self.shape, self.latent = tuple(shape), latent
+        least = _halved(shape, scales)
+        widths = [channels * 2**level for level in reversed(range(scales + 1))]
+        self.start = nn.Sequential(
+            linear(latent, widths[0] * least[0] * least[1]), nn.Unflatten(1, (widths[0], *least))
+        )
+        self.blocks = nn.Sequential(PlainBlock(widths[0]))
+        for wide, narrow in zip(widths, widths[1:], strict=False):
+            self.blocks.extend([Upsample(wide), convolution(wide, narrow, 1), PlainBlock(narrow)])
+        self.out = convolution(channels, shape[0])
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(B, Z) to (B, C, H, W)."""
+        out: Tensor = self.out(F.leaky_relu(self.blocks(self.start(z)), 0.2))
+        return out
+
+
+class Discriminator(nn.Module):
+    """Signals (B, C, H, W) to one score each, (B,); the generator upside down."""
+
+    def __init__(self, shape: Sequence[Count], channels: Count = 32, scales: Count = 2) -> None:
+        super().__init__()
+        height, width = _halved(shape, scales)
+        self.start = convolution(shape[0], channels)
+        self.blocks = nn.Sequential(PlainBlock(channels))
+        for level in range(scales):
+            narrow = channels * 2**level
+            down = [nn.AvgPool2d(2), convolution(narrow, 2 * narrow, 1), PlainBlock(2 * narrow)]
+            self.blocks.extend(down)
+        self.out = linear(channels * 2**scales * height * width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B,)."""
+        h = F.leaky_relu(self.blocks(self.start(x)), 0.2)
+        score: Tensor = self.out(h.flatten(1))[:, 0]
+        return score
+
+
+def _halved(shape: Sequence[int], scales: int) -> tuple[int, int]:
+    height, width = shape[1:]
+    if height % 2**scales or width % 2**scales:
+        raise ValueError(f"{height}×{width} pixels cannot be halved {scales} times")
+    return height // 2**scales, width // 2**scales
