@@ -48,6 +48,11 @@ def help_text(config_name: str, arguments: Namespace) -> str:
     defaults = {
         key: value for each in entries if isinstance(each, dict) for key, value in each.items()
     }
+    if "family" in defaults:
+        for path in (CONF / "family").glob("*.yaml"):
+            brought = yaml.safe_load(path.read_text())["defaults"]
+            keys = (key for each in brought if isinstance(each, dict) for key in each)
+            defaults |= {key.removeprefix("/"): None for key in keys if key.startswith("/")}
     chosen = defaults.pop("override hydra/help")
     template = yaml.safe_load((CONF / "hydra" / "help" / f"{chosen}.yaml").read_text())["template"]
     lines = []

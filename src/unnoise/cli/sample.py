@@ -21,6 +21,7 @@ from unnoise.diffusion.samplers import Sampler
 from unnoise.distributed.group import gather, join
 from unnoise.models.classifier import NoisyClassifier, classifier_fault, classifier_file
 from unnoise.models.edits import EditKeys, unreadable_pictures
+from unnoise.networks.adversarial import LatentSampler
 from unnoise.report.sheets import comparison
 from unnoise.runs.checkpoints import find_checkpoint
 from unnoise.runs.identity import Role, digest
@@ -36,7 +37,7 @@ class Request(EditKeys, request.Request):
     seed: Number
     first: Number
     batch_size: Annotated[Count, Role.MACHINE]
-    sampler: Sampler | None
+    sampler: Sampler | LatentSampler | None
     steps: Count | None
     guidance: Annotated[float, Field(ge=0)] | None
     labels: list[Number] | None
@@ -73,8 +74,8 @@ class Request(EditKeys, request.Request):
             return
         pictures = Pictures.joined(part for part in parts if part is not None)
         sampler = config["sampler"] or trained.config["sampler"]
-        kind = sampler["stepper"]["_target_"].rpartition(".")[2].lower()
-        steps = self.steps or sampler["steps"] or "all"
+        kind = sampler.get("stepper", sampler)["_target_"].rpartition(".")[2].lower()
+        steps = self.steps or sampler.get("steps", 1) or "all"
         about = {"checkpoint": str(trained.checkpoint)} | self.deciding(config)
         about["sampler"] = sampler
         name = "-".join(str(part) for part in (self.edit, kind, steps) if part)

@@ -100,7 +100,7 @@ def describe(hint: Any) -> str:
             article = "an" if name[:1] in "AEIOUaeiou" else "a"
             names.append(WORDS.get(wanted) or f"{article} {name}")
     names = list(dict.fromkeys(names))
-    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names or ["null"])
 
 
 def show(value: Any) -> str:

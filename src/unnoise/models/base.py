@@ -9,11 +9,14 @@ from torch import Tensor, nn
 
 from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.samplers import Watch
+from unnoise.models.codec import Codec
 from unnoise.networks.conditioning import Conditioner
 
 
 class GenerativeModel(nn.Module, ABC):
-    """Makes data of ``shape``, (C, H, W) for pictures, under the conditions of ``conditioner``.
+    """Makes data, pictures for instance, under the conditions of ``conditioner`` if it has one.
+
+    Inside the model they are the signal of its ``codec``.
 
     ``networks`` says which keys of a config are its networks, and under which prefix of its state
     their weights are; ``parts`` are the other keys that it is built from.
@@ -21,7 +24,7 @@ class GenerativeModel(nn.Module, ABC):
 
     networks: ClassVar[dict[str, str]]
     parts: ClassVar[tuple[str, ...]] = ()
-    shape: tuple[int, ...]
+    codec: Codec
     conditioner: Conditioner | None
 
     @classmethod
@@ -40,7 +43,7 @@ class GenerativeModel(nn.Module, ABC):
         """One uint8 (B, *shape) for each id of ``noise``, drawn by a recipe of the family.
 
         ``batch`` holds what the conditioner reads; without it, its examples are drawn. ``watch``
-        sees x after each of the ``steps``.
+        sees the signal after each of the ``steps``.
         """
 
     @property
@@ -61,8 +64,21 @@ class GenerativeModel(nn.Module, ABC):
         """How often ``watch`` is called."""
 
     @abstractmethod
-    def shown(self, x: Tensor) -> Tensor:
-        """What ``watch`` saw as data, uint8 (B, *shape)."""
+    def changed(self, recipe: Any, steps: int | None, guidance: float | None) -> Any:
+        """The recipe with another number of steps or guidance scale, where given.
+
+        Raises:
+            ValueError: it has none.
+        """
+
+    @abstractmethod
+    def caption(self, recipe: Any) -> str:
+        """How the recipe draws, in a few words."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the data it makes."""
+        return self.codec.data_shape
 
     @property
     def device(self) -> torch.device:

@@ -58,7 +58,7 @@ class DiffusionModel(GenerativeModel):
         super().__init__()
         check_prediction(denoiser.prediction, schedule)
         self.denoiser, self.conditioner = denoiser, conditioner
-        self.schedule, self.codec, self.shape = schedule, codec, codec.data_shape
+        self.schedule, self.codec = schedule, codec
 
     @classmethod
     def of(cls, parts: Mapping[str, Any], shape: tuple[int, ...]) -> Self:
@@ -156,9 +156,25 @@ class DiffusionModel(GenerativeModel):
         """From level to level."""
         return len(self.schedule.grid(recipe.steps, recipe.spacing)) - 1
 
-    def shown(self, x: Tensor) -> Tensor:
-        """x decoded."""
-        return self.codec.decode(x)
+    def changed(self, recipe: Sampler, steps: int | None, guidance: float | None) -> Sampler:
+        """Any number of steps and any scale.
+
+        Raises:
+            ValueError: the recipe is for another family.
+        """
+        if not isinstance(recipe, Sampler):
+            raise ValueError(f"a diffusion model does not draw with {type(recipe).__name__}")
+        if steps is not None:
+            recipe = replace(recipe, steps=steps)
+        if guidance is not None:
+            recipe = replace(recipe, guidance=replace(recipe.guidance, scale=guidance))
+        return recipe
+
+    def caption(self, recipe: Sampler) -> str:
+        """The kind of step, their number, and guidance where there is some."""
+        scale = recipe.guidance.scale
+        guidance = "" if scale == 1 else f", guidance {scale:g}"
+        return f"{type(recipe.stepper).__name__}, {self.steps(recipe)} steps{guidance}"
 
     @property
     def variance(self) -> Variance:

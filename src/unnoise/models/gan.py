@@ -26,7 +26,7 @@ class GAN(GenerativeModel):
     def __init__(self, generator: Generator) -> None:
         super().__init__()
         self.generator, self.conditioner = generator, None
-        self.shape, self.codec = generator.shape, PixelCodec(generator.shape)
+        self.codec = PixelCodec(generator.shape)
 
     @classmethod
     def of(cls, parts: Mapping[str, Any], shape: tuple[int, ...]) -> Self:
@@ -38,6 +38,11 @@ class GAN(GenerativeModel):
         if parts["network"].shape != shape:
             raise ValueError(f"the generator is for {parts['network'].shape}, not for {shape}")
         return cls(parts["network"])
+
+    @property
+    def network(self) -> Generator:
+        """The generator."""
+        return self.generator
 
     def generate(self, noise: Noise, scale: float = 1.0) -> Tensor:
         """One signal for each id of ``noise``, (B, C, H, W) in about [−1, 1]."""
@@ -52,7 +57,12 @@ class GAN(GenerativeModel):
         batch: Mapping[str, Any] | None = None,
         watch: Watch | None = None,
     ) -> Tensor:
-        """One picture for each id of ``noise``, in one call of the network."""
+        """One picture for each id of ``noise``, in one call of the network.
+
+        Raises:
+            ValueError: the recipe is for another family.
+        """
+        self.check_recipe(recipe)
         signal = self.generate(noise, recipe.scale)
         if watch is not None:
             watch(signal, CLEAN)
@@ -62,9 +72,30 @@ class GAN(GenerativeModel):
         """One."""
         return 1
 
-    def shown(self, x: Tensor) -> Tensor:
-        """The signal as pixels."""
-        return self.codec.decode(x)
+    def check_recipe(self, recipe: LatentSampler) -> None:
+        """Whether it is a generator's.
+
+        Raises:
+            ValueError: it is for another family.
+        """
+        if not isinstance(recipe, LatentSampler):
+            raise ValueError(f"a GAN draws with sampler=latent, not with {type(recipe).__name__}")
+
+    def changed(
+        self, recipe: LatentSampler, steps: int | None, guidance: float | None
+    ) -> LatentSampler:
+        """As it is.
+
+        Raises:
+            ValueError: steps or guidance are given.
+        """
+        if steps is not None or guidance is not None:
+            raise ValueError("a GAN draws in one call of its generator: no steps, no guidance")
+        return recipe
+
+    def caption(self, recipe: LatentSampler) -> str:
+        """One call."""
+        return "one call of the generator"
 
 
 def relativistic(ahead: Tensor, behind: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """A trained model from a checkpoint, and drawing from a model under conditions."""
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +21,7 @@ from unnoise.diffusion.samplers import Sampler, Watch, steps_taken
 from unnoise.distributed.devices import named_device
 from unnoise.models.base import GenerativeModel
 from unnoise.models.build import build
-from unnoise.models.diffusion import Classifier
+from unnoise.models.diffusion import Classifier, DiffusionModel
 from unnoise.models.prompts import Prompts
 from unnoise.runs.checkpoints import check_layout, find_checkpoint, is_whole
 from unnoise.untrusted import UnsafeFile, load_tensors
@@ -92,7 +91,7 @@ class TrainedModel:
     ``data_root`` is where the data are now, if not where the config says.
     """
 
-    model: Any  # a GenerativeModel, in the most cases a DiffusionModel
+    model: Any  # a GenerativeModel, and where only diffusion will do, a DiffusionModel
     sampler: Any  # a recipe of its family
     config: dict[str, Any]
     checkpoint: Path
@@ -141,14 +140,13 @@ class TrainedModel:
                 guidance that the model was not trained for; a sampler or pictures unfit for the
                 edit.
         """
-        sampler = sampler or self.sampler
-        if steps is not None:
-            sampler = dataclasses.replace(sampler, steps=steps)
-        if guidance is not None:
-            scaled = dataclasses.replace(sampler.guidance, scale=guidance)
-            sampler = dataclasses.replace(sampler, guidance=scaled)
+        sampler = self.model.changed(sampler or self.sampler, steps, guidance)
+        given = {"edit": edit, "weak": weak and weak.model, "classifier": classifier}
+        guides = {name: value for name, value in given.items() if value is not None}
+        if guides and not isinstance(self.model, DiffusionModel):
+            raise ValueError(f"{' and '.join(guides)} are for diffusion models")
         if weak is None and classifier is None:
-            self.check_guidance(sampler.guidance.scale)
+            self.check_recipe(sampler)
         prompts = self.prompts(
             {
                 "label": labels,
@@ -177,9 +175,7 @@ class TrainedModel:
                 range(first, first + n),
                 batch_size,
                 watch,
-                edit=edit,
-                weak=None if weak is None else weak.model,
-                classifier=classifier,
+                **guides,
             )
 
     def prompts(
@@ -199,7 +195,8 @@ class TrainedModel:
             ValueError: it cannot; see the model's ``check_recipe``, and ``check_guidance``.
         """
         self.model.check_recipe(sampler)
-        self.check_guidance(sampler.guidance.scale)
+        if isinstance(sampler, Sampler):
+            self.check_guidance(sampler.guidance.scale)
 
     def check_guidance(self, scale: float) -> None:
         """Whether the model has a condition to guide to, and was trained without it too.

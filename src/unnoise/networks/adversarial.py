@@ -5,6 +5,7 @@ Shapes: B batch, C channels, H × W pixels, Z latent numbers.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated
 
 import torch.nn.functional as F
@@ -64,7 +65,7 @@ class Generator(nn.Module):
             linear(latent, widths[0] * least[0] * least[1]), nn.Unflatten(1, (widths[0], *least))
         )
         self.blocks = nn.Sequential(PlainBlock(widths[0]))
-        for wide, narrow in zip(widths, widths[1:], strict=False):
+        for wide, narrow in pairwise(widths):
             self.blocks.extend([Upsample(wide), convolution(wide, narrow, 1), PlainBlock(narrow)])
         self.out = convolution(channels, shape[0])
 

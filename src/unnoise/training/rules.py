@@ -148,6 +148,17 @@ def extractors(data: ImageSource, callbacks: Callbacks) -> Iterator[Problem]:
             yield Problem(f"callbacks.{key}.weights", f"there is no file {weights}")
 
 
+def one_family(sampler: Any, callbacks: Callbacks) -> Iterator[Problem]:
+    """What draws while a run trains is of the family of the run's sampler."""
+    for name, callback in callbacks.items():
+        for key in ("sampler", "final"):
+            own = getattr(callback, key, sampler)
+            if own is not UNKNOWN and type(own) is not type(sampler):
+                kinds = type(own).__name__, type(sampler).__name__
+                message = "is a {}, but the run's sampler is a {}".format(*kinds)
+                yield Problem(f"callbacks.{name}.{key}", message)
+
+
 def credentials(logger: SimpleNamespace) -> Iterator[Problem]:
     """A dashboard must not ask for credentials in the middle of a run."""
     from unnoise.training.logging.wandb import wandb_credentials
@@ -282,6 +293,6 @@ def _alike(one: Any, other: Any) -> bool:
 
 
 SHARED: tuple[Rule, ...] = (
-    *(batches, fused, enough_data, conditions, present, extractors, credentials),
+    *(batches, fused, enough_data, conditions, present, extractors, one_family, credentials),
 )
 DIFFUSION: tuple[Rule, ...] = (levels, noisiest, weights, guidance, variance)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
@@ -10,7 +10,6 @@ from pydantic import Field
 from torch import Tensor
 
 from unnoise.data.source import Split
-from unnoise.diffusion.samplers import Sampler
 from unnoise.distributed.environment import Place
 from unnoise.evaluation.estimates import metric_problems
 from unnoise.evaluation.evaluator import Evaluator
@@ -51,7 +50,7 @@ class Quality(Measurement):
 
     def __init__(
         self,
-        sampler: Sampler,
+        sampler: Any,
         every: Count = 1000,
         count: Pictures = 1000,
         reference_count: Pictures = 10_000,

@@ -19,7 +19,6 @@ from torch import Tensor
 from unnoise.data.pixels import to_signal
 from unnoise.diffusion.levels import NoiseLevel
 from unnoise.diffusion.noise import Noise
-from unnoise.diffusion.samplers import Sampler
 from unnoise.diffusion.schedules import NoiseSchedule
 from unnoise.files import write_durably
 from unnoise.models.prompts import Prompts
@@ -47,9 +46,7 @@ class SampleGrid(Callback):
     the denoising. Rank 0 draws; the others wait at their next step.
     """
 
-    def __init__(
-        self, sampler: Sampler, final: Sampler, every: Count = 1000, count: Count = 64
-    ) -> None:
+    def __init__(self, sampler: Any, final: Any, every: Count = 1000, count: Count = 64) -> None:
         self.sampler, self.final, self.every, self.count = sampler, final, every, count
 
     def on_train_batch_end(
@@ -68,9 +65,7 @@ class SampleGrid(Callback):
             if not _grid(trainer).exists():
                 self._draw(trainer, module, self.final, animate=True)
 
-    def _draw(
-        self, trainer: Trainer, module: LightningModule, sampler: Sampler, animate: bool
-    ) -> None:
+    def _draw(self, trainer: Trainer, module: LightningModule, sampler: Any, animate: bool) -> None:
         if not trainer.is_global_zero:
             return
         assert isinstance(module, GenerativeModule)
@@ -85,7 +80,7 @@ class SampleGrid(Callback):
         def watch(x: Tensor, level: NoiseLevel) -> None:
             if next(taken) in shown:
                 scaled = x[:MOVING] / (level.alpha**2 + level.sigma**2).sqrt().to(x)
-                frames.append(model.shown(scaled).cpu())
+                frames.append(model.codec.decode(scaled).cpu())
 
         model.eval()
         with trainer.precision_plugin.forward_context():
@@ -98,8 +93,8 @@ class SampleGrid(Callback):
                 batch_size=self.count,
                 watch=watch if animate else None,
             )
-        caption = _caption(sampler, steps, drawn.captions)
-        if animate:
+        caption = _caption(model.caption(sampler), drawn.captions)
+        if len(frames) > 1:
             path = _samples(trainer) / "denoising.gif"
             first = drawn[:MOVING]
             save_gif([sheet(replace(first, pixels=frame)) for frame in frames], path)
@@ -146,11 +141,8 @@ class ForwardProcess(Callback):
         log_picture(trainer, "forward_process", path)
 
 
-def _caption(sampler: Sampler, steps: int, prompts: Sequence[str] | None) -> str:
+def _caption(text: str, prompts: Sequence[str] | None) -> str:
     """How pictures were drawn, with their prompts if these are short."""
-    text = f"{type(sampler.stepper).__name__}, {steps} steps"
-    if sampler.guidance.scale != 1:
-        text += f", guidance {sampler.guidance.scale:g}"
     joined = ", ".join(dict.fromkeys(prompts or ()))
     return f"{text}: {joined}" if 0 < len(joined) <= SHORT else text
 

@@ -1,0 +1,102 @@
+"""A GAN is trained, resumed, drawn from, evaluated and reported by the same commands."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import unnoise
+from unnoise.cli import evaluate, report, sample, train
+
+GAN = (
+    "experiment=sprites_gan trainer=cpu logger=none data.size=80 data.validation_size=20 "
+    "batch_size=8 network.channels=4 network.latent=4 discriminator.channels=4 "
+    "callbacks.samples.count=4 callbacks.samples.every=2 callbacks.checkpoints.every=2 "
+    "validate_every=2 validation_images=8 seed=3"
+).split()
+
+
+def command(monkeypatch, main, *arguments):
+    monkeypatch.setattr(sys, "argv", ["unnoise", *arguments])
+    main()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gan") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        command(patch, train.main, *GAN, "max_steps=4", f"hydra.run.dir={folder}")
+    return folder
+
+
+def test_grids_are_drawn_while_it_trains(run):
+    names = {path.name for path in (run / "samples").iterdir()}
+    assert names == {"step_00000002.png", "step_00000004.png"}
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["steps"] == 4
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").open()]
+    assert [row["step"] for row in rows if "validation/loss" in row] == [2, 4]
+
+
+def test_pictures_drawn_are_those_of_the_model(run, monkeypatch, tmp_path, capsys):
+    command(monkeypatch, sample.main, f"run={run}", "n=5", "first=2", f"out={tmp_path}/drawn")
+    assert "5 pictures" in capsys.readouterr().out
+    array = np.load(tmp_path / "drawn" / "images.npz")["arr_0"]
+    model = unnoise.load(run)
+    expected = model.sample(7, batch_size=3).nhwc()[2:]
+    assert np.abs(array.astype(int) - expected).max() <= 1
+    small = model.sample(7, sampler=type(model.sampler)(scale=0.1)).pixels.float()
+    assert small.var(0).mean() < model.sample(7).pixels.float().var(0).mean()
+
+
+def test_it_is_resumed(run, monkeypatch, tmp_path, capsys):
+    for name, steps in (("part", 2), ("part", 4), ("whole", 4)):
+        resume = f"resume={tmp_path / 'part'}" if (name, steps) == ("part", 4) else "resume=false"
+        folder = f"hydra.run.dir={tmp_path / name}"
+        command(monkeypatch, train.main, *GAN, f"max_steps={steps}", folder, resume)
+    file = "checkpoints/step_00000004.ckpt"
+    found = [torch.load(tmp_path / n / file, weights_only=True) for n in ("part", "whole")]
+    one, two = (content["state_dict"] for content in found)
+    assert all(torch.equal(one[key], two[key]) for key in two)
+    assert found[0]["model"] == {"family": "unnoise.models.gan.GAN", "shape": [3, 16, 16]}
+
+
+def test_it_is_evaluated_and_reported(run, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
+    command(monkeypatch, evaluate.main, f"run={run}", "n=40", "metrics=[fd]",
+            "reference_count=60", "device=cpu")  # fmt: skip
+    said = capsys.readouterr().out
+    assert "latent" in said
+    (results,) = (run / "evaluation").glob("*.json")
+    (score,) = [s for s in json.loads(results.read_text())["scores"] if s["name"] == "latent"]
+    assert score["metrics"]["fd_sprites"]["value"] > 0
+    command(monkeypatch, report.main, str(run), f"out={tmp_path / 'page.html'}")
+    page = (tmp_path / "page.html").read_text()
+    assert "sprites_gan" in page
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("schedule=cosine", "schedule"),
+        ("sampler=ddim", "makes a Sampler, not a LatentSampler"),
+        ("conditioning=class", "makes a ClassConditioner, not null"),
+        ("callbacks=default", "callbacks.samples.sampler  is a Sampler, but the run's"),
+        ("discriminator.scales=5", "discriminator  16×16 pixels cannot be"),
+        ("+network.shape=[3,8,8]", "network.shape  is no key"),
+    ],
+)
+def test_what_does_not_fit_the_family_is_refused(override, message, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        command(monkeypatch, train.main, *GAN, override)
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wish", ["steps=3", "guidance=2", "sampler=ddim", "labels=[1]"])
+def test_what_a_gan_cannot_draw_is_refused(wish, run, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command(monkeypatch, sample.main, f"run={run}", "n=2", wish)
+    text = capsys.readouterr().err + str(ended.value)
+    assert any(word in text for word in ("a GAN draws", "unconditional"))
