@@ -73,7 +73,7 @@ def test_what_only_a_diffusion_model_can_do_is_refused():
     with pytest.raises(ValueError, match="sampler=latent, not with Sampler"):
         model.sample(Sampler(DDIM()), noise)
     for steps, guidance in ((3, None), (None, 2.0)):
-        with pytest.raises(ValueError, match="no steps, no guidance"):
+        with pytest.raises(ValueError, match="a GAN draws without steps and guidance"):
             model.changed(LatentSampler(), steps, guidance)
     with pytest.raises(ValueError, match=r"for \(3, 8, 4\), not for \(3, 8, 8\)"):
         GAN.of({"network": model.generator}, (3, 8, 8))

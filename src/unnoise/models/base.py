@@ -47,33 +47,34 @@ class GenerativeModel(nn.Module, ABC):
         """
 
     @property
-    @abstractmethod
     def network(self) -> nn.Module:
-        """What ``sample`` evaluates: the calls are the cost of a sample."""
+        """What ``sample`` evaluates: its calls are the cost of a sample."""
+        return self.get_submodule(self.networks["network"].rstrip("."))
 
-    @abstractmethod
     def check_recipe(self, recipe: Any) -> None:
-        """Whether a recipe asks for nothing that the model lacks.
+        """Whether the model can be drawn from by a recipe.
 
         Raises:
-            ValueError: it does.
+            ValueError: it is for another family, or asks for what the model lacks.
         """
 
-    @abstractmethod
     def steps(self, recipe: Any) -> int:
         """How often ``watch`` is called."""
+        return 1
 
-    @abstractmethod
     def changed(self, recipe: Any, steps: int | None, guidance: float | None) -> Any:
         """The recipe with another number of steps or guidance scale, where given.
 
         Raises:
             ValueError: it has none.
         """
+        if steps is not None or guidance is not None:
+            raise ValueError(f"a {type(self).__name__} draws without steps and guidance")
+        return recipe
 
-    @abstractmethod
     def caption(self, recipe: Any) -> str:
         """How the recipe draws, in a few words."""
+        return f"by {type(recipe).__name__}"
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unnoise.diffusion.denoiser import Denoise, Denoised, Denoiser, Prediction
 from unnoise.diffusion.editing import Edit
@@ -72,12 +72,6 @@ class DiffusionModel(GenerativeModel):
         if parts["network"].shape != codec.shape:
             raise ValueError(f"the network is for {parts['network'].shape}, not for {codec.shape}")
         return cls(denoiser, parts["schedule"], codec, parts["conditioning"])
-
-    @property
-    def network(self) -> nn.Module:
-        """The denoiser's."""
-        network: nn.Module = self.denoiser.network
-        return network
 
     def check_recipe(self, recipe: Sampler) -> None:
         """Whether a sampler asks for nothing that the model lacks; guidance aside.

@@ -39,11 +39,6 @@ class GAN(GenerativeModel):
             raise ValueError(f"the generator is for {parts['network'].shape}, not for {shape}")
         return cls(parts["network"])
 
-    @property
-    def network(self) -> Generator:
-        """The generator."""
-        return self.generator
-
     def generate(self, noise: Noise, scale: float = 1.0) -> Tensor:
         """One signal for each id of ``noise``, (B, C, H, W) in about [−1, 1]."""
         signal: Tensor = self.generator(scale * noise.normal("z", (self.generator.latent,)))
@@ -68,10 +63,6 @@ class GAN(GenerativeModel):
             watch(signal, CLEAN)
         return self.codec.decode(signal)
 
-    def steps(self, recipe: LatentSampler) -> int:
-        """One."""
-        return 1
-
     def check_recipe(self, recipe: LatentSampler) -> None:
         """Whether it is a generator's.
 
@@ -80,22 +71,6 @@ class GAN(GenerativeModel):
         """
         if not isinstance(recipe, LatentSampler):
             raise ValueError(f"a GAN draws with sampler=latent, not with {type(recipe).__name__}")
-
-    def changed(
-        self, recipe: LatentSampler, steps: int | None, guidance: float | None
-    ) -> LatentSampler:
-        """As it is.
-
-        Raises:
-            ValueError: steps or guidance are given.
-        """
-        if steps is not None or guidance is not None:
-            raise ValueError("a GAN draws in one call of its generator: no steps, no guidance")
-        return recipe
-
-    def caption(self, recipe: LatentSampler) -> str:
-        """One call."""
-        return "one call of the generator"
 
 
 def relativistic(ahead: Tensor, behind: Tensor) -> Tensor:
