@@ -24,7 +24,7 @@ UNET = (
 
 
 MEASURED = "every=1 count=8 reference_count=40 sampler.steps=5".split()
-SAMPLED = "n=2 steps=5 device=cpu".split()
+SAMPLED = "n=2 device=cpu".split()
 EVALUATED = "n=8 reference_count=40 steps=[5] device=cpu controls=false".split()
 
 
@@ -35,9 +35,10 @@ def written(section, folder):
         if kind == "sh":
             commands = [shlex.split(line) for line in text.splitlines()]
             continue
-        path = folder / text.split("\n")[0].lstrip("# ")
+        name, _, content = text.partition("\n")
+        path = folder / name.lstrip("# ")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_text(content)
     return commands
 
 
