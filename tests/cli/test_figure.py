@@ -137,6 +137,13 @@ def test_mistakes_are_told_and_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_wrong_between_keys_is_listed_with_what_is_wrong_in_one(monkeypatch, capsys):
+    err = told(capsys, monkeypatch, "figure=noise", "averaged=3", "sampler=ddim", "device=gpo")
+    assert "averaged  3 is not true or false" in err
+    assert "device    gpo cannot be used here" in err
+    assert "run       missing: this figure takes a model" in err
+
+
 def test_what_only_the_run_can_tell(run, monkeypatch, capsys):
     err = told(capsys, monkeypatch, f"run={run}", "figure=captions")
     assert "the model does not read captions" in err

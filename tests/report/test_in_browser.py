@@ -99,7 +99,7 @@ def alone(folder):
     return folder / "a" / "report.html"
 
 
-@pytest.mark.parametrize(("which", "charts"), [("page", 3), ("alone", 2)])
+@pytest.mark.parametrize(("which", "charts"), [("page", 2), ("alone", 2)])
 def test_the_page_as_it_is_draws_its_charts_and_complains_of_nothing(which, charts, request):
     document, complaints = browse(request.getfixturevalue(which))
     assert complaints == []

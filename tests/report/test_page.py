@@ -93,40 +93,6 @@ def test_runs_are_judged_by_qualities_and_not_by_what_measuring_them_cost(tmp_pa
     assert heads[2:7] == ["validation loss", "loss", "bits/dim", "fd_sprites", "images/s"]
 
 
-def test_a_sweep_is_plotted_against_its_key(pair, tmp_path):
-    data = figures(page(tmp_path, *pair))["sweep"]
-    assert data["keys"] == {"seed": [0, 1]}
-    told = {each["name"]: each["points"] for each in data["metrics"]}
-    assert told["train/loss"] == [[0, 0.2, 0], [1, 0.4, 0]]
-    assert not [name for name in told if name.startswith("fd")], "of one run only"
-
-
-def test_qualities_are_plotted_against_a_key_for_each_way_to_draw(pair, tmp_path):
-    def qualities():
-        metrics = figures(page(tmp_path, *pair))["sweep"]["metrics"]
-        return {m["name"]: m["points"] for m in metrics if m["name"].startswith("fd")}
-
-    real = score("real", 1.0, 0, kind="real")
-    scores = [score("ddim", 5.0, 10), score("heun", 6.0, 10), real]
-    save(pair[1] / "evaluation" / "quality_1.json", scores)
-    assert qualities() == {"fd_sprites, ddim": [[0, 3.0, 0], [1, 5.0, 0]]}
-    save(pair[0] / "evaluation" / "quality_1.json", [score("ddpm", 2.0, 50), real])
-    save(pair[1] / "evaluation" / "quality_1.json", [score("heun", 6.0, 10)])
-    assert qualities() == {"fd_sprites": [[0, 2.0, 0], [1, 6.0, 0]]}
-
-
-def test_a_sweep_begins_with_what_says_which_value_won(tmp_path):
-    lines = [row | {"quality/fd_sprites": 2.0, "train/gradient_norm": 1.0} for row in rows()]
-    cosine = {"_target_": "unnoise.diffusion.schedules.cosine"}
-    runs = [make(tmp_path / "a", lines), make(tmp_path / "b", lines, schedule=cosine)]
-    names = [each["name"] for each in figures(page(tmp_path, *runs))["sweep"]["metrics"]]
-    losses = ["validation/loss", "train/loss"]
-    assert names == ["quality/fd_sprites", *losses, "train/gradient_norm"]
-    for run in runs:
-        save(run / "evaluation" / "quality_1.json", [score("ddim", 3.0, 10)])
-    assert figures(page(tmp_path, *runs))["sweep"]["metrics"][0]["name"] == "fd_sprites"
-
-
 def test_text_of_runs_is_never_markup(tmp_path):
     lines = [row | {EVIL: 1.0} for row in rows()]
     runs = [

@@ -1,17 +1,17 @@
 """unnoise-evaluate: measure how well a run does."""
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from unnoise.cli.command import run
-from unnoise.cli.request import read
+from unnoise.cli.request import between, is_whole, read
 from unnoise.config.faults import folder_fault, run_fault
 from unnoise.config.nodes import instantiate, resolve_target
 from unnoise.config.problems import ConfigError, Problem
 from unnoise.distributed.environment import place
 from unnoise.evaluation.measure import Measure
-from unnoise.evaluation.quality import ELSEWHERE
-from unnoise.runs.layout import RunDirectory, shown
+from unnoise.runs.layout import shown
 
 
 def main() -> None:
@@ -30,14 +30,15 @@ def check(config: dict[str, Any]) -> list[Problem]:
     measure, found = read(schema, {k: v for k, v in config.items() if k != "_target_"})
     if place().world_size > 1 and not schema.shared:
         found.append(Problem("measure", f"{schema.name} is measured by one process: no torchrun"))
-    if measure is not None:
-        found += measure.conflicts()
-        if measure.run is None:
-            found += [Problem("images", fault) for fault in [folder_fault(ELSEWHERE)] if fault]
-        elif not run_fault(measure.run):
-            folder = RunDirectory.of(measure.checkpoint).evaluation
-            found += [Problem("run", fault) for fault in [folder_fault(folder)] if fault]
-    return found if measure is None or found else list(measure.problems(config))
+    found += between(measure, _rules(measure))
+    return found if found or not is_whole(measure) else list(measure.problems(config))
+
+
+def _rules(measure: Measure) -> Iterator[Problem]:
+    yield from measure.conflicts()
+    given = measure.run is not None
+    if not (given and run_fault(str(measure.run))) and (fault := folder_fault(measure.folder)):
+        yield Problem("run" if given else "images", fault)
 
 
 def evaluate(config: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from unnoise.cli.command import run as run_command
 from unnoise.config.faults import Look
 from unnoise.config.nodes import instantiate
 from unnoise.config.problems import UNKNOWN, ConfigError, Problem
-from unnoise.config.schema import built, notes_of, problems
+from unnoise.config.schema import built, notes_of, parameters, problems
 from unnoise.data.source import ImageSource
 from unnoise.runs.identity import Role
 
@@ -56,20 +56,34 @@ def main(name: str, schema: type[Request]) -> None:
 def check_request(schema: type[Request], config: dict[str, Any]) -> list[Problem]:
     """All that is wrong with a request, as far as it can be known before it is answered."""
     request, found = read(schema, config)
-    return found if request is None else [*found, *request.problems()]
+    return [*found, *between(request, request.problems())]
 
 
-def read(schema: Callable[..., T], config: dict[str, Any]) -> tuple[T | None, list[Problem]]:
+def between(request: object, rules: Iterator[Problem]) -> Iterator[Problem]:
+    """What is wrong between the keys of a request, up to a rule that needs one that is UNKNOWN."""
+    try:
+        yield from rules
+    except (TypeError, AttributeError):
+        if is_whole(request):
+            raise
+
+
+def is_whole(request: object) -> bool:
+    """Whether no key of a request is UNKNOWN."""
+    return all(value is not UNKNOWN for value in vars(request).values())
+
+
+def read(schema: Callable[..., T], config: dict[str, Any]) -> tuple[T, list[Problem]]:
     """A request with its objects built, and what is wrong with its keys one by one.
 
-    It is None where its keys, their types or what a constructor says does not allow it.
+    What its keys, their types or a constructor do not allow is UNKNOWN.
     """
     found = problems(config, schema)
     wrong = {problem.key.partition(".")[0] for problem in found}
     right = [key for key, value in config.items() if key not in wrong and not _unresolved(value)]
     objects, unbuilt = built(config, right, "cpu")
     found += unbuilt
-    request = schema(**objects) if not found and len(right) == len(config) else None
+    request = schema(**{key: objects.get(key, UNKNOWN) for key in parameters(schema)})
     for key, notes in notes_of(schema).items():
         value = objects.get(key)
         if value is None or value is UNKNOWN:

@@ -18,7 +18,7 @@ from unnoise.report.page.about import about, headlines, state_text, summary
 from unnoise.report.page.charts import curves
 from unnoise.report.page.comparison import config_rows, labels, leaves, typed
 from unnoise.report.page.evaluations import evaluations
-from unnoise.report.page.leaderboard import leaderboard, sweep
+from unnoise.report.page.leaderboard import leaderboard
 from unnoise.report.page.samples import samples, side_by_side
 from unnoise.report.page.table import breakable, number
 from unnoise.report.reader import Run, read_run
@@ -63,7 +63,6 @@ def page(path: Path, runs: Sequence[Run]) -> str:
             "names": names,
             "leaderboard": leaderboard(runs, names, path),
             "samples": side_by_side(runs, names),
-            "sweep": sweep(runs, names),
             "config": config_rows(runs),
         }
     content["problems"] = [  # after all pictures were read

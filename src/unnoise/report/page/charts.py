@@ -120,14 +120,3 @@ def _charts(names: Sequence[str]) -> list[dict[str, Any]]:
     for name in left:
         charts.append({"title": TITLES.get(name, name.removeprefix("quality/")), "metrics": [name]})
     return charts
-
-
-def last_values(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """The last value of each metric in each run, as [run, value, kind]."""
-    metrics = []
-    for name in sorted({name for run in runs for name in run.curves}, key=_rank):
-        groups, keys = kinds(runs, name)
-        values = [(k, run.last(name)) for k, run in enumerate(runs)]
-        points = [[k, value, groups[k]] for k, value in values if value is not None]
-        metrics.append({"name": name, "points": points, "differ": keys})
-    return metrics

@@ -1,4 +1,4 @@
-"""Many runs in one table, and their metrics against the config keys in which they differ."""
+"""Many runs in one table, with the config keys in which they differ."""
 
 import math
 from collections.abc import Sequence
@@ -8,9 +8,7 @@ from typing import Any
 
 from unnoise.evaluation.results import lower_is_better
 from unnoise.report.page.about import head, quality_metrics, state_text, steps, when
-from unnoise.report.page.charts import chart, last_values
 from unnoise.report.page.comparison import columns, kinds
-from unnoise.report.page.evaluations import all_scores, groups, metric_names
 from unnoise.report.page.table import Cell, Column, duration
 from unnoise.report.reader import Run
 from unnoise.runs.layout import RunDirectory
@@ -64,38 +62,3 @@ def _metric(runs: Sequence[Run], metric: str, groups: Sequence[int]) -> Column:
         best = len(rivals) > 1 and value == (min if lower else max)(rivals)
         cells.append(Cell(value, mark="best" if best else None, kind=group))
     return Column(head(metric), cells, 1 if lower else -1)
-
-
-def sweep(runs: Sequence[Run], labels: Sequence[str]) -> dict[str, Any] | None:
-    """The chart of a metric against a key in which runs differ; qualities come first."""
-    keys, first = columns(runs), quality_metrics(runs)
-    metrics = _scores(runs)
-    metrics += sorted(
-        last_values(runs), key=lambda each: (each["name"] not in first, bool(each["differ"]))
-    )
-    if not keys or not metrics:
-        return None
-    return {
-        "chart": chart("sweep", {"runs": list(labels), "keys": keys, "metrics": metrics}),
-        "early": sum(run.state != "finished" for run in runs),
-    }
-
-
-def _scores(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Evaluated metrics that several runs have; for each sampler if a run used several."""
-    metrics: list[dict[str, Any]] = []
-    tables = groups(all_scores(runs, [str(k) for k in range(len(runs))]))
-    for place, (_, group) in enumerate(tables):
-        drawn = [(int(k), s) for k, s in group if not s.samples.is_control]
-        once = len({k for k, _ in drawn}) == len(drawn)
-        for name in metric_names(group):
-            for way in dict.fromkeys("" if once else f", {score.name}" for _, score in drawn):
-                points = [
-                    [k, score.metrics[name].value, 0]
-                    for k, score in drawn
-                    if name in score.metrics and way in ("", f", {score.name}")
-                ]
-                of = f" (table {place + 1})" if len(tables) > 1 else ""
-                if len({k for k, *_ in points}) > 1:
-                    metrics.append({"name": f"{name}{way}{of}", "points": points, "differ": []})
-    return metrics

@@ -2,8 +2,7 @@
 // A chart as SVG, drawn into a box.
 //
 // series: [{name, style, points: [[x, y, error, label], …], dots, line, raw}], where raw are points
-// shown faintly below; y null breaks a line. x, y: {label, log, names, at}:
-// names of categories, or numbers that ticks should be at.
+// shown faintly below; y null breaks a line. x, y: {label, log, at}: numbers that ticks should be at.
 
 const WIDEST = 8; // series that a tooltip lists; of more, only the nearest point
 
@@ -54,8 +53,7 @@ function logTicks(low, high, count) {
 
 function scale(values, axis, from, to, count) {
   let low = Math.min(...values), high = Math.max(...values);
-  if (axis.names) [low, high] = [-0.5, axis.names.length - 0.5];
-  else if (!values.length) [low, high] = [0, 1];
+  if (!values.length) [low, high] = [0, 1];
   else if (low === high) {
     const room = Math.abs(low) * 0.1 || 1;
     [low, high] = axis.log ? [low / 1.5, high * 1.5] : [low - room, high + room];
@@ -69,12 +67,10 @@ function scale(values, axis, from, to, count) {
   const bend = axis.log ? Math.log : (value) => value;
   const at = (value) => from + ((bend(value) - bend(low)) / (bend(high) - bend(low))) * (to - from);
   const own = [...new Set(axis.at || [])].sort((a, b) => a - b);
-  const ticks = axis.names
-    ? axis.names.map((_, k) => k)
-    : own.length && own.length <= count + 2
-      ? own
-      : (axis.log ? logTicks : linearTicks)(low, high, count);
-  return { at, ticks, name: (value) => (axis.names ? axis.names[value] : short(value)) };
+  const ticks = own.length && own.length <= count + 2
+    ? own
+    : (axis.log ? logTicks : linearTicks)(low, high, count);
+  return { at, ticks };
 }
 
 function isLog(choice, values) {
@@ -109,7 +105,7 @@ function draw(box, spec) {
   const values = ends.filter((value) => !spec.y.log || value > 0);
   const top = 10, bottom = height - (spec.x.label ? 40 : 24);
   const y = scale(values, { ...spec.y, room: true }, bottom, top, Math.max(2, (bottom - top) / 45));
-  const left = 12 + 7 * Math.max(1, ...y.ticks.map((tick) => y.name(tick).length));
+  const left = 12 + 7 * Math.max(1, ...y.ticks.map((tick) => short(tick).length));
   const right = width - 14;
   const places = Math.max(2, (right - left) / 90);
   const x = scale(all.map(([a]) => a), { ...spec.x, room: spec.dots }, left, right, places);
@@ -118,13 +114,11 @@ function draw(box, spec) {
   for (const tick of y.ticks) {
     const at = y.at(tick);
     svg.append(make("line", { class: "grid", x1: left, x2: right, y1: at, y2: at }));
-    svg.append(make("text", { x: left - 6, y: at + 4, "text-anchor": "end" }, y.name(tick)));
+    svg.append(make("text", { x: left - 6, y: at + 4, "text-anchor": "end" }, short(tick)));
   }
   let free = -Infinity;
   for (const tick of x.ticks) {
-    const at = x.at(tick), room = Math.max(8, ((right - left) / x.ticks.length) * 1.4);
-    const whole = x.name(tick), most = Math.floor(room / 6.5);
-    const name = whole.length > most && spec.x.names ? `${whole.slice(0, most - 1)}…` : whole;
+    const at = x.at(tick), name = short(tick);
     const half = name.length * 3.4;
     if (at - half < free + 6) continue;
     free = at + half;
@@ -194,7 +188,7 @@ function hover(box, svg, series, x, y, spec, top, bottom) {
         const error = best[2] ? ` ± ${short(best[2])}` : "";
         return make("div", { class: each.style.colour }, `${best[3] || each.name}: ${short(best[1])}${error}`);
       }),
-      make("div", {}, `${spec.x.label || ""} ${x.name(place)}`.trim()),
+      make("div", {}, `${spec.x.label || ""} ${short(place)}`.trim()),
     );
     tip.hidden = false;
     const beyond = x.at(place) + tip.offsetWidth + 14 > box.clientWidth;

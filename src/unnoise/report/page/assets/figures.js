@@ -177,45 +177,7 @@ function cost(box, data) {
   return redraw;
 }
 
-// A metric against a key: a point a run, a line through the means; a line of its own each kind.
-function sweep(box, data) {
-  const chart = make("div", { class: "chart" }), note = make("p", { class: "note" });
-  const redraw = () => {
-    const values = data.keys[key.value], chosen = data.metrics.find((each) => each.name === metric.value);
-    const numeric = values.every((value) => typeof value === "number");
-    const names = numeric ? null : [...new Set(values.map(String))];
-    const at = (run) => (numeric ? values[run] : names.indexOf(String(values[run])));
-    const kinds = [...new Set(chosen.points.map((point) => point[2]))].sort((a, b) => a - b);
-    const letter = (kind) => (kinds.length > 1 ? `kind ${String.fromCharCode(65 + kind)}` : metric.value);
-    const series = kinds.flatMap((kind, k) => {
-      const points = chosen.points.filter((point) => point[2] === kind && point[1] !== null);
-      const places = [...new Set(points.map(([run]) => at(run)))].sort((a, b) => a - b);
-      const mean = (place) => {
-        const here = points.filter(([run]) => at(run) === place).map((point) => point[1]);
-        return here.reduce((a, b) => a + b, 0) / here.length;
-      };
-      const dots = points.map(([run, value]) => [at(run), value, null, `${data.runs[run]}, ${letter(kind)}`]);
-      const means = places.map((place) => [place, mean(place)]);
-      return [
-        { name: letter(kind), style: styled(k), points: dots, dots: true, line: false },
-        ...(means.length > 1 ? [{ name: `mean of ${letter(kind)}`, style: styled(k), points: means }] : []),
-      ];
-    });
-    const x = { label: key.value, names, at: numeric ? values : null, log: numeric && isLog("automatic", values) };
-    const title = `${metric.value} against ${key.value}`, y = { log: isLog(axis.value, finite(series)) };
-    draw(chart, { title, series, x, y, height: 340, dots: true });
-    note.textContent = kinds.length > 1
-      ? `Colours are kinds that do not compare, since the runs differ in ${chosen.differ.join(", ")}.`
-      : "A point a run, the line through their means.";
-  };
-  const [key, keyLabel] = select("key", Object.keys(data.keys), redraw);
-  const [metric, metricLabel] = select("metric", data.metrics.map((each) => each.name), redraw);
-  const [axis, axisLabel] = select("y axis", AXES, redraw);
-  box.append(make("div", { class: "tools" }, keyLabel, metricLabel, axisLabel), chart, note);
-  return redraw;
-}
-
-const FIGURES = { curves, overlay, cost, sweep };
+const FIGURES = { curves, overlay, cost };
 for (const box of document.querySelectorAll("[data-figure]")) {
   const redraw = FIGURES[box.dataset.figure](box, JSON.parse(box.firstElementChild.textContent));
   let width = 0;
