@@ -16,8 +16,8 @@ from unnoise.diffusion.samplers import (
     Stepper,
     UniPC,
     Walk,
-    langevin,
 )
+from unnoise.diffusion.samplers.sde import langevin
 from unnoise.diffusion.schedules import EDMSchedule, RectifiedFlow
 
 LINEAR, ORACLE = schedules.linear(), GaussianOracle()

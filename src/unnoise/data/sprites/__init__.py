@@ -1,51 +1,6 @@
 """Pixel-art sprites: drawn by code, or read from a sheet or the course file."""
 
-from unnoise.data.sprites.files import (
-    SpritesFile,
-    SpriteSheet,
-)
-from unnoise.data.sprites.source import (
-    CARRIERS,
-    CLASSES,
-    COLOURS,
-    DRAWINGS,
-    FACINGS,
-    ITEMS,
-    KINDS,
-    PALETTE,
-    SHIFTS,
-    STAMPS,
-    TINTS,
-    VARYING,
-    Attributes,
-    Choices,
-    Kind,
-    Pair,
-    Ramp,
-    SpriteImages,
-    Sprites,
-)
+from unnoise.data.sprites.files import SpritesFile, SpriteSheet
+from unnoise.data.sprites.source import CLASSES, COLOURS, KINDS, Sprites
 
-__all__ = [
-    "CARRIERS",
-    "CLASSES",
-    "COLOURS",
-    "DRAWINGS",
-    "FACINGS",
-    "ITEMS",
-    "KINDS",
-    "PALETTE",
-    "SHIFTS",
-    "STAMPS",
-    "TINTS",
-    "VARYING",
-    "Attributes",
-    "Choices",
-    "Kind",
-    "Pair",
-    "Ramp",
-    "SpriteImages",
-    "SpriteSheet",
-    "Sprites",
-    "SpritesFile",
-]
+__all__ = ["CLASSES", "COLOURS", "KINDS", "SpriteSheet", "Sprites", "SpritesFile"]

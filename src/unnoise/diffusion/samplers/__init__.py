@@ -1,9 +1,6 @@
 """Samplers: one step for each method, and the loop over noise levels."""
 
-from unnoise.diffusion.samplers.ancestral import (
-    DDIM,
-    Ancestral,
-)
+from unnoise.diffusion.samplers.ancestral import DDIM, Ancestral
 from unnoise.diffusion.samplers.base import (
     VERSION,
     Sampler,
@@ -14,25 +11,9 @@ from unnoise.diffusion.samplers.base import (
     steps_for,
     steps_taken,
 )
-from unnoise.diffusion.samplers.multistep import (
-    DPMSolver,
-    UniPC,
-    Visit,
-)
-from unnoise.diffusion.samplers.ode import (
-    AdaptiveODE,
-    Euler,
-    Heun,
-    Tolerance,
-    towards,
-)
-from unnoise.diffusion.samplers.sde import (
-    AnnealedLangevin,
-    EulerMaruyama,
-    PredictorCorrector,
-    StepSize,
-    langevin,
-)
+from unnoise.diffusion.samplers.multistep import DPMSolver, UniPC
+from unnoise.diffusion.samplers.ode import AdaptiveODE, Euler, Heun, towards
+from unnoise.diffusion.samplers.sde import AnnealedLangevin, EulerMaruyama, PredictorCorrector
 
 __all__ = [
     "DDIM",
@@ -46,14 +27,10 @@ __all__ = [
     "Heun",
     "PredictorCorrector",
     "Sampler",
-    "StepSize",
     "Stepper",
-    "Tolerance",
     "UniPC",
-    "Visit",
     "Walk",
     "Watch",
-    "langevin",
     "sample",
     "steps_for",
     "steps_taken",

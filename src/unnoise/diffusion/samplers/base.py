@@ -16,10 +16,7 @@ from torch import Tensor
 
 from unnoise.diffusion.denoiser import Denoise, Threshold, thresholded
 from unnoise.diffusion.guidance import Guidance
-from unnoise.diffusion.levels import (
-    NoiseLevel,
-    diffuse,
-)
+from unnoise.diffusion.levels import NoiseLevel, diffuse
 from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.schedules import NoiseSchedule, Spacing
 

@@ -9,23 +9,9 @@ from unnoise.networks.conditioning.base import (
     JointConditioner,
     read,
 )
-from unnoise.networks.conditioning.image import (
-    Edges,
-    Grey,
-    LowResolution,
-    PictureConditioner,
-    View,
-    luma,
-    neighbours,
-)
-from unnoise.networks.conditioning.style import (
-    FEATURES,
-    StyleConditioner,
-    statistics,
-)
+from unnoise.networks.conditioning.image import Edges, Grey, LowResolution, PictureConditioner, View
+from unnoise.networks.conditioning.style import StyleConditioner
 from unnoise.networks.conditioning.text import (
-    MOST_REMEMBERED,
-    MOST_TOKENS,
     HuggingFaceEncoder,
     TextConditioner,
     TextEncoder,
@@ -33,9 +19,6 @@ from unnoise.networks.conditioning.text import (
 )
 
 __all__ = [
-    "FEATURES",
-    "MOST_REMEMBERED",
-    "MOST_TOKENS",
     "UNCONDITIONAL",
     "ClassConditioner",
     "Condition",
@@ -51,9 +34,6 @@ __all__ = [
     "TextConditioner",
     "TextEncoder",
     "View",
-    "luma",
     "minilm",
-    "neighbours",
     "read",
-    "statistics",
 ]
