@@ -1,9 +1,7 @@
 """CIFAR-10 and CIFAR-100 from the binary archives their authors publish."""
 
-import gzip
 import io
 import tarfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, final
@@ -12,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unnoise.data.classics import MOST_BYTES, ClassicImages, Downloaded, listed
+from unnoise.data.classics import ClassicImages, Downloaded, listed, unpacked
 from unnoise.data.source import Fit, ImageSize, Split
 
 
@@ -57,12 +55,8 @@ class _Cifar(ClassicImages):
         path = self._find(archive)
         if path is None:
             raise self._missing(archive)
-        found = {}
+        found, raw = {}, unpacked(path)
         try:
-            with gzip.open(path) as packed:
-                raw = packed.read(MOST_BYTES + 1)
-            if len(raw) > MOST_BYTES:
-                raise ValueError(f"{path} holds more than {MOST_BYTES:,} bytes, which no set has")
             with tarfile.open(fileobj=io.BytesIO(raw)) as tar:
                 for entry in tar:
                     if (
@@ -71,7 +65,7 @@ class _Cifar(ClassicImages):
                         and (file := tar.extractfile(entry))
                     ):
                         found[name] = file.read()
-        except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        except (tarfile.TarError, EOFError) as error:
             raise ValueError(
                 f"{path} is damaged ({error}): delete it to download it anew"
             ) from error
@@ -95,16 +89,6 @@ class CIFAR10(_Cifar):
         "validation": ("test_batch.bin",),
     }
     label_bytes = 1
-
-    def __init__(
-        self,
-        root: Downloaded = None,
-        image_size: ImageSize = 32,
-        channels: Literal[1, 3] = 3,
-        classes: int = 10,
-        fit: Fit = "crop",
-    ) -> None:
-        super().__init__(root, image_size, channels, classes, fit)
 
 
 @final

@@ -34,6 +34,22 @@ def listed(names: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in names.split(","))
 
 
+def unpacked(path: Path) -> bytes:
+    """The bytes of a file, or of what is gzipped in it.
+
+    Raises:
+        ValueError: it is damaged, or holds more than MOST_BYTES.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            raw = file.read(MOST_BYTES + 1)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} is damaged ({error}): delete it to download it anew") from error
+    if len(raw) > MOST_BYTES:
+        raise ValueError(f"{path} holds more than {MOST_BYTES:,} bytes, which no such set has")
+    return raw
+
+
 class ClassicImages(ImageSource):
     """What the four sets share: where the files are, and what is done to the pixels.
 
@@ -53,7 +69,12 @@ class ClassicImages(ImageSource):
     hosts: ClassVar[Sequence[str]]  # folders on the net that hold every one of them
 
     def __init__(
-        self, root: str | None, image_size: ImageSize, channels: int, classes: int, fit: Fit
+        self,
+        root: Downloaded = None,
+        image_size: ImageSize = 32,
+        channels: Literal[1, 3] = 3,
+        classes: int = 10,
+        fit: Fit = "crop",
     ) -> None:
         if classes != len(self.names):
             raise ValueError(f"classes is {classes}, but {self.title} has {len(self.names)}")
@@ -170,16 +191,7 @@ class _Idx(ClassicImages):
         path = self._find(name, f"{name}.gz")
         if path is None:
             raise self._missing(f"{name}(.gz)")
-        try:
-            with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-                raw = file.read(MOST_BYTES + 1)
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise ValueError(
-                f"{path} is damaged ({error}): delete it to download it anew"
-            ) from error
-        if len(raw) > MOST_BYTES:
-            raise ValueError(f"{path} holds more than {MOST_BYTES:,} bytes, which no such set has")
-        start = 4 + 4 * dimensions
+        raw, start = unpacked(path), 4 + 4 * dimensions
         if len(raw) < start or raw[:4] != bytes([0, 0, 8, dimensions]):  # 8: unsigned bytes
             raise ValueError(f"{path} does not begin like an IDX file of {dimensions} dimensions")
         shape = np.frombuffer(raw[4:start], dtype=">u4").tolist()

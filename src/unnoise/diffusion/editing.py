@@ -5,7 +5,6 @@ An edit is called in place of the sampler, which it uses. Pictures are x0, float
 to picture k mod N.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated
@@ -34,17 +33,16 @@ Count = Annotated[int, Field(ge=1)]
 OPPOSITE = -0.9999  # cosine of two noises with no unique great circle between them
 
 
-class Edit(ABC):
+class Edit:
     """A way to sample that uses given pictures.
 
-    ``image_shape`` (C, …) is that of what it draws, ``strength`` the share of the sampler's steps
-    that it takes.
+    ``shape`` (C, …) is that of what it draws, ``strength`` the share of the sampler's steps that it
+    takes. A subclass changes the sampler's stepper, or where it starts, or replaces ``__call__``.
     """
 
-    image_shape: tuple[int, ...]
+    shape: tuple[int, ...]
     strength: float = 1.0
 
-    @abstractmethod
     def __call__(
         self,
         sampler: Sampler,
@@ -58,6 +56,22 @@ class Edit(ABC):
         Raises:
             ValueError: the sampler cannot be used for this edit.
         """
+        if isinstance(sampler.stepper, AdaptiveODE):
+            raise ValueError(
+                "adaptive_ode chooses its own levels, but an edit needs those of the schedule: "
+                "use another sampler, such as heun or dpm_solver"
+            )
+        sampler = replace(sampler, stepper=self.stepper(sampler.stepper, noise.ids))
+        start = self.start(noise.ids)
+        return sampler(denoise, schedule, self.shape, noise, watch, start, self.strength)
+
+    def stepper(self, stepper: Stepper, ids: Tensor) -> Stepper:
+        """What takes the steps of samples ``ids`` (B,) in place of the sampler's."""
+        return stepper
+
+    def start(self, ids: Tensor) -> Tensor | None:
+        """Pictures (B, C, …) to noise and start from, or None."""
+        return None
 
 
 class Inpainting(Stepper):
@@ -106,7 +120,7 @@ class Inpaint(Edit):
     """
 
     def __init__(self, image: Tensor, mask: Tensor, resample: Count = 1) -> None:
-        self.image_shape = _shape(image)
+        self.shape = _shape(image)
         wanted = (1, *image.shape[2:])
         if mask.dtype != torch.bool or mask.shape[1:] != wanted:
             raise ValueError(
@@ -117,23 +131,10 @@ class Inpaint(Edit):
             raise ValueError("the mask marks nothing: white marks the region to paint")
         self.image, self.mask, self.resample = image, mask, resample
 
-    def __call__(
-        self,
-        sampler: Sampler,
-        denoise: Denoise,
-        schedule: NoiseSchedule,
-        noise: Noise,
-        watch: Watch | None = None,
-    ) -> Tensor:
-        """The sampler with its stepper wrapped by Inpainting.
-
-        Raises:
-            ValueError: the sampler is adaptive.
-        """
-        _check_walks_the_grid(sampler)
-        image, mask = _in_turn(self.image, noise.ids), _in_turn(self.mask, noise.ids)
-        stepper = Inpainting(sampler.stepper, image, mask, self.resample)
-        return replace(sampler, stepper=stepper)(denoise, schedule, self.image_shape, noise, watch)
+    def stepper(self, stepper: Stepper, ids: Tensor) -> Stepper:
+        """Inpainting by the stepper."""
+        image, mask = _in_turn(self.image, ids), _in_turn(self.mask, ids)
+        return Inpainting(stepper, image, mask, self.resample)
 
 
 class ImageToImage(Edit):
@@ -148,25 +149,12 @@ class ImageToImage(Edit):
     """
 
     def __init__(self, image: Tensor, strength: Annotated[float, Field(gt=0, le=1)]) -> None:
-        self.image_shape = _shape(image)
+        self.shape = _shape(image)
         self.image, self.strength = image, strength
 
-    def __call__(
-        self,
-        sampler: Sampler,
-        denoise: Denoise,
-        schedule: NoiseSchedule,
-        noise: Noise,
-        watch: Watch | None = None,
-    ) -> Tensor:
-        """The sampler, started from the noised picture.
-
-        Raises:
-            ValueError: the sampler is adaptive.
-        """
-        _check_walks_the_grid(sampler)
-        start = _in_turn(self.image, noise.ids)
-        return sampler(denoise, schedule, self.image_shape, noise, watch, start, self.strength)
+    def start(self, ids: Tensor) -> Tensor:
+        """The pictures."""
+        return _in_turn(self.image, ids)
 
 
 class Interpolate(Edit):
@@ -184,7 +172,7 @@ class Interpolate(Edit):
     """
 
     def __init__(self, first: Tensor, second: Tensor, count: Annotated[int, Field(ge=2)]) -> None:
-        self.image_shape = _shape(first)
+        self.shape = _shape(first)
         if first.shape != second.shape or len(first) != 1:
             raise ValueError(
                 f"the ends must be one picture each and of one shape, not {tuple(first.shape)} "
@@ -217,11 +205,11 @@ class Interpolate(Edit):
             denoise = thresholded(denoise, sampler.threshold)
         n = len(noise.ids)
         first, second = (
-            encode(denoise, levels, end.expand(n, *self.image_shape))
+            encode(denoise, levels, end.expand(n, *self.shape))
             for end in self.ends.to(noise.ids.device)
         )
         share = precise(noise.ids % self.count) / (self.count - 1)
-        walk = Walk(denoise, schedule, noise.normals("sampler", self.image_shape))
+        walk = Walk(denoise, schedule, noise.normals("sampler", self.shape))
         return sample(walk, stepper, levels, slerp(first, second, share), watch)
 
 
@@ -258,14 +246,6 @@ def slerp(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
     turns = cosine.arccos() / torch.pi
     w_a, w_b = ((w * torch.sinc(w * turns) / torch.sinc(turns)) for w in (1 - share, share))
     return match(w_a, a) * a + match(w_b, b) * b
-
-
-def _check_walks_the_grid(sampler: Sampler) -> None:
-    if isinstance(sampler.stepper, AdaptiveODE):
-        raise ValueError(
-            "adaptive_ode chooses its own levels, but an edit needs those of the schedule: "
-            "use another sampler, such as heun or dpm_solver"
-        )
 
 
 def _shape(image: Tensor) -> tuple[int, ...]:

@@ -58,6 +58,27 @@ class GenerativeModel(nn.Module, ABC):
             ValueError: it is for another family, or asks for what the model lacks.
         """
 
+    def check_guidance(self, scale: float, dropout: float | None = None) -> None:
+        """Whether there is a condition to guide to, and a null condition to guide away from.
+
+        Args:
+            scale: of guidance; 1 needs neither.
+            dropout: with which probability training left the condition out, where known.
+
+        Raises:
+            ValueError: the model is unconditional, or dropout is 0.
+        """
+        if scale != 1 and self.conditioner is None:
+            raise ValueError(
+                f"guidance {scale:g} needs something to guide by: the model is unconditional, so "
+                "give a classifier or a weak model, or leave guidance at 1"
+            )
+        if scale != 1 and dropout == 0:
+            raise ValueError(
+                f"guidance {scale:g} needs a null condition, which this run did not learn "
+                "(condition_dropout=0): only guidance=1, a weak model or a classifier will do"
+            )
+
     def steps(self, recipe: Any) -> int:
         """How often ``watch`` is called."""
         return 1

@@ -139,9 +139,9 @@ class DiffusionModel(GenerativeModel):
         denoise = self.guided(batch, len(noise.ids), sampler.guidance, weak, classifier)
         if edit is None:
             return sampler(denoise, self.schedule, self.codec.shape, noise, watch)
-        if edit.image_shape != self.codec.shape:
+        if edit.shape != self.codec.shape:
             raise ValueError(
-                f"the pictures to edit have the shape {edit.image_shape}, but the model draws "
+                f"the pictures to edit have the shape {edit.shape}, but the model draws "
                 f"{self.codec.shape}"
             )
         return edit(sampler, denoise, self.schedule, noise, watch)
@@ -190,12 +190,7 @@ class DiffusionModel(GenerativeModel):
 
     def bound(self, condition: Condition | None) -> Denoise:
         """The denoiser under one condition, as samplers want it."""
-
-        def denoise(x_t: Tensor, level: NoiseLevel) -> Denoised:
-            denoised: Denoised = self.denoiser(x_t, level, condition)
-            return denoised
-
-        return denoise
+        return lambda x_t, level: self.denoiser(x_t, level, condition)
 
     def condition(self, batch: Mapping[str, Any] | None, keep: Tensor) -> Condition | None:
         """What the conditioner makes of a batch; null where ``keep`` (B,) bool is False.
@@ -256,12 +251,8 @@ class DiffusionModel(GenerativeModel):
             check_weak(weak, self)
             worse = weak.bound(weak.condition(batch, kept))
             return extrapolated(strong, lambda x, t: (strong(x, t), worse(x, t)), guidance)
+        self.check_guidance(guidance.scale)
         if condition is None:
-            if guidance.scale != 1:
-                raise ValueError(
-                    f"guidance {guidance.scale:g} needs something to guide by: the model is "
-                    "unconditional, so give a classifier or a weak model, or leave guidance at 1"
-                )
             return strong
         null = self.condition(batch, ~kept)
         assert null is not None

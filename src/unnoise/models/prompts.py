@@ -65,8 +65,16 @@ class Prompts:
             raise ValueError(
                 f"the classifier knows {len(self.names)} classes, but the model {classes}"
             )
-        self._check_labels(classes if self.names is None else len(self.names))
-        self._check_images(model.shape)
+        if self.names is not None:
+            classes = len(self.names)
+        labels, images = self.given.get("label", ()), self.given.get("image")
+        if classes is not None and not all(0 <= label < classes for label in labels):
+            raise ValueError(f"labels {list(labels)} are not classes 0 … {classes - 1}")
+        if images is not None and (images.dtype, images.shape[1:]) != (torch.uint8, model.shape):
+            raise ValueError(
+                f"images must be uint8 (N, {', '.join(map(str, model.shape))}), "
+                f"not {images.dtype} {tuple(images.shape)}"
+            )
 
     def batch(self, ids: Tensor) -> Batch:
         """What the conditioner reads of samples ``ids`` (B,); empty for an unconditional model.
@@ -131,20 +139,6 @@ class Prompts:
                     raise ValueError(
                         f"the model reads {key}s: say what the edited picture shows, by {key}s"
                     )
-
-    def _check_labels(self, classes: int | None) -> None:
-        labels = self.given.get("label", ())
-        if classes is not None and not all(0 <= label < classes for label in labels):
-            raise ValueError(f"labels {list(labels)} are not classes 0 … {classes - 1}")
-
-    def _check_images(self, shape: tuple[int, ...]) -> None:
-        images = self.given.get("image")
-        if images is None or (images.dtype == torch.uint8 and tuple(images.shape[1:]) == shape):
-            return
-        wanted = ", ".join(map(str, shape))
-        raise ValueError(
-            f"images must be uint8 (N, {wanted}), not {images.dtype} {tuple(images.shape)}"
-        )
 
 
 def _in_turn(values: Any, ids: Tensor) -> Any:

@@ -192,30 +192,15 @@ class TrainedModel:
         """Whether the model can be drawn from by a sampler, guided by its own condition.
 
         Raises:
-            ValueError: it cannot; see the model's ``check_recipe``, and ``check_guidance``.
+            ValueError: it cannot.
         """
         self.model.check_recipe(sampler)
         if isinstance(sampler, Sampler):
             self.check_guidance(sampler.guidance.scale)
 
     def check_guidance(self, scale: float) -> None:
-        """Whether the model has a condition to guide to, and was trained without it too.
-
-        Raises:
-            ValueError: it has not, or was not, and the scale is not 1.
-        """
-        if scale == 1:
-            return
-        if self.model.conditioner is None:
-            raise ValueError(
-                f"guidance {scale:g} needs something to guide by: the model is unconditional, so "
-                "give a classifier or a weak model, or leave guidance at 1"
-            )
-        if self.config.get("condition_dropout") == 0:
-            raise ValueError(
-                f"guidance {scale:g} needs a null condition, which this run did not learn "
-                "(condition_dropout=0): only guidance=1, a weak model or a classifier will do"
-            )
+        """See the model's; the run's config says whether it learned a null condition."""
+        self.model.check_guidance(scale, self.config.get("condition_dropout"))
 
     @cached_property
     def source(self) -> ImageSource:

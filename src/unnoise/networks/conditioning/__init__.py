@@ -9,8 +9,14 @@ from unnoise.networks.conditioning.base import (
     JointConditioner,
     read,
 )
-from unnoise.networks.conditioning.image import Edges, Grey, LowResolution, PictureConditioner, View
-from unnoise.networks.conditioning.style import StyleConditioner
+from unnoise.networks.conditioning.image import (
+    Edges,
+    Grey,
+    LowResolution,
+    PictureConditioner,
+    StyleConditioner,
+    View,
+)
 from unnoise.networks.conditioning.text import (
     HuggingFaceEncoder,
     TextConditioner,

@@ -1,4 +1,4 @@
-"""Conditions that are pictures of the picture: its edges, its low resolution, its greys.
+"""Conditions that pictures give: edges, a low resolution, greys, or the style of a reference.
 
 Shapes: B batch, C channels of the picture (1 grey, 3 colour), H × W pixels.
 """
@@ -10,9 +10,11 @@ from typing import Annotated, Any
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from unnoise.networks.conditioning.base import Condition, Conditioner, ConditionShape, read
+
+FEATURES = 32  # of a style
 
 
 class View(ABC):
@@ -121,6 +123,44 @@ class PictureConditioner(Conditioner):
         return (self.view(read(batch, "image")) * 255).round().to(torch.uint8)
 
 
+class StyleConditioner(Conditioner):
+    """A vector of what ``batch["image"]`` (B, C, H, W) uint8 is made of.
+
+    Two 3 × 3 convolutions see 3 and 5 pixels across; the mean and the deviation of each of their
+    features over all pixels say how the picture looks but not where what is, as in style transfer
+    (Gatys et al. 2016; these statistics: Huang & Belongie 2017). They are learned together with
+    the network, and so is the null vector.
+
+    Args:
+        channels: C.
+        width: D of the vector.
+    """
+
+    reads = ("image",)
+
+    def __init__(
+        self, channels: Annotated[int, Field(ge=1)], width: Annotated[int, Field(ge=1)]
+    ) -> None:
+        super().__init__()
+        self.shape = ConditionShape(vector=width)
+        self.conv1, self.conv2 = nn.Conv2d(channels, FEATURES, 3), nn.Conv2d(FEATURES, FEATURES, 3)
+        self.out = nn.Linear(4 * FEATURES, width)
+        self.null = nn.Parameter(torch.zeros(width))
+
+    def forward(self, batch: Mapping[str, Any], keep: Tensor) -> Condition:
+        """Look at the references: vector (B, width)."""
+        x = read(batch, "image").float() / 127.5 - 1
+        near = F.silu(self.conv1(x))
+        wide = F.silu(self.conv2(near))
+        style = self.out(torch.cat([*statistics(near), *statistics(wide)], dim=1))
+        return Condition(vector=torch.where(keep[:, None], style, self.null))
+
+    def picture(self, batch: Mapping[str, Any]) -> Tensor:
+        """The reference."""
+        reference: Tensor = read(batch, "image")
+        return reference
+
+
 def luma(x: Tensor) -> Tensor:
     """How light each pixel is: (B, 1 or 3, H, W) to (B, 1, H, W), by ITU-R BT.601 for colours."""
     if x.shape[1] == 1:
@@ -136,3 +176,9 @@ def neighbours(x: Tensor) -> list[Tensor]:
     left = torch.cat([x[..., :1], x[..., :-1]], dim=-1)
     right = torch.cat([x[..., 1:], x[..., -1:]], dim=-1)
     return [above, below, left, right]
+
+
+def statistics(h: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation over the pixels of (B, C, H, W), each (B, C) float32."""
+    variance, mean = torch.var_mean(h.float(), dim=(2, 3), correction=0)
+    return mean, (variance + 1e-6).sqrt()
