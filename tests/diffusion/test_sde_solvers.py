@@ -17,7 +17,7 @@ from unnoise.diffusion.samplers import (
     UniPC,
     Walk,
 )
-from unnoise.diffusion.samplers.sde import langevin
+from unnoise.diffusion.samplers.stochastic import langevin
 from unnoise.diffusion.schedules import EDMSchedule, RectifiedFlow
 
 LINEAR, ORACLE = schedules.linear(), GaussianOracle()

@@ -167,17 +167,17 @@ BROKEN = [
     ),
     (
         "ancestral β̃, 250 steps: variance / data's",
-        "diffusion.samplers.ancestral.reverse_variance",
+        "diffusion.samplers.stochastic.reverse_variance",
         scaled(1.1),
     ),
     (
         "optimal variance: exact marginal",
-        "diffusion.samplers.ancestral.reverse_variance",
+        "diffusion.samplers.stochastic.reverse_variance",
         scaled(1.01),
     ),
     (
         "DDIM with η = 1 is ancestral β̃",
-        "diffusion.samplers.ancestral.posterior_variance",
+        "diffusion.samplers.stochastic.posterior_variance",
         scaled(1.01),
     ),
     ("DDIM: order of convergence", "diffusion.samplers.DDIM.step", scaled(1.0001)),

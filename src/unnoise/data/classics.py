@@ -35,11 +35,7 @@ def listed(names: str) -> tuple[str, ...]:
 
 
 def unpacked(path: Path) -> bytes:
-    """The bytes of a file, or of what is gzipped in it.
-
-    Raises:
-        ValueError: it is damaged, or holds more than MOST_BYTES.
-    """
+    """The bytes of a file, or gzipped in it; ValueError if damaged, or beyond MOST_BYTES."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             raw = file.read(MOST_BYTES + 1)

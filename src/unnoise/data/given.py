@@ -18,11 +18,7 @@ UNREADABLE = (OSError, Image.DecompressionBombError)
 
 
 def read_pictures(files: Sequence[str], shape: Sequence[int], fit: Fit) -> Tensor:
-    """Each in a model's size and colours, fitted as the run's data were: uint8 (N, *shape).
-
-    Raises:
-        ValueError: a file is damaged.
-    """
+    """Each fitted as the run's data were: uint8 (N, *shape); ValueError if one is damaged."""
     pictures = []
     for file in files:
         try:
@@ -34,11 +30,7 @@ def read_pictures(files: Sequence[str], shape: Sequence[int], fit: Fit) -> Tenso
 
 
 def picture_size(file: str) -> tuple[int, int]:
-    """(width, height) of a picture, which is not read further.
-
-    Raises:
-        ValueError: there is no such file, or it is no picture.
-    """
+    """(width, height) of a picture, which is not read further; ValueError if it is none."""
     try:
         with Image.open(file) as picture:
             return picture.size

@@ -45,11 +45,7 @@ def enlarge(images: Tensor, size: tuple[int, ...]) -> Tensor:
 
 
 def check_multiple(size: ImageSize, of: ImageSize, what: str) -> None:
-    """Whether pixel art can be enlarged.
-
-    Raises:
-        ValueError: ``size`` is not a multiple of the size ``of``, the same for both sides.
-    """
+    """ValueError unless ``size`` is a multiple of the size ``of``, the same for both sides."""
     (height, width), (h, w) = sides(size), sides(of)
     if height % h or width % w or height // h != width // w:
         both = "" if isinstance(size, int) else ", the same for both sides"

@@ -120,11 +120,7 @@ class VariationalBound(Objective):
         return term.to(noised.x0)
 
     def level(self, schedule: NoiseSchedule, u: Float[Tensor, " B"]) -> NoiseLevel:
-        """The level of ``grid(None)``.
-
-        Raises:
-            ValueError: there is only one level.
-        """
+        """The level of ``grid(None)``; ValueError if there is only one."""
         if schedule.T < 2:
             raise ValueError(
                 "the variational bound needs a schedule of at least two levels, T >= 2"

@@ -52,21 +52,12 @@ class GenerativeModel(nn.Module, ABC):
         return self.get_submodule(self.networks["network"].rstrip("."))
 
     def check_recipe(self, recipe: Any) -> None:
-        """Whether the model can be drawn from by a recipe.
-
-        Raises:
-            ValueError: it is for another family, or asks for what the model lacks.
-        """
+        """ValueError if a recipe is for another family, or needs what the model lacks."""
 
     def check_guidance(self, scale: float, dropout: float | None = None) -> None:
-        """Whether there is a condition to guide to, and a null condition to guide away from.
+        """ValueError if guidance of a scale other than 1 has no condition, or no null condition.
 
-        Args:
-            scale: of guidance; 1 needs neither.
-            dropout: with which probability training left the condition out, where known.
-
-        Raises:
-            ValueError: the model is unconditional, or dropout is 0.
+        Without ``dropout`` of the condition in training, no null condition was learned.
         """
         if scale != 1 and self.conditioner is None:
             raise ValueError(
@@ -84,11 +75,7 @@ class GenerativeModel(nn.Module, ABC):
         return 1
 
     def changed(self, recipe: Any, steps: int | None, guidance: float | None) -> Any:
-        """The recipe with another number of steps or guidance scale, where given.
-
-        Raises:
-            ValueError: it has none.
-        """
+        """The recipe with other steps or guidance scale, where given; ValueError if it has none."""
         if steps is not None or guidance is not None:
             raise ValueError(f"a {type(self).__name__} draws without steps and guidance")
         return recipe

@@ -62,11 +62,7 @@ class DiffusionModel(GenerativeModel):
 
     @classmethod
     def of(cls, parts: Mapping[str, Any], shape: tuple[int, ...]) -> Self:
-        """From network, prediction, learned_variance, schedule, autoencoder and conditioning.
-
-        Raises:
-            ValueError: the network is for signals of another shape than the codec's.
-        """
+        """From the parts; ValueError if the network is for another signal than the codec's."""
         keys = "network", "prediction", "learned_variance"
         denoiser, codec = Denoiser(*(parts[k] for k in keys)), codec_of(parts["autoencoder"], shape)
         if parts["network"].shape != codec.shape:
@@ -74,11 +70,7 @@ class DiffusionModel(GenerativeModel):
         return cls(denoiser, parts["schedule"], codec, parts["conditioning"])
 
     def check_recipe(self, recipe: Sampler) -> None:
-        """Whether a sampler asks for nothing that the model lacks; guidance aside.
-
-        Raises:
-            ValueError: more steps than the schedule has, or a variance that was not learned.
-        """
+        """ValueError for more steps than there are, or a variance that was not learned."""
         self.schedule.grid(recipe.steps, recipe.spacing)
         if getattr(recipe.stepper, "variance", None) == "learned" and self.variance != "learned":
             raise ValueError("the run did not learn a variance")
@@ -151,11 +143,7 @@ class DiffusionModel(GenerativeModel):
         return len(self.schedule.grid(recipe.steps, recipe.spacing)) - 1
 
     def changed(self, recipe: Sampler, steps: int | None, guidance: float | None) -> Sampler:
-        """Any number of steps and any scale.
-
-        Raises:
-            ValueError: the recipe is for another family.
-        """
+        """Any number of steps and any scale; ValueError if it is for another family."""
         if not isinstance(recipe, Sampler):
             raise ValueError(f"a diffusion model does not draw with {type(recipe).__name__}")
         if steps is not None:
@@ -287,11 +275,7 @@ def check_weak(weak: DiffusionModel, model: DiffusionModel) -> None:
 
 
 def check_prediction(prediction: Prediction, schedule: NoiseSchedule) -> None:
-    """Whether the prediction makes sense at the noisiest level, where sampling starts.
-
-    Raises:
-        ValueError: it divides by alpha = 0 there.
-    """
+    """ValueError if the prediction divides by alpha = 0 at the noisiest level."""
     noisiest = schedule.grid(1)[0]
     if not all(bool(c.isfinite()) for c in prediction.coefficients(noisiest.alpha, noisiest.sigma)):
         raise ValueError(

@@ -30,11 +30,7 @@ class GAN(GenerativeModel):
 
     @classmethod
     def of(cls, parts: Mapping[str, Any], shape: tuple[int, ...]) -> Self:
-        """From the network.
-
-        Raises:
-            ValueError: it makes pictures of another shape.
-        """
+        """From the network; ValueError if it makes pictures of another shape."""
         if parts["network"].shape != shape:
             raise ValueError(f"the generator is for {parts['network'].shape}, not for {shape}")
         return cls(parts["network"])
@@ -52,11 +48,7 @@ class GAN(GenerativeModel):
         batch: Mapping[str, Any] | None = None,
         watch: Watch | None = None,
     ) -> Tensor:
-        """One picture for each id of ``noise``, in one call of the network.
-
-        Raises:
-            ValueError: the recipe is for another family.
-        """
+        """One picture for each id of ``noise``, in one call; ValueError for another recipe."""
         self.check_recipe(recipe)
         signal = self.generate(noise, recipe.scale)
         if watch is not None:
@@ -64,11 +56,7 @@ class GAN(GenerativeModel):
         return self.codec.decode(signal)
 
     def check_recipe(self, recipe: LatentSampler) -> None:
-        """Whether it is a generator's.
-
-        Raises:
-            ValueError: it is for another family.
-        """
+        """ValueError if it is not a generator's."""
         if not isinstance(recipe, LatentSampler):
             raise ValueError(f"a GAN draws with sampler=latent, not with {type(recipe).__name__}")
 

@@ -123,12 +123,7 @@ class Prompts:
         return None if pictures is None else pictures.cpu()
 
     def check_edit(self, edit: Edit | None) -> None:
-        """Whether the prompts suit an edit: it keeps to them, and an interpolation to one.
-
-        Raises:
-            ValueError: labels or captions of the edited picture are not given; or an interpolation
-                has none or several.
-        """
+        """ValueError unless what the edited picture shows, or one prompt between two, is given."""
         if isinstance(edit, Interpolate):
             for key in sorted(self.known):
                 if len(self.given.get(key, ())) != 1:

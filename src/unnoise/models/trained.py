@@ -189,11 +189,7 @@ class TrainedModel:
         return Prompts(self.model, lambda: self.validation, names, given, classes, classifier)
 
     def check_recipe(self, sampler: Sampler) -> None:
-        """Whether the model can be drawn from by a sampler, guided by its own condition.
-
-        Raises:
-            ValueError: it cannot.
-        """
+        """ValueError if a sampler, with guidance by the model's own condition, cannot be used."""
         self.model.check_recipe(sampler)
         if isinstance(sampler, Sampler):
             self.check_guidance(sampler.guidance.scale)

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from unnoise.networks.base import Count
-from unnoise.networks.blocks import Upsample, convolution, linear
+from unnoise.networks.blocks import Upsample, convolution, halved, linear
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         self.shape, self.latent = tuple(shape), latent
-        least = _halved(shape, scales)
+        least = halved(shape, scales)
         widths = [channels * 2**level for level in reversed(range(scales + 1))]
         self.start = nn.Sequential(
             linear(latent, widths[0] * least[0] * least[1]), nn.Unflatten(1, (widths[0], *least))
@@ -80,7 +80,7 @@ class Discriminator(nn.Module):
 
     def __init__(self, shape: Sequence[Count], channels: Count = 32, scales: Count = 2) -> None:
         super().__init__()
-        height, width = _halved(shape, scales)
+        height, width = halved(shape, scales)
         self.start = convolution(shape[0], channels)
         self.blocks = nn.Sequential(PlainBlock(channels))
         for level in range(scales):
@@ -94,10 +94,3 @@ class Discriminator(nn.Module):
         h = F.leaky_relu(self.blocks(self.start(x)), 0.2)
         score: Tensor = self.out(h.flatten(1))[:, 0]
         return score
-
-
-def _halved(shape: Sequence[int], scales: int) -> tuple[int, int]:
-    height, width = shape[1:]
-    if height % 2**scales or width % 2**scales:
-        raise ValueError(f"{height}×{width} pixels cannot be halved {scales} times")
-    return height // 2**scales, width // 2**scales

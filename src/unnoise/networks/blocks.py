@@ -4,6 +4,7 @@ Shapes: B batch, C channels, H × W pixels, E width of the time embedding, L tok
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -47,6 +48,17 @@ def group_norm(channels: int, most_groups: int) -> nn.GroupNorm:
     return nn.GroupNorm(groups, channels, eps=1e-6)
 
 
+def halved(shape: Sequence[int], times: int, patch: int = 1) -> tuple[int, int]:
+    """H and W of (C, H, W) in patches, halved so often; ValueError if they cannot be."""
+    (_, H, W), unit = shape, patch * 2**times
+    if H % unit or W % unit:
+        parted = "" if patch == 1 else f"parted into patches of {patch} and "
+        raise ValueError(
+            f"{H}×{W} pixels cannot be {parted}halved {times} times: use multiples of {unit}"
+        )
+    return H // unit, W // unit
+
+
 def sinusoidal_embedding(t: Tensor, width: int) -> Tensor:
     """[sin(t·f), cos(t·f)], f_i = 10000^(−i / (width/2 − 1)), i < width/2: (B,) to (B, width).
 
@@ -72,8 +84,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Te
         if where is not None:
             scores = scores.masked_fill(~where, -torch.inf)
         return scores.softmax(dim=-1) @ v
-    out: Tensor = F.scaled_dot_product_attention(q, k, v, attn_mask=where)
-    return out
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=where)
 
 
 class ResidualBlock(nn.Module):

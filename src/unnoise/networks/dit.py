@@ -88,8 +88,7 @@ class DiT(Backbone):
             h = block(h, signal, mask)
         shift, scale = self.modulation(signal).chunk(2, dim=-1)
         h = self.out(modulate(self.norm(h[:, first:]), shift, scale))
-        out: Tensor = F.pixel_shuffle(h.transpose(1, 2).unflatten(2, self.grid), self.patch)
-        return out
+        return F.pixel_shuffle(h.transpose(1, 2).unflatten(2, self.grid), self.patch)
 
     def _signal(self, t: Tensor, dtype: torch.dtype, vector: Tensor | None) -> Tensor:
         """Time and condition vector as one vector a sample: (B, D)."""

@@ -15,6 +15,7 @@ from unnoise.networks.blocks import (
     SelfAttention,
     convolution,
     group_norm,
+    halved,
     linear,
     sinusoidal_embedding,
 )
@@ -55,12 +56,7 @@ class UNetEncoder(nn.Module):
         super().__init__()
         if not multipliers:
             raise ValueError("multipliers is empty: give one number a level")
-        unit = patch * 2 ** (len(multipliers) - 1)
-        if any(size % unit for size in shape[1:]):
-            raise ValueError(
-                f"{shape[1]}×{shape[2]} pixels cannot be parted into patches of {patch} and halved "
-                f"{len(multipliers) - 1} times: use multiples of {unit}"
-            )
+        halved(shape, len(multipliers) - 1, patch)
         self.shape, self.classes = tuple(shape), classes
         self.channels, self.patch, embedding = channels, patch, 4 * channels
         self.time1, self.time2 = linear(channels, embedding), linear(embedding, embedding)

@@ -1,6 +1,5 @@
 """Samplers: one step for each method, and the loop over noise levels."""
 
-from unnoise.diffusion.samplers.ancestral import DDIM, Ancestral
 from unnoise.diffusion.samplers.base import (
     VERSION,
     Sampler,
@@ -13,7 +12,13 @@ from unnoise.diffusion.samplers.base import (
 )
 from unnoise.diffusion.samplers.multistep import DPMSolver, UniPC
 from unnoise.diffusion.samplers.ode import AdaptiveODE, Euler, Heun, towards
-from unnoise.diffusion.samplers.sde import AnnealedLangevin, EulerMaruyama, PredictorCorrector
+from unnoise.diffusion.samplers.stochastic import (
+    DDIM,
+    Ancestral,
+    AnnealedLangevin,
+    EulerMaruyama,
+    PredictorCorrector,
+)
 
 __all__ = [
     "DDIM",

@@ -69,10 +69,6 @@ class NoiseSchedule(ABC):
         return self.time_at(-2 * RHO * (low + (high - low) * x).log())
 
     def grid(self, steps: int | None = None, spacing: Spacing = "uniform") -> list[NoiseLevel]:
-        """steps + 1 levels from pure noise down to CLEAN; None takes ``T``.
-
-        Raises:
-            ValueError: more steps than the process has.
-        """
+        """steps + 1 levels from pure noise to CLEAN; None takes ``T``; ValueError if too many."""
         times = self.times(self.T if steps is None else steps, spacing)
         return [self.level(t) for t in times] + [CLEAN]

@@ -115,11 +115,7 @@ class Conditioner(nn.Module, ABC):
 
 
 def read(batch: Mapping[str, Any], key: str) -> Any:
-    """``batch[key]``.
-
-    Raises:
-        ValueError: the batch has no such key.
-    """
+    """``batch[key]``; ValueError if the batch has no such key."""
     if key not in batch:
         has = ", ".join(batch) or "nothing"
         raise ValueError(f"the conditioning reads {key!r} of a batch, but this one has {has}")

@@ -68,11 +68,7 @@ class LowResolution(View):
         self.factor, self.channels = factor, channels
 
     def __call__(self, picture: Tensor) -> Tensor:
-        """uint8 (B, C, H, W) to (B, C, H, W) in [0, 1].
-
-        Raises:
-            ValueError: ``factor`` does not divide H and W.
-        """
+        """uint8 (B, C, H, W) to the same in [0, 1]; ValueError if ``factor`` does not divide."""
         H, W = picture.shape[-2:]
         if H % self.factor or W % self.factor:
             raise ValueError(f"factor {self.factor} does not divide the {H}×{W} pixels")

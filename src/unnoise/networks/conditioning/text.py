@@ -37,11 +37,7 @@ class TextEncoder(ABC):
         """float32 (L, width) on the CPU."""
 
     def encode(self, texts: Sequence[str]) -> list[Tensor]:
-        """The embeddings of each text, (L, width) with its own L.
-
-        Raises:
-            ValueError: a text is empty.
-        """
+        """The embeddings of each text, (L, width) with its own L; ValueError if one is empty."""
         for i, text in enumerate(texts):
             if not text.strip():
                 raise ValueError(f"caption {i} of {len(texts)} is empty")
@@ -142,11 +138,7 @@ class TextConditioner(Conditioner):
         self.null = nn.Parameter(torch.zeros(width))
 
     def forward(self, batch: Mapping[str, Any], keep: Tensor) -> Condition:
-        """Read: tokens (B, L, width), mask (B, L) and vector (B, width).
-
-        Raises:
-            ValueError: the batch has no captions, or an empty one.
-        """
+        """Tokens (B, L, width), mask (B, L) and vector (B, width); ValueError for an empty text."""
         embeddings = self.encoder.encode(read(batch, "caption"))
         lengths = torch.tensor([len(e) for e in embeddings]).to(keep.device)
         lengths = torch.where(keep, lengths, 1)
