@@ -51,13 +51,20 @@ def options(group):
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-GROUPS = [name for each in yaml.safe_load((CONF / "train.yaml").read_text())["defaults"]
-          for name in each if isinstance(each, dict) and "override" not in name]  # fmt: skip
+GROUPS = [
+    name.removeprefix("/")
+    for path in (CONF / "train.yaml", *(CONF / "family").glob("*.yaml"))
+    for each in yaml.safe_load(path.read_text())["defaults"]
+    for name in each
+    if isinstance(each, dict) and "override" not in name
+]
 CHOICES = [f"{group}={option}" for group in GROUPS for option in options(group)]
 COMPANIONS = {
     "schedule=flow": ["prediction=flow", "objective=velocity"],
     "schedule=flow_logit_normal": ["prediction=flow", "objective=velocity"],
     "schedule=linear_zero_snr": ["prediction=v", "objective=v"],
+    "network=generator": ["family=gan"],
+    "sampler=latent": ["family=gan"],
     "objective=hybrid": ["learned_variance=true"],
     "objective=vlb": ["learned_variance=true"],
 }
@@ -87,6 +94,10 @@ def test_every_option_of_every_group_is_right(choice, monkeypatch, tmp_path):
 
 
 EXPERIMENTS = options("experiment")
+SMALL = {
+    "sprites_dit": "network.width=8 network.depth=1 network.heads=1",
+    "sprites_gan": "network.channels=4 discriminator.channels=4",
+}
 
 
 @pytest.fixture
@@ -104,11 +115,15 @@ def data_root(tmp_path):
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_trains_two_steps(experiment, monkeypatch, tmp_path, data_root, capsys):
     root = [f"data.root={data_root[experiment]}"] if experiment in data_root else []
-    command(monkeypatch, f"experiment={experiment}", *root, *TINY)
+    small = SMALL.get(experiment, "").split()
+    of_unet = ("network.", "sampler.", "callbacks.samples.sampler.")
+    tiny = [word for word in TINY if not (small and word.startswith(of_unet))]
+    command(monkeypatch, f"experiment={experiment}", *root, *small, *tiny)
     (run_dir,) = (tmp_path / "outputs" / experiment).iterdir()
     printed = capsys.readouterr().out
-    for name in ("samples/step_00000002.png", "samples/denoising.gif", "metrics.jsonl",
-                 "checkpoints/step_00000002.ckpt", "samples/forward_process.png"):  # fmt: skip
+    files = ["samples/step_00000002.png", "metrics.jsonl", "checkpoints/step_00000002.ckpt"]
+    of_diffusion = ["samples/denoising.gif", "samples/forward_process.png"]
+    for name in files + of_diffusion * (experiment != "sprites_gan"):
         assert (run_dir / name).exists()
         assert f"outputs/{experiment}/{run_dir.name}/{name}" in printed
     assert Image.open(run_dir / "samples" / "step_00000002.png").size[0] > 100
