@@ -20,8 +20,7 @@ from unnoise.cli import evaluate
 from unnoise.config.nodes import instantiate
 from unnoise.data.sprites import KINDS, Sprites
 from unnoise.evaluation.adherence import judged
-from unnoise.evaluation.judges import PromptSet, prompt_sets
-from unnoise.evaluation.labels import shown, splits
+from unnoise.evaluation.judges import PromptSet, pixels, prompt_sets, shown, splits
 from unnoise.evaluation.likelihood import Likelihood
 from unnoise.models.classifier import NoisyClassifier
 
@@ -229,11 +228,11 @@ def test_captions_are_of_pairings_seen_and_held_out():
     judges = {t: Oracle(t, seen.real, held_out.real) for t in ("kind", "colour")}
     for prompts in (seen, held_out):
         assert prompts.options(judges)["captions"] == list(prompts.real.captions)
-        real = judged("real", prompts, None, judges, prompts.pixels())
+        real = judged("real", prompts, None, judges, pixels(prompts.real))
         assert [row.agreement.share for row in real] == [1, 1, 1]
         for offset in (0, 1):
-            pixels = prompts.real.images[(np.arange(30) - offset) % 30]
-            rows = list(judged("drawn", prompts, 2.0, judges, pixels))
+            shuffled = prompts.real.images[(np.arange(30) - offset) % 30]
+            rows = list(judged("drawn", prompts, 2.0, judges, shuffled))
             assert [row.label for row in rows] == ["kind", "colour", "kind and colour"]
             assert {row.guidance for row in rows} == {2.0}
             first = prompts.real.attributes[:30]

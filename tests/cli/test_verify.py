@@ -6,16 +6,16 @@ import pytest
 
 from unnoise.cli.verify import main
 from unnoise.diffusion import schedules
-from unnoise.evaluation.selftest import guidance
+from unnoise.evaluation.selftest import samplers
 from unnoise.evaluation.selftest.schedules import CHECKS
+
+GUIDANCE = [check for check in samplers.CHECKS if check.group == "guidance"]
 
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
     """Two groups that take no time."""
-    monkeypatch.setattr(
-        "unnoise.evaluation.selftest.checks.checks", lambda average: [*CHECKS[:7], *guidance.CHECKS]
-    )
+    monkeypatch.setattr("unnoise.evaluation.selftest.checks.CHECKS", [*CHECKS[:7], *GUIDANCE])
 
 
 def status(*arguments):

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from unnoise.evaluation.agreement import Agreement, Row, Z, agreements, table
+from unnoise.evaluation.adherence import Agreement, Row, Z, agreements, table
 
 
 @pytest.mark.parametrize(("agreed", "n"), [(0, 10), (3, 7), (49, 50), (500, 500), (1, 1)])

@@ -11,7 +11,6 @@ from torchmetrics.image.inception import InceptionScore
 
 from unnoise.evaluation.estimates import KINDS, estimates, metric_name, metrics_by_name
 from unnoise.evaluation.extractors.base import Features
-from unnoise.evaluation.neighbours import nearest
 from unnoise.evaluation.reference import Reference
 
 
@@ -305,14 +304,6 @@ def test_the_reference_is_measured_once(monkeypatch):
     for name in ("moments", "surroundings", "kernel_mean"):
         monkeypatch.setattr(f"unnoise.evaluation.reference.{name}", None)
     estimates(held, features(20, 1))
-
-
-def test_nearest_real_pictures():
-    held = reference()
-    real = held.features.pooled
-    which, distance = nearest(real[[5, 2, 40]], real)
-    assert which.tolist() == [5, 2, 40]
-    assert distance.tolist() == [0, 0, 0]
 
 
 def test_numbers_are_named_after_the_extractor_or_as_in_the_literature():

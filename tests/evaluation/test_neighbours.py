@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from unnoise.evaluation import neighbours
-from unnoise.evaluation.neighbours import covered, hits, kept, nearest, radii, surroundings
+from unnoise.evaluation.neighbours import covered, hits, kept, radii, surroundings
 
 
 @pytest.fixture(params=[1, 1 << 22])
@@ -27,6 +27,12 @@ def far(x, y):
 def sorted_others(x):
     to = far(x, x)
     return np.sort(to[~np.eye(len(x), dtype=bool)].reshape(len(x), -1), 1)
+
+
+def nearest(x, y):
+    """Which of y is nearest to each x, and its distance."""
+    found = [to.min(1) for to in neighbours._between(x, y)]
+    return torch.cat([each.indices for each in found]), torch.cat([each.values for each in found])
 
 
 @pytest.mark.usefixtures("_chunk")
@@ -136,3 +142,10 @@ def test_too_few_pictures_for_three_neighbours(n, groups):
 def test_too_few_pictures_for_five_neighbours():
     with pytest.raises(ValueError, match="5 neighbours take 6 pictures, not 5"):
         surroundings(normal(5))
+
+
+def test_nearest_real_pictures():
+    real = normal(50)
+    which, distance = nearest(real[[5, 2, 40]], real)
+    assert which.tolist() == [5, 2, 40]
+    assert distance.tolist() == [0, 0, 0]

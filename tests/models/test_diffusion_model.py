@@ -74,7 +74,7 @@ def test_both_branches_are_one_call_of_the_network():
     assert conditional.denoiser.network.calls == 1
     keep = torch.ones(5, dtype=torch.bool)
     strong, weak = (
-        conditional.bound(conditional.condition(LABELS, each))(X, LEVEL) for each in (keep, ~keep)
+        conditional.under(conditional.condition(LABELS, each))(X, LEVEL) for each in (keep, ~keep)
     )
     torch.testing.assert_close(found.eps, weak.eps + 3 * (strong.eps - weak.eps))
 
@@ -98,7 +98,7 @@ def test_scale_one_is_the_conditional_guess():
     conditional = with_classes()
     found = conditional.guided(LABELS, 5, Guidance())(X, LEVEL)
     condition = conditional.condition(LABELS, torch.ones(5, dtype=torch.bool))
-    assert torch.equal(found.eps, conditional.bound(condition)(X, LEVEL).eps)
+    assert torch.equal(found.eps, conditional.under(condition)(X, LEVEL).eps)
 
 
 def test_captions_in_a_list_guide_as_tensors_do():
@@ -113,7 +113,7 @@ def test_autoguidance_goes_away_from_the_worse_model():
     """weak + s·(strong − weak), Karras et al. 2024."""
     strong, worse = model(shade=0.1), model(shade=0.4)
     found = strong.guided(None, 5, Guidance(scale=2.5), weak=worse)(X, LEVEL)
-    good, bad = (each.bound(None)(X, LEVEL) for each in (strong, worse))
+    good, bad = (each.under(None)(X, LEVEL) for each in (strong, worse))
     torch.testing.assert_close(found.x0, bad.x0 + 2.5 * (good.x0 - bad.x0))
 
 
@@ -243,7 +243,7 @@ def test_the_variational_bound_is_that_of_the_pictures_under_their_conditions():
     image = torch.arange(5 * 48).remainder(256).to(torch.uint8).reshape(5, *SHAPE)
     found = conditional.variational_bound(LABELS | {"image": image}, noise, steps=4)
     x0 = image / 127.5 - 1
-    told = conditional.bound(conditional.condition(LABELS, torch.ones(5, dtype=torch.bool)))
+    told = conditional.under(conditional.condition(LABELS, torch.ones(5, dtype=torch.bool)))
     expected = bound(told, LINEAR.grid(4), x0, noise, "beta")
     torch.testing.assert_close(found.total, expected.total)
     other = conditional.variational_bound({"image": image, "label": torch.zeros(5).long()}, noise)

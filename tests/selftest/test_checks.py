@@ -8,12 +8,11 @@ import torch
 
 from unnoise.diffusion import schedules
 from unnoise.diffusion.denoiser import Denoised
+from unnoise.evaluation.selftest import checks
 from unnoise.evaluation.selftest.check import outcomes
-from unnoise.evaluation.selftest.checks import checks
-from unnoise.models.ema import EMA
 
 CPU = torch.device("cpu")
-CHECKS = {check.name: check for check in checks(EMA)}
+CHECKS = {check.name: check for check in checks.CHECKS}
 
 
 def outcome(name):
@@ -200,27 +199,27 @@ BROKEN = [
     ),
     (
         "bound with the optimal variance is H(x0), nats",
-        "evaluation.selftest.likelihood.step_term",
+        "evaluation.selftest.samplers.step_term",
         scaled(1.0001),
     ),
     (
         "the decoder's 256 masses sum to 1",
-        "evaluation.selftest.likelihood.pixel_log_likelihood",
+        "evaluation.selftest.samplers.pixel_log_likelihood",
         scaled(1.000001),
     ),
     (
         "s = 1 is the conditional prediction, exactly",
-        "evaluation.selftest.guidance.extrapolated",
+        "evaluation.selftest.samplers.extrapolated",
         w_for_s,
     ),
     (
         "s = 0 is the unconditional prediction, exactly",
-        "evaluation.selftest.guidance.extrapolated",
+        "evaluation.selftest.samplers.extrapolated",
         w_for_s,
     ),
     (
         "s = 3 is 3·conditional − 2·unconditional",
-        "evaluation.selftest.guidance.extrapolated",
+        "evaluation.selftest.samplers.extrapolated",
         w_for_s,
     ),
     ("DDPM's CIFAR-10 U-Net: parameters", "networks.unet.UNet.__init__", wider),
@@ -245,7 +244,7 @@ BROKEN = [
     ("pictures in batches of 1 and of 8", "networks.unet.UNet.forward", LEAKING),
     (
         "loss after 20 steps on one batch / before",
-        "evaluation.selftest.learning.torch.optim.Adam.step",
+        "evaluation.selftest.networks.torch.optim.Adam.step",
         nothing,
     ),
     ("average of weights: error", "models.ema.EMA.update", drifting),
@@ -266,7 +265,7 @@ BROKEN = [
     ),
     (
         "sprites: rms of features, weights by digest",
-        "evaluation.selftest.extractors.pictures",
+        "evaluation.selftest.metrics.pictures",
         darker,
     ),
 ]

@@ -24,11 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from unnoise.config.faults import device_fault, file_fault
     from unnoise.distributed.devices import named_device
-    from unnoise.evaluation.selftest import machine, table
+    from unnoise.evaluation.selftest import table
     from unnoise.evaluation.selftest.check import Outcome, outcomes
-    from unnoise.evaluation.selftest.checks import checks
+    from unnoise.evaluation.selftest.checks import CHECKS
     from unnoise.files import write_durably
-    from unnoise.models.ema import EMA
 
     faults = {"--device": device_fault(options.device)}
     if options.json is not None:
@@ -39,12 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = named_device(options.device)
     print(table.heading())
     found: list[Outcome] = []
-    for outcome in outcomes(checks(EMA), device):
+    for outcome in outcomes(CHECKS, device):
         if not found or outcome.check.group != found[-1].check.group:
             print(outcome.check.group)
         print(table.row(outcome), flush=True)
         found.append(outcome)
-    versions, hardware = machine.versions(), machine.hardware(device)
+    versions, hardware = table.versions(), table.hardware(device)
     print(f"\n{table.summary(found, versions, hardware)}")
     passed = all(outcome.passed for outcome in found)
     if options.json is not None:

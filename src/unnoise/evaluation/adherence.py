@@ -1,17 +1,18 @@
 """measure=adherence: the share of samples that show what their prompt says, by classifiers."""
 
 import dataclasses
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from unnoise.config.faults import Count, Number, Run
 from unnoise.config.problems import Problem
 from unnoise.diffusion.samplers import Sampler
-from unnoise.distributed.devices import named_device
 from unnoise.distributed.group import broadcast, join
-from unnoise.evaluation.agreement import Row, agreements, table
 from unnoise.evaluation.evaluator import Evaluator
 from unnoise.evaluation.gallery import SampleSet
 from unnoise.evaluation.grid import recipe
@@ -21,11 +22,103 @@ from unnoise.evaluation.judges import (
     find_judges,
     judged_labels,
     load_judge,
+    pixels,
     prompt_sets,
 )
 from unnoise.evaluation.measure import Keys, Measure, Result, Scale
+from unnoise.evaluation.results import aligned
 from unnoise.files import file_digest
 from unnoise.models.classifier import classifier_file
+from unnoise.runs.identity import digest
+
+Z = 1.959963984540054  # Φ(Z) − Φ(−Z) = 0.95
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """``agreed`` of ``n`` samples are judged to show what their prompt says."""
+
+    agreed: int
+    n: int
+
+    @property
+    def share(self) -> float:
+        """p̂ = agreed/n."""
+        return self.agreed / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % confidence interval of the share (Wilson 1927).
+
+        (p̂ + z²/2n ± z·√(p̂(1 − p̂)/n + z²/4n²)) / (1 + z²/n), z = 1.96: it never leaves [0, 1] and
+        holds its level where nearly all samples agree.
+        """
+        n, p = self.n, self.share
+        middle = p + Z**2 / (2 * n)
+        half = Z * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
+        low, high = ((middle + sign * half) / (1 + Z**2 / n) for sign in (-1, 1))
+        return max(low, 0.0), min(high, 1.0)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the result.
+
+    Args:
+        pictures: "real" or "drawn".
+        prompts: the name of the set of prompts.
+        guidance: the scale; None for real pictures.
+        label: what was judged: "label", "kind", "kind and colour", …
+        agreement: how many agree.
+    """
+
+    pictures: str
+    prompts: str
+    guidance: float | None
+    label: str
+    agreement: Agreement
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The row as plain values, for CSV and JSON."""
+        about = {"pictures": self.pictures, "prompts": self.prompts, "guidance": self.guidance}
+        agreed, (low, high) = self.agreement, self.agreement.interval
+        counts = {"judged": self.label, "n": agreed.n, "agreed": agreed.agreed}
+        return {**about, **counts, "share": agreed.share, "low": low, "high": high}
+
+
+def agreements(
+    predicted: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> Iterator[tuple[str, Agreement]]:
+    """For each kind of label, how many of the predicted classes (N,) are the expected ones (N,).
+
+    Of several kinds also how many samples agree in all of them, as "a and b".
+
+    Raises:
+        ValueError: there are no samples, or not one class for each.
+    """
+    hits: dict[str, Tensor] = {}
+    for label, classes in predicted.items():
+        if classes.shape != expected[label].shape or not len(classes):
+            raise ValueError(
+                f"{label}: {len(classes)} samples were judged, but {len(expected[label])} expected"
+            )
+        hits[label] = classes == expected[label]
+    if len(hits) > 1:
+        hits[" and ".join(hits)] = torch.stack([*hits.values()]).all(0)
+    for label, hit in hits.items():
+        yield label, Agreement(int(hit.sum()), len(hit))
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows for a terminal."""
+    cells = [("pictures", "prompts", "guidance", "judged by", "agree", "95 % interval", "n")]
+    for row in rows:
+        low, high = row.agreement.interval
+        guidance = "" if row.guidance is None else f"{row.guidance:g}"
+        numbers = f"{row.agreement.share:.1%}", f"{low:.1%} … {high:.1%}", str(row.agreement.n)
+        cells.append((row.pictures, row.prompts, guidance, row.label, *numbers))
+    return "\n".join(aligned(cells, left=(0, 1, 3)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,7 +184,7 @@ class Adherence(Measure):
 
     def measure(self, keys: Keys) -> Result | None:
         """Draw what is not drawn yet, judge it and real pictures, and write."""
-        place, device = join(), named_device(self.device)
+        place, device = join(), self.torch_device
         trained, checkpoint = self.trained(self.averaged), self.checkpoint
         labels = judged_labels(trained, self.classifier is not None)
         files, _ = find_judges(self.judges, labels, trained.config["data"])
@@ -107,7 +200,7 @@ class Adherence(Measure):
         )
         rows: list[Row] = []
         for prompts in sets if place.rank == 0 else ():
-            rows += judged("real", prompts, None, judges, prompts.pixels())
+            rows += judged("real", prompts, None, judges, pixels(prompts.real))
         for prompts in sets:
             for scale in self.guidance:
                 samples = SampleSet(
@@ -115,7 +208,7 @@ class Adherence(Measure):
                     recipe=recipe(keys["sampler"] or trained.config["sampler"], self.steps, scale),
                     seed=self.seed,
                     averaged=self.averaged,
-                    prompts=prompts.digest(judges),
+                    prompts=digest(prompts.options(judges), 12),
                     classifier=None if guide is None else file_digest(guide),
                 )
                 title = f"{prompts.name}, guidance {scale:g}"
@@ -141,10 +234,10 @@ def judged(
     prompts: PromptSet,
     guidance: float | None,
     judges: Judges,
-    pixels: Tensor,
+    shown: Tensor,
 ) -> Iterator[Row]:
     """A row for each judge of samples that are to show the first of some prompts, and for all."""
-    predicted = {label: judge.predict(pixels) for label, judge in judges.items()}
-    expected = prompts.labels(judges, None if kind == "real" else len(pixels))
+    predicted = {label: judge.predict(shown) for label, judge in judges.items()}
+    expected = prompts.labels(judges, None if kind == "real" else len(shown))
     for label, agreement in agreements(predicted, expected):
         yield Row(kind, prompts.name, guidance, label, agreement)

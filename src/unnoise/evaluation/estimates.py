@@ -6,17 +6,9 @@ import torch
 from torchmetrics import Metric, MetricCollection
 
 from unnoise.config.problems import did_you_mean
+from unnoise.evaluation import metrics
 from unnoise.evaluation.extractors.base import Features
-from unnoise.evaluation.metrics import (
-    Compare,
-    Compared,
-    Frechet,
-    InceptionScore,
-    Kernel,
-    Neighbourhood,
-    Recall,
-    SampleMetric,
-)
+from unnoise.evaluation.metrics import Compare, SampleMetric
 from unnoise.evaluation.reference import Reference
 from unnoise.evaluation.results import Estimate
 
@@ -67,22 +59,22 @@ def metrics_by_name(
         raise ValueError(f"metrics: {problem}")
     full = {kind: metric_name(kind, reference.extractor) for kind in KINDS if kind in chosen}
     makers: dict[str, Callable[[str], SampleMetric]] = {
-        "fd": lambda name: Frechet(name, "pooled", reference),
-        "sfd": lambda name: Frechet(name, "spatial", reference),
-        "kid": lambda name: Kernel(name, reference),
-        "is": lambda name: InceptionScore(name, reference),
-        "recall": lambda name: Recall(name, reference),
+        "fd": lambda name: metrics.Frechet(name, "pooled", reference),
+        "sfd": lambda name: metrics.Frechet(name, "spatial", reference),
+        "kid": lambda name: metrics.Kernel(name, reference),
+        "is": lambda name: metrics.InceptionScore(name, reference),
+        "recall": lambda name: metrics.Recall(name, reference),
     }
-    metrics: dict[str, Metric | MetricCollection] = {
+    made: dict[str, Metric | MetricCollection] = {
         name: makers[kind](name) for kind, name in full.items() if kind in makers
     }
     if among := {kind: name for kind, name in full.items() if kind not in makers}:
-        metrics["neighbourhood"] = Neighbourhood(among, reference)
+        made["neighbourhood"] = metrics.Neighbourhood(among, reference)
     for compare in chosen:
         if not isinstance(compare, str):
             name = metric_name(getattr(compare, "func", compare).__name__, reference.extractor)
-            metrics[name] = Compared(name, compare, reference)
-    return MetricCollection(metrics, compute_groups=False)
+            made[name] = metrics.Compared(name, compare, reference)
+    return MetricCollection(made, compute_groups=False)
 
 
 def estimates(

@@ -32,16 +32,14 @@ class Evaluator:
     """Draws samples or takes given ones, sees them with an extractor, and measures them.
 
     ``draw`` and ``values`` are shared among the ranks; ``score`` is for one of them. Extractor and
-    reference are made when they are first used.
+    reference are made when they are first used; for ``extractor_name``, ``weights`` and ``resize``
+    see ``find_extractor``.
 
     Args:
         source: the data that the samples are compared with.
         device: of extractor and metrics.
         batch_size: samples that each rank draws at a time.
         place: which rank this is.
-        extractor_name: "auto" is the one for the data; see ``find_extractor``.
-        weights: file of the extractor's weights, where it has one.
-        resize: how pictures come to the extractor's size.
         split: of the real pictures in the reference.
         reference_count: how many of them, chosen as by ``spread``; all, if there are fewer.
         metrics: names in KINDS, and functions of features; None are all of KINDS.
@@ -124,16 +122,10 @@ class Evaluator:
 
         Their features are kept in a folder if one is given.
         """
-        about = {
-            "extractor": self.extractor.name,
-            "extractor_digest": self.extractor.digest,
-            "resize": self.extractor.resize,
-            "pictures": _digest(pixels),
-        }
+        about = self.extractor.about | {"pictures": _digest(pixels)}
 
         def features() -> Features:
-            batches = (pixels[start : start + 256] for start in range(0, len(pixels), 256))
-            return extract(self.extractor, batches, self.device)
+            return extract(self.extractor, torch.split(pixels, 256), self.device)
 
         seen = features() if keep is None else cached(about, features, keep).features
         real = self.reference.about

@@ -1,7 +1,7 @@
 """Quality against cost: which settings no other one beats in both."""
 
-import io
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -29,68 +29,50 @@ def frontier(scores: Sequence[Score], metric: str, cost: str = "evaluations") ->
     return front
 
 
-def plot(path: Path, scores: Sequence[Score], metric: str, cost: str = "evaluations") -> Path:
-    """A PNG of a metric against the cost: a line a sampler, the front, real pictures dotted."""
+def plot(path: Path, scores: Sequence[Score], metric: str) -> Path:
+    """A PNG of a metric against its cost: a line a sampler, the front, real pictures dotted."""
     from matplotlib.figure import Figure  # slow to import
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
+    def line(row: Sequence[Score]) -> tuple[list[Any], list[float]]:
+        return [s.samples.evaluations for s in row], [s.metrics[metric].value for s in row]
+
     figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
     axes = figure.subplots()
-    lines: dict[str, list[Score]] = {}
-    for score in scores:
-        if _cost(score, cost) is not None:
-            lines.setdefault(str(score.samples.sampler), []).append(score)
-    front = frontier(scores, metric, cost)
-    axes.step(
-        [_cost(score, cost) for score in front],
-        [score.metrics[metric].value for score in front],
-        where="post",
-        color="0.75",
-        linewidth=6,
-        label="Pareto front",
-        zorder=0,
-    )
-    for number, (sampler, row) in enumerate(lines.items()):
-        row.sort(key=lambda score: _cost(score, cost))
-        axes.errorbar(
-            [_cost(score, cost) for score in row],
-            [score.metrics[metric].value for score in row],
-            yerr=[1.96 * (score.metrics[metric].error or 0) for score in row],
-            color=COLOURS[number % len(COLOURS)],
-            marker=MARKERS[number % len(MARKERS)],
-            capsize=2,
-            linewidth=1.2,
-            markersize=5,
-            label=sampler,
-        )
+    drawn = [score for score in scores if score.samples.evaluations is not None]
+    drawn.sort(key=lambda score: score.samples.evaluations or 0)
+    front: dict[str, Any] = {"color": "0.75", "linewidth": 6, "label": "Pareto front", "zorder": 0}
+    axes.step(*line(frontier(scores, metric)), where="post", **front)
+    names = dict.fromkeys(score.samples.sampler for score in scores if score in drawn)
+    for name, colour, marker in zip(names, cycle(COLOURS), cycle(MARKERS)):
+        row = [score for score in drawn if score.samples.sampler == name]
+        bars = [1.96 * (score.metrics[metric].error or 0) for score in row]
+        style: dict[str, Any] = {"color": colour, "marker": marker, "capsize": 2}
+        style |= {"linewidth": 1.2, "markersize": 5}
+        axes.errorbar(*line(row), yerr=bars, label=str(name), **style)
     for score in scores:
         if score.samples.kind == "real" and score.fingerprint == scores[0].fingerprint:
-            axes.axhline(
-                score.metrics[metric].value, color="0.3", linestyle=":", label="real pictures"
-            )
+            value = score.metrics[metric].value
+            axes.axhline(value, color="0.3", linestyle=":", label="real pictures")
     axes.set_xscale("log")
-    ticks = _apart({_cost(score, cost) for row in lines.values() for score in row})
+    costs, values = line(drawn)
+    ticks = _apart(set(costs))
     axes.set_xticks(ticks, [f"{each:g}" for each in ticks])
     axes.minorticks_off()
-    if min(score.metrics[metric].value for row in lines.values() for score in row) > 0:
+    if min(values) > 0:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel({"evaluations": "evaluations of the network a picture"}.get(cost, cost))
+    axes.set_xlabel("evaluations of the network a picture")
     better = "less" if lower_is_better(metric) else "more"
     axes.set_ylabel(f"{metric} ({better} is better)")
     about = scores[0].fingerprint
-    axes.set_title(
-        f"{about.count} pictures against {about.reference} by {about.extractor}; "
-        "bars: 95 % intervals",
-        fontsize=9,
-    )
+    against = f"{about.count} pictures against {about.reference} by {about.extractor}"
+    axes.set_title(f"{against}; bars: 95 % intervals", fontsize=9)
     axes.grid(color="0.92")
     axes.legend(frameon=False, fontsize=9)
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    write_durably(path, lambda temporary: temporary.write_bytes(content.getvalue()))
+    write_durably(path, lambda temporary: figure.savefig(temporary, format="png"))
     return path
 
 

@@ -56,7 +56,7 @@ class SampleSet:
 
     @property
     def step(self) -> int | None:
-        """After which step the checkpoint was saved, by its name; None if that does not say it."""
+        """After which step the checkpoint was saved, if its name says it."""
         found = re.fullmatch(r"step_(\d+)\.ckpt", self.checkpoint.name)
         return None if found is None else int(found[1])
 
@@ -105,10 +105,6 @@ class Gallery:
     def __init__(self, folder: Path, samples: SampleSet) -> None:
         self.samples, self.folder = samples, folder / samples.key
         self._whole: set[Path] = set()
-        record = self.folder / "samples.json"
-        if not record.exists():
-            text = json.dumps(samples.record, indent=2) + "\n"
-            write_durably(record, lambda path: path.write_text(text))
 
     def missing(self, n: int, batch_size: int, place: Place = ALONE) -> list[range]:
         """The numbers below n that are not drawn yet, in runs, as far as they are this rank's.
@@ -117,10 +113,9 @@ class Gallery:
         processes that look at different times leave nothing out and draw nothing twice.
         """
         there = {number for numbers, _ in self._files() for number in numbers}
+        mine = (k for k in range(n) if k // batch_size % place.world_size == place.rank)
         runs: list[range] = []
-        for number in range(n):
-            if number in there or number // batch_size % place.world_size != place.rank:
-                continue
+        for number in (number for number in mine if number not in there):
             if runs and runs[-1].stop == number and number % batch_size:
                 runs[-1] = range(runs[-1].start, number + 1)
             else:
@@ -143,6 +138,7 @@ class Gallery:
         further ones of the model's ``draw``, such as captions.
         """
         sampler, device = instantiate(self.samples.recipe, MODEL), trained.model.device
+        how = {"sampler": sampler, "seed": self.samples.seed, "batch_size": batch_size}
         bf16, rows = self.samples.precision == "bf16", 0
 
         def count(module: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
@@ -154,15 +150,8 @@ class Gallery:
             for numbers in self.missing(n, batch_size, place):
                 rows, started = 0, time.perf_counter()
                 with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                    pixels = trained.draw(
-                        len(numbers),
-                        sampler=sampler,
-                        seed=self.samples.seed,
-                        first=numbers.start,
-                        batch_size=batch_size,
-                        **options,
-                    ).pixels
-                self.add(numbers.start, pixels, time.perf_counter() - started, float(rows))
+                    drawn = trained.draw(len(numbers), first=numbers.start, **how, **options)
+                self.add(numbers.start, drawn.pixels, time.perf_counter() - started, float(rows))
                 watch(len(numbers))
         finally:
             handle.remove()
@@ -170,6 +159,10 @@ class Gallery:
     def add(self, first: int, pixels: Tensor, seconds: float, evaluations: float) -> None:
         """Keep samples (B, *shape) uint8, the first of which is number ``first``."""
         path = self.folder / f"{first:06d}-{first + len(pixels) - 1:06d}.npz"
+        record = self.folder / "samples.json"
+        if not record.exists():
+            text = json.dumps(self.samples.record, indent=2) + "\n"
+            write_durably(record, lambda temporary: temporary.write_text(text))
 
         def write(temporary: Path) -> None:
             with temporary.open("wb") as file:

@@ -24,12 +24,8 @@ def sample_sets(
 ) -> Iterator[tuple[str, SampleSet]]:
     """Every combination of the keys, each with a name: the sampler, and what differs.
 
-    Args:
-        keys: of ``conf/measure/quality.yaml``.
-        own: the run's sampler, which is taken where the keys have none.
-        checkpoints: of the run.
-        precision: as in ``SampleSet``.
-        prompts: as in ``SampleSet``.
+    ``keys`` are those of ``conf/measure/quality.yaml``; ``own`` is the run's sampler, which is
+    taken where they have none.
     """
     axes = product(checkpoints, keys["averaged"], _recipes(keys, own), keys["seeds"])
     for checkpoint, averaged, (name, node), seed in axes:

@@ -4,19 +4,79 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from unnoise.config.problems import Problem
 from unnoise.config.schema import arguments
+from unnoise.data.memory import TensorImages
 from unnoise.data.source import HoldsOut, Images, ImageSource
-from unnoise.data.stream import split_loader
-from unnoise.evaluation.labels import UNSEEN, shown
 from unnoise.models.classifier import FOLDER, NoisyClassifier, classifier_file
 from unnoise.models.trained import TrainedModel
-from unnoise.runs.identity import differences, digest
+from unnoise.runs.identity import differences
+
+Target = Literal["label", "kind", "colour", "item", "material", "facing"]
+UNSEEN = 1_000  # sprites of held-out pairings that the classifier does not learn
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What a classifier of ``names`` learns from, and what it is tested on, by name."""
+
+    names: tuple[str, ...]
+    training: Images
+    real: dict[str, Images]
+
+
+def splits(data: ImageSource, target: Target) -> Splits:
+    """The pictures of a data set, labelled with the target.
+
+    Where pairings are held out, a classifier also learns those, since it has to
+    judge pictures of them.
+    """
+    training, validation = data.images("train"), data.images("validation")
+    if not isinstance(data, HoldsOut):
+        return Splits(data.class_names(), training, {"validation": validation})
+    pairings = data.held_out(6 * UNSEEN)
+    names = data.class_names()
+    if target != "label":
+        names = tuple(sorted({*_values(training, target), *_values(pairings, target)}))
+    held_out = TensorImages(pixels(pairings), shown(pairings, target, names))
+    images = torch.cat((pixels(training), held_out.images[UNSEEN:]))
+    labels = torch.cat((shown(training, target, names), held_out.labels[UNSEEN:]))
+    real: dict[str, Images] = {
+        "validation": TensorImages(pixels(validation), shown(validation, target, names)),
+        "held out": TensorImages(held_out.images[:UNSEEN], held_out.labels[:UNSEEN]),
+    }
+    return Splits(names, TensorImages(images, labels), real)
+
+
+def shown(images: Images, target: str, names: Sequence[str]) -> Tensor:
+    """Which of ``names`` each picture shows: (N,) int64.
+
+    Raises:
+        ValueError: the classifier does not know one of them.
+    """
+    if target == "label" or images.attributes is None:
+        return images.labels
+    number = {name: k for k, name in enumerate(names)}
+    values = _values(images, target)
+    if unknown := set(values) - number.keys():
+        raise ValueError(f"the classifier of {target} does not know {', '.join(sorted(unknown))}")
+    return torch.tensor([number[value] for value in values])
+
+
+def pixels(images: Images) -> Tensor:
+    """All pictures of a split: (N, C, H, W) uint8."""
+    return images.read(torch.arange(len(images)))
+
+
+def _values(images: Images, target: str) -> list[str]:
+    """The attribute of each sprite, "none" where it has no such part."""
+    return [getattr(each, target) or "none" for each in images.attributes or ()]
+
 
 SAME_DATA = ("_target_", "image_size", "fit", "channels", "classes", "seed")
 """Keys of a data node in which a classifier must agree with the run."""
@@ -41,27 +101,17 @@ class PromptSet:
             return {"captions": list(self.captions)}
         return {"labels": list(range(len(judges["label"].names)))}
 
-    def digest(self, judges: Judges) -> str:
-        """Of the prompts."""
-        return digest(self.options(judges), 12)
-
     def labels(self, judges: Judges, n: int | None = None) -> dict[str, Tensor]:
         """What samples 0 … n − 1 are to show, else the real ones do: (N,) int64 for each judge."""
         if n is not None and self.captions is None:
             return {"label": torch.arange(n) % len(judges["label"].names)}
         return {key: shown(self.real, key, each.names)[:n] for key, each in judges.items()}
 
-    def pixels(self) -> Tensor:
-        """The real pictures, uint8 (N, C, H, W)."""
-        return torch.cat([batch["image"] for batch in split_loader(self.real, batch_size=256)])
-
 
 def judged_labels(trained: TrainedModel, by_classifier: bool) -> tuple[str, ...]:
     """What must be judged of a model's samples: "label", or "kind" and "colour" of captions.
 
-    Args:
-        trained: the model.
-        by_classifier: it is guided by one, to its classes.
+    ``by_classifier`` says that it is guided by one, to its classes.
 
     Raises:
         ValueError: the model is unconditional, or reads something that cannot be judged.
@@ -91,21 +141,20 @@ def find_judges(
     else:
         files = [classifier_file(each) for each in given]
     judges: dict[str, Path] = {}
-    found = []
+    faults = []
     for path in files:
         try:
             judge = load_judge(path)
         except (FileNotFoundError, ValueError) as error:
-            found.append(Problem("judge", str(error)))
+            faults.append(str(error))
             continue
         if "data" not in judge.about:
-            found.append(Problem("judge", f"{path} does not say what data it is for"))
+            faults.append(f"{path} does not say what data it is for")
         elif different := _differences(judge.about["data"], data):
-            found.append(Problem("judge", f"{path} is for other data: {different}"))
+            faults.append(f"{path} is for other data: {different}")
         elif given is not None or judge.target in needed:
             judges[judge.target] = path
-    if given is None:
-        found = []
+    found = [] if given is None else [Problem("judge", fault) for fault in faults]
     missing = [label for label in needed if label not in judges]
     if missing and not found:
         size = f"data.image_size={data['image_size']}".replace(" ", "")

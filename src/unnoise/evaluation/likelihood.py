@@ -71,15 +71,13 @@ class Likelihood(Measure):
             bound = model.variational_bound(here, noise, self.steps)
             with torch.no_grad():
                 condition = model.condition(here, torch.ones_like(noise.ids, dtype=torch.bool))
-            ode = ode_bits_per_dim(model.bound(condition), model.schedule, x0, noise)
+            ode = ode_bits_per_dim(model.under(condition), model.schedule, x0, noise)
             parts = (bound.prior, bound.steps.sum(1), bound.decoder, bound.total, ode)
             bits.append(torch.stack(parts).cpu())
         rows = terms(dict(zip(TERMS, torch.cat(bits, 1), strict=True)))
         about = {key: keys[key] for key in ("n", "steps", "seed", "averaged")}
-        about |= {
-            "levels": len(model.schedule.grid(self.steps)) - 1,
-            "variance": model.variance,
-        }
+        levels = len(model.schedule.grid(self.steps)) - 1
+        about |= {"levels": levels, "variance": model.variance}
         return Result(table(rows), self.write_rows(about, [row.values for row in rows]))
 
 

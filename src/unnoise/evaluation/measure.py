@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+import torch
 from pydantic import Field
 
 from unnoise.config.faults import Count, Device, Look, run_fault
 from unnoise.config.problems import ConfigError, Problem
+from unnoise.distributed.devices import named_device
 from unnoise.evaluation.results import write
 from unnoise.models.trained import TrainedModel, load
 from unnoise.runs.checkpoints import find_checkpoint
@@ -62,6 +64,11 @@ class Measure(ABC):
             ValueError: a file is damaged.
         """
 
+    @functools.cached_property
+    def torch_device(self) -> torch.device:
+        """The ``device`` of this process."""
+        return named_device(self.device)
+
     @property
     def checkpoint(self) -> Path:
         """The run's newest."""
@@ -106,5 +113,5 @@ class Measure(ABC):
 
 @functools.lru_cache(maxsize=1)
 def load_once(checkpoint: Path, averaged: bool, device: str, data_root: str | None) -> TrainedModel:
-    """``load``, once for the check and for what follows."""
+    """``load``, but the same model at the next call."""
     return load(checkpoint, averaged=averaged, device=device, data_root=data_root)

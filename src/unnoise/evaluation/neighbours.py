@@ -74,12 +74,6 @@ def hits(x: Tensor, y: Tensor, around: Surroundings) -> Hits:
     return Hits(torch.cat(inside), torch.cat(balls), torch.cat(copied), closest)
 
 
-def nearest(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Which of y (M, D) is nearest to each x (N, D), and its distance: (N,) int64, (N,) float32."""
-    found = [to.min(1) for to in _between(x, y)]
-    return torch.cat([each.indices for each in found]), torch.cat([each.values for each in found])
-
-
 def kept(n: int, groups: int) -> Tensor:
     """Which of n pictures a value is of, (1 + groups, n) bool.
 

@@ -16,7 +16,7 @@ from unnoise.config.problems import Problem
 from unnoise.data.given import given_pictures
 from unnoise.data.source import ImageSource, Split
 from unnoise.diffusion.samplers import Sampler
-from unnoise.distributed.devices import lightning_precision, named_device
+from unnoise.distributed.devices import lightning_precision
 from unnoise.distributed.group import join
 from unnoise.evaluation.estimates import metric_problems
 from unnoise.evaluation.evaluator import Evaluator, drawn_samples, mixed
@@ -103,7 +103,7 @@ class Quality(Measure):
 
     def measure(self, keys: Keys) -> Result | None:
         """Draw what is not drawn yet, measure, and write: the first rank measures."""
-        place, device = join(), named_device(self.device)
+        place, device = join(), self.torch_device
         drawn = self._sample_sets(keys, device)
         source = self.data or self.trained(self.averaged[0]).source
         evaluator = Evaluator(

@@ -112,16 +112,10 @@ def reference(
     Computed once for these pictures and this extractor, and kept.
     """
     count = min(count, len(images))
-    about = {
-        "extractor": extractor.name,
-        "extractor_digest": extractor.digest,
-        "resize": extractor.resize,
-        "data": images.fingerprint,
-        "split": split,
-        "count": count,
-        "choice": "random",
-    }
-    return cached(about, lambda: extract(extractor, spread(images, count), device))
+    about = {"data": images.fingerprint, "split": split, "count": count, "choice": "random"}
+    return cached(
+        extractor.about | about, lambda: extract(extractor, spread(images, count), device)
+    )
 
 
 def spread(images: Images, count: int, batch_size: int = 256) -> Iterator[Tensor]:

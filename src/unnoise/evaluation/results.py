@@ -159,10 +159,10 @@ def table(scores: Sequence[Score]) -> str:
     Each group is headed by its fingerprint; if there are several, the reason follows.
     """
     groups = comparable(scores)
-    parts = [_group(group) for group in groups]
-    for other in groups[1:]:
-        why = groups[0][0].fingerprint.differences(other[0].fingerprint)[0]
-        parts.append(f"{groups[0][0].name} and {other[0].name} are not to be compared: {why}")
+    parts, first = [_group(group) for group in groups], scores[0]
+    for other, *_ in groups[1:]:
+        why = first.fingerprint.differences(other.fingerprint)[0]
+        parts.append(f"{first.name} and {other.name} are not to be compared: {why}")
     return "\n\n".join(parts)
 
 
@@ -175,23 +175,16 @@ def _group(scores: Sequence[Score]) -> str:
         cost = score.samples.evaluations
         values = (str(score.metrics.get(name, "")) for name in names)
         cells.append([score.name, "" if cost is None else f"{cost:g}", *values])
-    heading = (
-        f"{about.count} pictures against {about.reference}\n"
-        f"features by {about.extractor}, resized by {about.resize}"
-    )
-    return "\n".join([heading, *aligned(cells)])
+    heading = f"{about.count} pictures against {about.reference}"
+    by = f"features by {about.extractor}, resized by {about.resize}"
+    return "\n".join([heading, by, *aligned(cells)])
 
 
 def aligned(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
     """The lines of a table for a terminal; the columns ``left`` are aligned to the left."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if k in left else cell.rjust(width)
-            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    aligns = [f"{{:{'<' if k in left else '>'}{width}}}" for k, width in enumerate(widths)]
+    return ["  ".join(aligns).format(*row).rstrip() for row in rows]
 
 
 def flat(score: Score) -> dict[str, Any]:

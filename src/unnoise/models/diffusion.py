@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from unnoise.diffusion.denoiser import Denoise, Denoised, Denoiser, Prediction
 from unnoise.diffusion.editing import Edit
-from unnoise.diffusion.guidance import Guidance, classifier_guided, extrapolated
+from unnoise.diffusion.guidance import Guidance, Pair, classifier_guided, extrapolated
 from unnoise.diffusion.levels import NoiseLevel, Variance
 from unnoise.diffusion.likelihood import Bound, bound
 from unnoise.diffusion.noise import Noise
@@ -174,9 +175,9 @@ class DiffusionModel(GenerativeModel):
         """
         condition = self.condition(batch, torch.ones_like(noise.ids, dtype=torch.bool))
         levels, x0 = self.schedule.grid(steps), self.codec.encode(batch["image"])
-        return bound(self.bound(condition), levels, x0, noise, self.variance)
+        return bound(self.under(condition), levels, x0, noise, self.variance)
 
-    def bound(self, condition: Condition | None) -> Denoise:
+    def under(self, condition: Condition | None) -> Denoise:
         """The denoiser under one condition, as samplers want it."""
         return lambda x_t, level: self.denoiser(x_t, level, condition)
 
@@ -223,34 +224,45 @@ class DiffusionModel(GenerativeModel):
         """
         kept = torch.ones(n, dtype=torch.bool, device=self.device)
         condition = self.condition(batch, kept)
-        strong = self.bound(condition)
+        strong = self.under(condition)
         if weak is not None and classifier is not None:
             raise ValueError("guidance is by a weak model or by a classifier, not by both")
-        if classifier is not None:
-            if batch is None or "label" not in batch:
-                raise ValueError("a classifier guides towards labels: give a batch with 'label'")
-            if guidance.rescale:
-                raise ValueError("rescale is not for guidance by a classifier: leave it at 0")
-            labels = batch["label"]
-            return classifier_guided(
-                strong, lambda x, level: classifier.log_probability(x, level, labels), guidance
-            )
+        if classifier is None:
+            if weak is None:
+                self.check_guidance(guidance.scale)
+                if condition is None:
+                    return strong
+            pair = self._pair(batch, condition, kept, weak)
+            return extrapolated(strong, pair, guidance)
+        if batch is None or "label" not in batch:
+            raise ValueError("a classifier guides towards labels: give a batch with 'label'")
+        if guidance.rescale:
+            raise ValueError("rescale is not for guidance by a classifier: leave it at 0")
+        towards = partial(classifier.log_probability, labels=batch["label"])
+        return classifier_guided(strong, towards, guidance)
+
+    def _pair(
+        self,
+        batch: Mapping[str, Any] | None,
+        condition: Condition | None,
+        kept: Tensor,
+        weak: "DiffusionModel | None",
+    ) -> Pair:
+        """The stronger and the weaker branch."""
         if weak is not None:
             check_weak(weak, self)
-            worse = weak.bound(weak.condition(batch, kept))
-            return extrapolated(strong, lambda x, t: (strong(x, t), worse(x, t)), guidance)
-        self.check_guidance(guidance.scale)
-        if condition is None:
-            return strong
-        null = self.condition(batch, ~kept)
+            strong, worse = self.under(condition), weak.under(weak.condition(batch, kept))
+            return lambda x_t, level: (strong(x_t, level), worse(x_t, level))
+        null, n = self.condition(batch, ~kept), len(kept)
+        assert condition is not None
         assert null is not None
-        both = self.bound(condition.joined(null))
+        both = self.under(condition.joined(null))
 
         def pair(x_t: Tensor, level: NoiseLevel) -> tuple[Denoised, Denoised]:
             together = both(torch.cat((x_t, x_t)), level)
             return together.rows(slice(None, n)), together.rows(slice(n, None))
 
-        return extrapolated(strong, pair, guidance)
+        return pair
 
 
 def check_weak(weak: DiffusionModel, model: DiffusionModel) -> None:

@@ -79,8 +79,9 @@ def draw(
     parts = []
     for some in torch.split(torch.tensor([*ids], device=model.device), batch_size):
         batch = prompts.batch(some)
+        shown = prompts.captions(batch), prompts.pictures(batch)
         pixels = model.sample(sampler, Noise(seed, some), batch, watch, **guides).cpu()
-        parts.append(Drawn(pixels, prompts.captions(batch), prompts.pictures(batch)))
+        parts.append(Drawn(pixels, *shown))
     return Drawn.joined(parts)
 
 

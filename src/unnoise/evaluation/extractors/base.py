@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+LUMA = (0.299, 0.587, 0.114)  # of R, G and B (ITU-R BT.601)
+
 
 class Features(NamedTuple):
     """Of B pictures: ``pooled`` (B, D), ``spatial`` (B, S), ``logits`` (B, K); float32.
@@ -33,6 +35,12 @@ class Extractor(nn.Module, ABC):
     digest: str
     resize: str
 
+    @property
+    def about(self) -> dict[str, str]:
+        """What features depend on, pictures aside."""
+        names = {"extractor": self.name, "extractor_digest": self.digest}
+        return {**names, "resize": self.resize}
+
     @abstractmethod
     def forward(self, pictures: Tensor) -> Features:
         """Features of pictures (B, 1 or 3, H, W) uint8 of any size, each on its own.
@@ -40,6 +48,25 @@ class Extractor(nn.Module, ABC):
         Raises:
             ValueError: the pictures are not uint8, or have neither 1 nor 3 channels.
         """
+
+
+def read(pictures: Tensor, channels: int) -> Tensor:
+    """Pictures (B, 1 or 3, H, W) uint8 as floats (B, channels, H, W) in [0, 255].
+
+    Grey is repeated; of colour one channel is the luma, 0.299 R + 0.587 G + 0.114 B.
+
+    Raises:
+        ValueError: the pictures are not uint8, or have neither 1 nor 3 channels.
+    """
+    if pictures.dtype != torch.uint8 or pictures.ndim != 4 or pictures.shape[1] not in (1, 3):
+        raise ValueError(
+            "an extractor reads pictures (B, 1 or 3, H, W) uint8, "
+            f"not {tuple(pictures.shape)} {pictures.dtype}"
+        )
+    x = pictures.float()
+    if x.shape[1] > channels:
+        return (x * x.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
+    return x.expand(-1, channels, -1, -1)
 
 
 @torch.inference_mode()

@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from unnoise.data.source import ImageSize, sides
-from unnoise.evaluation.extractors.base import Extractor, Features
-from unnoise.evaluation.extractors.reading import read
+from unnoise.evaluation.extractors.base import Extractor, Features, read
 from unnoise.files import file_digest, write_durably
 from unnoise.untrusted import UnsafeFile, check_fit, load_safetensors
 
@@ -89,13 +88,7 @@ class DomainExtractor(Extractor):
 
     Pictures of another size become h × w: where theirs is a whole multiple (pixel art with each
     pixel made a square), every pixel is the mean of its square, else by antialiased bilinear
-    interpolation. Grey is repeated for a network that reads colour; of colour a network that reads
-    grey sees the luma 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601).
-
-    Args:
-        network: the classifier.
-        learned: what it learned.
-        digest: SHA-256 of the file of its weights; empty as long as there is none.
+    interpolation. For colours see ``read``. ``digest`` is empty as long as there is no file.
     """
 
     def __init__(self, network: DomainNetwork, learned: Learned, digest: str = "") -> None:
@@ -106,11 +99,7 @@ class DomainExtractor(Extractor):
         self.eval().requires_grad_(False)
 
     def forward(self, pictures: Tensor) -> Features:
-        """Features of pictures (B, 1 or 3, H, W) uint8: pooled (B, 64), spatial (B, 8·h/4·w/4).
-
-        Raises:
-            ValueError: the pictures are not uint8, or have neither 1 nor 3 channels.
-        """
+        """As the base's: pooled (B, 64), spatial (B, 8·h/4·w/4)."""
         with torch.autocast(pictures.device.type, enabled=False):
             features: Features = self.network(self.seen(pictures))
         return features

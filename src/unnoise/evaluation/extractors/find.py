@@ -54,10 +54,8 @@ def find_extractor(
         return DomainExtractor.load(Path(name)).to(device)
     except FileNotFoundError as error:
         known = ", ".join(["auto", "inception", *NAMES])
-        raise ValueError(
-            f"there is no extractor {name}: name one of {known}, or a file that unnoise-extractor "
-            "wrote"
-        ) from error
+        hint = f"name one of {known}, or a file that unnoise-extractor wrote"
+        raise ValueError(f"there is no extractor {name}: {hint}") from error
 
 
 def inception_weights(path: str | None = None) -> Path:

@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unnoise.evaluation.extractors.base import Extractor, Features
-from unnoise.evaluation.extractors.reading import read
+from unnoise.evaluation.extractors.base import Extractor, Features, read
 from unnoise.files import file_digest
 from unnoise.untrusted import load_tensors
 
@@ -66,11 +65,7 @@ class InceptionExtractor(Extractor):
         self.eval().requires_grad_(False)
 
     def forward(self, pictures: Tensor) -> Features:
-        """Features of pictures (B, 1 or 3, H, W) uint8.
-
-        Raises:
-            ValueError: the pictures are not uint8, or have neither 1 nor 3 channels.
-        """
+        """As the base's."""
         with torch.autocast(pictures.device.type, enabled=False):
             x = self.interpolate(read(pictures, channels=3))
             middle = self.lower((x - 128) / 128)
@@ -109,11 +104,10 @@ def _network(weights: Path) -> nn.Module:
 
 
 def _original(x: Tensor) -> Tensor:
-    from torch_fidelity.interpolate_compat_tensorflow import (  # type: ignore[import-untyped]
-        interpolate_bilinear_2d_like_tensorflow1x as interpolate,
-    )
+    from torch_fidelity import interpolate_compat_tensorflow as compat  # type: ignore[import-untyped]
 
-    resized: Tensor = interpolate(x, (SIZE, SIZE), align_corners=False)
+    resize = compat.interpolate_bilinear_2d_like_tensorflow1x
+    resized: Tensor = resize(x, (SIZE, SIZE), align_corners=False)
     return resized
 
 

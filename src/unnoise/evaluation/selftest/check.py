@@ -22,6 +22,9 @@ class Result:
         return abs(self.got - self.expected) <= self.tolerance
 
 
+Run = Callable[[torch.device], Result]
+
+
 @dataclass(frozen=True)
 class Check:
     """One line of the table.
@@ -36,7 +39,12 @@ class Check:
     group: str
     name: str
     source: str
-    run: Callable[[torch.device], Result]
+    run: Run
+
+
+def group(name: str, *facts: tuple[str, str, Run]) -> list[Check]:
+    """The checks of a group; of each fact the name, the source and what computes it."""
+    return [Check(name, *fact) for fact in facts]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
-"""Networks: the papers' sizes, and this device's arithmetic against float64 on the CPU."""
+"""Networks: the papers' sizes, this device's arithmetic, and whether they learn."""
 
 import math
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +12,8 @@ from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.objectives import SimpleLoss
 from unnoise.diffusion.samplers import DDIM, Sampler
 from unnoise.diffusion.schedules import linear
-from unnoise.evaluation.selftest.check import Check, Result
+from unnoise.evaluation.selftest.check import Result, group, with_float64
+from unnoise.models.ema import EMA
 from unnoise.networks.blocks import attention
 from unnoise.networks.conditioning import ClassConditioner
 from unnoise.networks.dit import DiT
@@ -49,30 +52,19 @@ def inputs(device: torch.device) -> tuple[Tensor, Tensor]:
     return x.to(device), torch.linspace(0, 999, 8, device=device)
 
 
-def count(network: nn.Module, published: int) -> Result:
-    """Parameters of a network."""
-    return Result(sum(p.numel() for p in network.parameters()), published, 0)
-
-
-def ddpm_parameters(device: torch.device) -> Result:
-    """Of conf/network/ddpm_cifar10.yaml, counted without making them."""
+def parameters(make: Callable[[], Sequence[nn.Module]], n: int, device: torch.device) -> Result:
+    """Of modules, counted without making them; fixed positions count, too."""
     with torch.device("meta"):
-        return count(UNet((3, 32, 32), 3, dropout=0.1), 35_746_307)
+        modules = make()
+    weights: list[Tensor] = [weight for module in modules for weight in module.parameters()]
+    weights += [module.positions for module in modules if isinstance(module, DiT)]
+    return Result(sum(each.numel() for each in weights), n, 0)
 
 
-def small_parameters(device: torch.device) -> Result:
-    """Of conf/network/unet_1m.yaml with three channels."""
-    with torch.device("meta"):
-        return count(small_unet(), 1_624_323)
-
-
-def transformer_parameters(device: torch.device) -> Result:
-    """Of conf/network/dit_s.yaml with 1000 classes and one for none; fixed positions count, too."""
-    with torch.device("meta"):
-        table = ClassConditioner(1000, 384)
-        network = DiT((4, 32, 32), 8, table.shape, width=384, depth=12, heads=6)
-        weights = [*network.parameters(), *table.parameters(), network.positions]
-    return Result(sum(each.numel() for each in weights), 32_963_360, 0)
+def dit_s() -> tuple[nn.Module, ...]:
+    """That of conf/network/dit_s.yaml with 1000 classes and one for none."""
+    table = ClassConditioner(1000, 384)
+    return table, DiT((4, 32, 32), 8, table.shape, width=384, depth=12, heads=6)
 
 
 def first_output(device: torch.device) -> Result:
@@ -94,30 +86,15 @@ def first_loss(device: torch.device) -> Result:
 def golden_output(device: torch.device) -> Result:
     """Root mean square of the filled U-Net's output, in float64, as it was in release 0.1."""
     x, t = inputs(torch.device("cpu"))
-    with torch.no_grad():
-        output = filled_unet().double()(x.double(), t.double())
+    output = outputs(filled_unet().double(), x.double(), t.double())
     return Result(float(output.square().mean().sqrt()), 0.5274232, 1e-5)
 
 
-def forward_error(device: torch.device) -> Result:
-    """Root mean square of the error in float32 over that of the output."""
-    return Result(_error(device, torch.float32), 0, 1e-5)
-
-
-def autocast_error(device: torch.device) -> Result:
-    """The same under bf16 autocast, whose numbers have 8 bits."""
-    return Result(_error(device, torch.bfloat16), 0, 0.05)
-
-
-def _error(device: torch.device, dtype: torch.dtype) -> float:
-    network = filled_unet()
-    x, t = inputs(torch.device("cpu"))
-    mixed = dtype != torch.float32
+def outputs(network: nn.Module, x: Tensor, t: Tensor) -> Tensor:
+    """Those of a network, without gradients."""
     with torch.no_grad():
-        exact = network.double()(x.double(), t.double())
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed):
-            found = network.float().to(device)(x.to(device), t.to(device))
-    return float((found.cpu().double() - exact).norm() / exact.norm())
+        found: Tensor = network(x, t)
+    return found
 
 
 def gradients(network: nn.Module, x: Tensor, t: Tensor) -> Tensor:
@@ -126,13 +103,19 @@ def gradients(network: nn.Module, x: Tensor, t: Tensor) -> Tensor:
     return torch.cat([each.flatten() for each in found])
 
 
-def gradient_error(device: torch.device) -> Result:
-    """‖error of the float32 gradient‖ / ‖gradient‖ over all weights."""
+def error(
+    what: Callable[[nn.Module, Tensor, Tensor], Tensor],
+    dtype: torch.dtype,
+    tolerance: float,
+    device: torch.device,
+) -> Result:
+    """‖error‖ / ‖exact‖ of what a network gives in float32, or under bf16 autocast."""
     network = filled_unet()
     x, t = inputs(torch.device("cpu"))
-    exact = gradients(network.double(), x.double(), t.double())
-    found = gradients(network.float().to(device), x.to(device), t.to(device))
-    return Result(float((found.cpu().double() - exact).norm() / exact.norm()), 0, 1e-4)
+    exact = what(network.double(), x.double(), t.double())
+    with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+        found = what(network.float().to(device), x.to(device), t.to(device))
+    return Result(float((found.cpu().double() - exact).norm() / exact.norm()), 0, tolerance)
 
 
 def repeated(device: torch.device) -> Result:
@@ -166,18 +149,78 @@ def any_batch(device: torch.device) -> Result:
     return Result(float((together - torch.cat(alone)).abs().max()), 0, 1e-4)
 
 
-GROUP = "networks"
-CHECKS = [
-    Check(GROUP, "DDPM's CIFAR-10 U-Net: parameters", "35.7M, Ho et al. 2020", ddpm_parameters),
-    Check(GROUP, "1M U-Net: parameters", "of release 0.1", small_parameters),
-    Check(GROUP, "DiT-S/2: parameters", "33M, Peebles & Xie 2023", transformer_parameters),
-    Check(GROUP, "first output of a DiT", "exactly 0: adaLN-Zero", first_output),
-    Check(GROUP, "first loss of a fresh U-Net", "E ε² = 1", first_loss),
-    Check(GROUP, "U-Net, float64 on the CPU: output's rms", "of release 0.1", golden_output),
-    Check(GROUP, "U-Net, float32: relative error of outputs", SEEDED, forward_error),
-    Check(GROUP, "U-Net, float32: relative error of gradients", SEEDED, gradient_error),
-    Check(GROUP, "U-Net, bf16 autocast: relative error", SEEDED, autocast_error),
-    Check(GROUP, "attention, float32: greatest error", "softmax(q·kᵀ/√d)·v", attention_error),
-    Check(GROUP, "gradients that differ when repeated", "the same arithmetic twice", repeated),
-    Check(GROUP, "pictures in batches of 1 and of 8", "a picture is its id's alone", any_batch),
-]
+def loss_falls(device: torch.device) -> Result:
+    """L_simple on a batch after 20 steps of Adam on it, over that before: half at most.
+
+    Eight pictures of one colour each; their noise and times are the same at every step.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = UNet(
+            (3, 8, 8), 3, channels=32, multipliers=(1, 2), blocks=1, attention_resolutions=(4,)
+        ).to(device)
+    noise = Noise(0, torch.arange(8, device=device))
+    x0 = noise.normal("colour", (3, 1, 1)).clamp(-1, 1).expand(8, 3, 8, 8)
+    denoiser, u = Denoiser(network, EpsilonPrediction()), noise.uniform("time")
+    adam = torch.optim.Adam(network.parameters(), lr=2e-3)
+    losses = []
+    for _ in range(21):
+        loss = SimpleLoss()(denoiser, linear(), x0, u, None, noise).mean()
+        losses.append(float(loss.detach()))
+        adam.zero_grad()
+        torch.autograd.backward(loss)
+        adam.step()
+    return Result(losses[-1] / losses[0], 0, 0.5)
+
+
+def closed_form(device: torch.device) -> Result:
+    """Max error of 100 updates from Π d_i·w_0 + Σ_i (1 − d_i)·Π_{j>i} d_j·w_i."""
+    model = nn.Linear(8, 8).double().to(with_float64(device))
+    ema = EMA(model, 0.9)
+    weights = Noise(0, torch.arange(100)).normal("weights", (8, 8)).double().to(model.weight.device)
+    expected = model.weight.detach().clone()
+    for t, weight in enumerate(weights):
+        with torch.no_grad():
+            model.weight.copy_(weight)
+        ema.update(list(model.parameters()))
+        d = min(0.9, (1 + t) / (10 + t))
+        expected = d * expected + (1 - d) * weight
+    found = next(ema.model.parameters())
+    return Result(float((found - expected).abs().max()), 0, 1e-12)
+
+
+def drift(device: torch.device) -> Result:
+    """How many of 1000 weights that stand still differ from their average after 500 updates."""
+    model = nn.Linear(100, 10, bias=False).to(device)
+    ema = EMA(model, 0.9999)
+    for _ in range(500):
+        ema.update(list(model.parameters()))
+    return Result(int((next(ema.model.parameters()) != model.weight).sum()), 0, 0)
+
+
+CHECKS = group(
+    "networks",
+    ("DDPM's CIFAR-10 U-Net: parameters", "35.7M, Ho et al. 2020",
+     partial(parameters, lambda: [UNet((3, 32, 32), 3, dropout=0.1)], 35_746_307)),
+    ("1M U-Net: parameters", "of release 0.1",
+     partial(parameters, lambda: [small_unet()], 1_624_323)),
+    ("DiT-S/2: parameters", "33M, Peebles & Xie 2023", partial(parameters, dit_s, 32_963_360)),
+    ("first output of a DiT", "exactly 0: adaLN-Zero", first_output),
+    ("first loss of a fresh U-Net", "E ε² = 1", first_loss),
+    ("U-Net, float64 on the CPU: output's rms", "of release 0.1", golden_output),
+    ("U-Net, float32: relative error of outputs", SEEDED,
+     partial(error, outputs, torch.float32, 1e-5)),
+    ("U-Net, float32: relative error of gradients", SEEDED,
+     partial(error, gradients, torch.float32, 1e-4)),
+    ("U-Net, bf16 autocast: relative error", SEEDED,
+     partial(error, outputs, torch.bfloat16, 0.05)),
+    ("attention, float32: greatest error", "softmax(q·kᵀ/√d)·v", attention_error),
+    ("gradients that differ when repeated", "the same arithmetic twice", repeated),
+    ("pictures in batches of 1 and of 8", "a picture is its id's alone", any_batch),
+)  # fmt: skip
+CHECKS += group(
+    "learning",
+    ("loss after 20 steps on one batch / before", "it learns", loss_falls),
+    ("average of weights: error", "its closed form, d = min(0.9, (1+t)/(10+t))", closed_form),
+    ("average of weights that stand still: drifted", "w + (1−d)·(w−w) = w", drift),
+)
