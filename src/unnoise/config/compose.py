@@ -4,7 +4,7 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -59,11 +59,15 @@ def check_command_line(
         loader = hydra.config_loader
         assert isinstance(loader, GuardedLoader)
         composer = _Composer(config_name, loader)
+        config = None
         try:
             config = composer.run(overrides)
         except FAULTS as error:  # not the overrides' fault
-            config = None
-            composer.found.append(composer.broken(error))
+            names, why = composer.options(""), first_line(error)
+            if isinstance(error, MissingConfigException) and names and config_name not in names:
+                near = did_you_mean(config_name, names)
+                why = f"no such configuration{near} ({', '.join(names)})"
+            composer.say(config_name, why)
         return config, [*missing, *composer.found, *loader.refused]
 
 
@@ -133,10 +137,9 @@ class _Composer:
         for group in filled:
             if not any(problem.key.startswith(f"{group}=") for problem in self.found):
                 options = ", ".join(self.options(group.partition("@")[0]))
-                self.found.append(Problem(group, f"missing: give it as {group}=... ({options})"))
+                self.say(group, f"missing: give it as {group}=... ({options})")
         if OmegaConf.select(config, "hydra.mode") is not None:
-            mode = "the command line says which it is: with -m a sweep, without it one run"
-            self.found.append(Problem("hydra.mode", mode))
+            self.say("hydra.mode", "the command line says which: with -m a sweep, else one run")
         return self.resolve(config)
 
     def parse(self, lines: Sequence[str]) -> Iterator[Override]:
@@ -150,8 +153,12 @@ class _Composer:
             if legible:
                 yield override
             else:
-                hint = "write key=value, with special characters as key='...'"
-                self.found.append(Problem(line, f"cannot be read; {hint}"))
+                self.say(
+                    line, "cannot be read; write key=value, with special characters as key='...'"
+                )
+
+    def say(self, key: str, message: str) -> None:
+        self.found.append(Problem(key, message))
 
     def is_group(self, override: Override) -> bool:
         name = override.key_or_group
@@ -182,25 +189,24 @@ class _Composer:
         For a mistyped option the one that was probably meant is taken.
         """
         lines = [next(self.single(override)) for override in groups]
-        try:
+        with suppress(*FAULTS):
             return *self.filled(lines, self.compose), lines
-        except FAULTS:
-            chosen: list[str] = []
-            for override, line in zip(groups, lines, strict=True):
-                if self.is_right(override, line, chosen):
-                    chosen.append(line)
-                    continue
-                key, _, value = line.partition("=")
-                near = difflib.get_close_matches(value, self.options(override.key_or_group), n=1)
-                if near and self.refusal([*chosen, f"{key}={near[0]}"]) is None:
-                    chosen.append(f"{key}={near[0]}")
-            return *self.filled(chosen, self.compose), chosen
+        chosen: list[str] = []
+        for override, line in zip(groups, lines, strict=True):
+            if self.is_right(override, line, chosen):
+                chosen.append(line)
+                continue
+            key, _, value = line.partition("=")
+            near = difflib.get_close_matches(value, self.options(override.key_or_group), n=1)
+            if near and self.refusal([*chosen, f"{key}={near[0]}"]) is None:
+                chosen.append(f"{key}={near[0]}")
+        return *self.filled(chosen, self.compose), chosen
 
     def is_right(self, override: Override, line: str, others: list[str]) -> bool:
         """Whether an option can be chosen beside others; reports why not."""
         if (error := self.refusal([*others, line])) is not None:
             options = self.options(override.key_or_group)
-            self.found.append(Problem(line, group_refusal(override, line, error, options)))
+            self.say(line, group_refusal(override, line, error, options))
         return error is None
 
     def refusal(self, lines: list[str]) -> Exception | None:
@@ -231,10 +237,8 @@ class _Composer:
 
     def defaults(self, lines: list[str]) -> None:
         """Hydra's first step alone: which files make up the config."""
-        parsed, repository = self.loader._parse_overrides_and_create_caching_repo(
-            self.config_name, lines
-        )
-        create_defaults_list(repository, self.config_name, parsed, True, False)
+        read = self.loader._parse_overrides_and_create_caching_repo(self.config_name, lines)
+        create_defaults_list(read[1], self.config_name, read[0], True, False)
 
     def set(self, config: DictConfig, override: Override) -> None:
         """Set a value as Hydra does, or report why it cannot be set."""
@@ -247,14 +251,7 @@ class _Composer:
             self.loader._apply_overrides_to_config([plain], config)
         except FAULTS as error:
             groups = self.options("", ObjectType.GROUP)
-            self.found.append(Problem(line, value_refusal(override, line, error, config, groups)))
-
-    def broken(self, error: Exception) -> Problem:
-        names = self.options("") if isinstance(error, MissingConfigException) else []
-        if names and self.config_name not in names:
-            near = did_you_mean(self.config_name, names)
-            return Problem(self.config_name, f"no such configuration{near} ({', '.join(names)})")
-        return Problem(self.config_name, first_line(error))
+            self.say(line, value_refusal(override, line, error, config, groups))
 
     def resolve(self, config: DictConfig) -> dict[str, Any]:
         """The whole configuration in plain containers."""
@@ -282,7 +279,7 @@ class _Composer:
         except InterpolationToMissingValueError:
             return UNKNOWN  # the missing value itself is reported
         except OmegaConfBaseException as error:
-            self.found.append(Problem(key, unresolved(error, container)))
+            self.say(key, unresolved(error, container))
             return UNKNOWN
         if isinstance(value, DictConfig):
             return {str(k): self.resolved(value, k, f"{key}.{k!s}") for k in value}

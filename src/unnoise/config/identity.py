@@ -48,11 +48,6 @@ def directory_of(config: Mapping[str, Any]) -> str:
     return str(home / f"{STARTED}_{whole}")
 
 
-def run_directory(*, _root_: DictConfig) -> str:
-    """``directory_of`` the config that asks for it."""
-    return directory_of(_resolved(_root_))
-
-
 def job_directory(*, _root_: DictConfig) -> str:
     """Where a sweep's job belongs: to the run of its identity that came furthest, or a new one."""
     home, whole = OUTPUTS / _root_.name, identity_of(_resolved(_root_))
@@ -107,7 +102,11 @@ def scratch() -> str:
     return folder
 
 
-OmegaConf.register_new_resolver("scratch", scratch, replace=True)
-OmegaConf.register_new_resolver("run_directory", run_directory, replace=True)
-OmegaConf.register_new_resolver("job_directory", job_directory, replace=True)
-OmegaConf.register_new_resolver("sweep", lambda: os.environ.get(SWEEP, "none"), replace=True)
+RESOLVERS: dict[str, Any] = {
+    "scratch": scratch,
+    "run_directory": lambda *, _root_: directory_of(_resolved(_root_)),
+    "job_directory": job_directory,
+    "sweep": lambda: os.environ.get(SWEEP, "none"),
+}
+for _name, _resolver in RESOLVERS.items():
+    OmegaConf.register_new_resolver(_name, _resolver, replace=True)

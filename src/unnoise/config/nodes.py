@@ -71,9 +71,8 @@ def resolve_target(path: object, within: Sequence[str] = CLASSES_FROM) -> Callab
     """
     if not isinstance(path, str):
         raise ConfigError(f"{path!r} is not a dotted path such as unnoise.networks.unet.UNet")
-    external = EXTERNAL if within == CLASSES_FROM else ()
-    well_formed = re.fullmatch(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+", path, re.ASCII)
-    if not well_formed or not (path in external or inside(path, (*within, *USERS_PACKAGES))):
+    allowed = path in _external(within) or inside(path, (*within, *USERS_PACKAGES))
+    if not allowed or not re.fullmatch(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+", path, re.ASCII):
         raise _refusal(path, within)
     module_name, _, name = path.rpartition(".")
     module = _module(module_name, path)
@@ -84,6 +83,10 @@ def resolve_target(path: object, within: Sequence[str] = CLASSES_FROM) -> Callab
     if not _allowed(target, path, within) or not _is_public(target):
         raise _refusal(path, within)
     return target  # type: ignore[no-any-return]
+
+
+def _external(within: Sequence[str]) -> Sequence[str]:
+    return EXTERNAL if within == CLASSES_FROM else ()
 
 
 def inside(path: str, packages: Sequence[str]) -> bool:
@@ -109,7 +112,7 @@ def _is_public(target: Any) -> bool:
 
 
 def _refusal(path: str, within: Sequence[str]) -> ConfigError:
-    external = EXTERNAL if within == CLASSES_FROM else ()
+    external = _external(within)
     near = did_you_mean(path, external)
     if path.startswith("unnoise."):
         near = did_you_mean(".".join(path.split(".")[:2]), within)

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
 
-
-TRIAL = "UNNOISE_TRIAL"
-"""Where in the environment the ranks of a job find its trial."""
+TRIAL = "UNNOISE_TRIAL"  # Where in the environment the ranks of a job find its trial
 
 
 @dataclass(frozen=True)
@@ -46,11 +44,11 @@ class Search:
         Returns:
             How many trials are left; None where the study is not kept.
         """
-        if self.study is None:
+        study = self._study(make=True)
+        if study is None:
             return None
         from optuna.trial import TrialState
 
-        study = self._created(*self.study)
         done = {texts(t) for t in study.trials if t.state == TrialState.COMPLETE}
         under_way = set()
         again: dict[tuple[str, ...], dict[str, Any]] = {}
@@ -95,32 +93,34 @@ class Search:
             os.environ.pop(TRIAL, None)
 
     def _trials(self) -> "list[FrozenTrial]":
-        """All of the study; none if there is no such study yet."""
+        study = self._study(make=False)
+        return [] if study is None else study.trials
+
+    def _study(self, make: bool) -> "Study | None":
+        """The study of a search that is kept; where there is none yet it is made, or None."""
         if self.study is None:
-            return []
+            return None
+        import optuna
+
         storage, name = self.study
-        file = _file(storage)
-        if file is not None and not file.exists():
-            return []
-        import optuna
-
-        with _opening(storage):
-            try:
-                return optuna.load_study(study_name=name, storage=storage).trials
-            except KeyError:
-                return []
-
-    def _created(self, storage: str, name: str) -> "Study":
-        """The study, which is made if there is none."""
-        import optuna
-
-        if (file := _file(storage)) is not None:
+        sqlite = re.fullmatch(r"sqlite:///([^?]+)(\?.*)?", storage)
+        if sqlite and not (file := Path(sqlite[1])).exists():
+            if not make:
+                return None
             file.parent.mkdir(parents=True, exist_ok=True)
+        optuna.logging.set_verbosity(logging.WARNING)
         way = "maximize" if self.maximize else "minimize"
-        with _opening(storage):
+        try:
+            if not make:
+                return optuna.load_study(study_name=name, storage=storage)
             return optuna.create_study(
                 storage=storage, study_name=name, direction=way, load_if_exists=True
             )
+        except KeyError:
+            return None
+        except Exception as error:  # of whatever database it is
+            why = " ".join(str(error).split())[:200]
+            raise ConfigError(f"hydra.sweeper.storage: {storage}: {why}") from error
 
 
 def search_of(sweeper: DictConfig) -> Search | None:
@@ -138,20 +138,3 @@ def search_of(sweeper: DictConfig) -> Search | None:
 def texts(trial: "FrozenTrial") -> tuple[str, ...]:
     """A trial's parameters as the overrides of its job."""
     return tuple(f"{name}={value}" for name, value in trial.params.items())
-
-
-@contextmanager
-def _opening(storage: str) -> Iterator[None]:
-    import optuna
-
-    optuna.logging.set_verbosity(logging.WARNING)
-    try:
-        yield
-    except Exception as error:  # of whatever database it is
-        why = " ".join(str(error).split())[:200]
-        raise ConfigError(f"hydra.sweeper.storage: {storage}: {why}") from error
-
-
-def _file(storage: str) -> Path | None:
-    found = re.fullmatch(r"sqlite:///([^?]+)(\?.*)?", storage)
-    return Path(found[1]) if found else None

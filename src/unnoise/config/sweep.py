@@ -89,7 +89,11 @@ def sweep_of(config_name: str, overrides: Sequence[str], config_dirs: Sequence[s
             if search is None:
                 (grid,) = BasicSweeper.split_arguments(given, None)
             else:
-                fixed = [_text(each) for each in given if not each.is_sweep_override()]
+                fixed = [
+                    f"{each.get_key_element()}={each.get_value_element_as_str()}"
+                    for each in given
+                    if not each.is_sweep_override()
+                ]
                 grid = [[*params, *fixed] for params in search.params()]
             keys = {each.get_key_element() for each in given if each.is_sweep_override()}
             jobs, problems = [], []
@@ -105,10 +109,6 @@ def sweep_of(config_name: str, overrides: Sequence[str], config_dirs: Sequence[s
 def those_of(keys: set[str], overrides: Iterable[str]) -> tuple[str, ...]:
     """The overrides of certain keys."""
     return tuple(each for each in overrides if each.partition("=")[0] in keys)
-
-
-def _text(override: Override) -> str:
-    return f"{override.get_key_element()}={override.get_value_element_as_str()}"
 
 
 def _is_of_sweep(override: Override, roles: dict[str, Role]) -> bool:
@@ -135,27 +135,24 @@ def _composed(
 
 def _problems(jobs: Sequence[Job], check: Check) -> list[Problem]:
     """What is wrong with the jobs' configs; a problem of some of them names the first."""
-    concerned: dict[Problem, list[Job]] = {}
-    for job in jobs:
+    concerned: dict[Problem, list[int]] = {}
+    for number, job in enumerate(jobs):
         for problem in check(job.config | {"resume": False}):
-            concerned.setdefault(problem, []).append(job)
+            concerned.setdefault(problem, []).append(number)
     found = []
-    for problem, of in concerned.items():
-        where = ""
-        if len(of) < len(jobs):
-            others = f" and {len(of) - 1} more" if len(of) > 1 else ""
-            where = f" (job {jobs.index(of[0])}: {' '.join(of[0].swept)}{others})"
-        found.append(replace(problem, message=problem.message + where))
+    for problem, (first, *others) in concerned.items():
+        more = f" and {len(others)} more" if others else ""
+        where = f" (job {first}: {' '.join(jobs[first].swept)}{more})"
+        of_all = len(others) + 1 == len(jobs)
+        found.append(problem if of_all else replace(problem, message=problem.message + where))
     return found
 
 
 def _same(jobs: Sequence[Job]) -> list[Problem]:
     """Jobs that would train the same run."""
-    found = []
-    first: dict[Path, int] = {}
+    found, first = [], {}
     for number, job in enumerate(jobs):
-        other = first.setdefault(job.run_dir, number)
-        if other != number:
+        if (other := first.setdefault(job.run_dir, number)) != number:
             one, two = (values(each.config, arguments) for each in (jobs[other], job))
             differ = sorted(k for k in one.keys() | two.keys() if one.get(k) != two.get(k))
             how = f"they differ only in {', '.join(differ)}" if differ else "they do not differ"

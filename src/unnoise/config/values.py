@@ -27,13 +27,10 @@ WORDS: dict[Any, str] = {
 }
 
 
-def _bare(hint: Any) -> Any:
-    return _bare(get_args(hint)[0]) if get_origin(hint) is Annotated else hint
-
-
 def _members(hint: Any) -> list[Any]:
     """A union's members, and theirs; any other hint alone. Annotations are taken off."""
-    hint = _bare(hint)
+    if get_origin(hint) is Annotated:
+        return _members(get_args(hint)[0])
     if get_origin(hint) in (Union, types.UnionType):
         return [member for part in get_args(hint) for member in _members(part)]
     return [hint]
@@ -42,9 +39,9 @@ def _members(hint: Any) -> list[Any]:
 def fits(kind: type, hint: Any) -> bool:
     """False only where an instance of ``kind`` is certainly not of the hint's type."""
     for member in _members(hint):
-        if get_origin(member) is Literal:
-            continue
         wanted = get_origin(member) or member
+        if wanted is Literal:
+            continue
         if wanted is Any or not isinstance(wanted, type) or getattr(wanted, "_is_protocol", False):
             return True
         try:
@@ -172,7 +169,7 @@ def _words(value: Any, hint: Any, details: list[Any]) -> str:
             wrong.append(phrase[:1].lower() + phrase[1:])
     if wrong:
         return " and ".join(dict.fromkeys(wrong))
-    right = " or ".join(types) if _bare(hint) is Any else describe(hint)
+    right = " or ".join(types) if Any in _members(hint) else describe(hint)
     literals = [get_args(member) for member in _members(hint) if get_origin(member) is Literal]
     near = did_you_mean(str(value), [str(each) for choices in literals for each in choices])
     return f"{show(value)} is not {right}{near}"

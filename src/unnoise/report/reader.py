@@ -15,8 +15,7 @@ from unnoise.evaluation.results import Score, read
 from unnoise.runs.layout import RunDirectory
 from unnoise.untrusted import load_yaml
 
-MARKS = ("manifest.json", "metrics.jsonl")
-"""Files of which one makes a folder a run directory."""
+MARKS = ("manifest.json", "metrics.jsonl")  # files of which one makes a folder a run directory
 KINDS: dict[str, type | tuple[type, ...]] = {
     "resumed": list,
     "overrides": list,

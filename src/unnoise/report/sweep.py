@@ -15,8 +15,7 @@ from unnoise.runs.lock import is_locked
 
 NOT_ENDED = {"unknown": "to do", "running": "interrupted", "unfinished": "interrupted"}
 """What a run is that no process trains, by what its directory alone says."""
-DONE = ("finished", "pruned")
-"""States of runs that are not run again."""
+DONE = ("finished", "pruned")  # states of runs that are not run again
 
 
 @dataclass(frozen=True)

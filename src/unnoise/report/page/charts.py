@@ -10,8 +10,7 @@ from unnoise.report.page.comparison import kinds
 from unnoise.report.reader import Curve, Run
 
 NUMBER = r"-?\d+(?:\.\d+)?"
-POINTS = 200_000
-"""Most points of all curves on a page."""
+POINTS = 200_000  # most points of all curves on a page
 TITLES = {
     "train/gradient_norm": "Gradient norm",
     "train/learning_rate": "Learning rate",

@@ -19,8 +19,7 @@ HOUSEKEEPING = (
     *("validate_every", "validation_images", "accumulate"),
 )
 """Config keys that the leaderboard leaves out."""
-COLUMNS = 8
-"""Most config keys in the leaderboard; the table of differences has all."""
+COLUMNS = 8  # most config keys in the leaderboard; the table of differences has all
 
 
 def labels(runs: Sequence[Run]) -> list[str]:

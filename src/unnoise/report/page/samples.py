@@ -14,16 +14,13 @@ from unnoise.report.page.comparison import at
 from unnoise.report.reader import Run
 from unnoise.runs.layout import RunDirectory
 
-BUDGET = 4_000_000
-"""Bytes of all sample grids on a page of many runs."""
+BUDGET = 4_000_000  # bytes of all sample grids on a page of many runs
 WIDE, NARROW = 720, 90
 """Largest and approximately smallest width, in pixels, of a picture that is compressed again."""
-FRAMES = 16
-"""Most frames of an animation."""
+FRAMES = 16  # most frames of an animation
 BROKEN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 """What Pillow raises for damaged pictures."""
-STEPS = 12
-"""Most grids of a run on a page of its own."""
+STEPS = 12  # most grids of a run on a page of its own
 
 
 @dataclass(frozen=True)
