@@ -99,17 +99,12 @@ class Request(request.Request):
         classifier.save(path)
         path.with_name("about.json").write_text(json.dumps(about, indent=2) + "\n")
         print(f"{self.target} of {len(pictures.names)}, {self.steps} steps in {seconds:.0f} s")
-        print(_table(measured))
+        real = [key for key in measured[0] if key not in ("log_snr", "sigma/alpha")]
+        print("  accuracy at sigma/alpha" + "".join(f"{name:>12}" for name in real))
+        for row in measured:
+            shares = "".join(f"{row[name]:>12.1%}" for name in real)
+            print(f"  {row['sigma/alpha']:>23.2f}{shares}")
         print(f"  classifier  {shown(path)}")
-
-
-def _table(rows: list[dict[str, float | str | None]]) -> str:
-    real = [key for key in rows[0] if key not in ("log_snr", "sigma/alpha")]
-    lines = ["  accuracy at sigma/alpha" + "".join(f"{name:>12}" for name in real)]
-    for row in rows:
-        shares = "".join(f"{row[name]:>12.1%}" for name in real)
-        lines.append(f"  {row['sigma/alpha']:>23.2f}{shares}")
-    return "\n".join(lines)
 
 
 def main() -> None:

@@ -29,7 +29,12 @@ def main() -> None:
     paths, out = typed(arguments.paths)
     out, started = arguments.out or out, time.monotonic()
     folders, faults = runs_below(paths)
-    page = Path(out) if out or not folders else default_page(paths, folders)
+    if len(folders) == 1:
+        page = RunDirectory(folders[0]).report
+    else:
+        above = os.path.commonpath([path.resolve() for path in paths] or [Path.cwd()])
+        page = Path(os.path.relpath(above)) / "report.html"
+    page = Path(out) if out else page
     if (out or folders) and (fault := file_fault(page, ".html")):
         faults.append(f"out: {fault}")
     if faults:
@@ -67,14 +72,6 @@ def typed(paths: Sequence[str]) -> tuple[list[Path], str]:
         else:
             named.append(each)
     return [Path(each) for each in named], out
-
-
-def default_page(paths: Sequence[Path], folders: Sequence[Path]) -> Path:
-    """In the run if there is one only, else in the folder that was named, or above all of them."""
-    if len(folders) == 1:
-        return RunDirectory(folders[0]).report
-    above = os.path.commonpath([path.resolve() for path in paths])
-    return Path(os.path.relpath(above)) / "report.html"
 
 
 def stop(heading: str, faults: Sequence[str]) -> NoReturn:

@@ -153,9 +153,8 @@ class _Composer:
             if legible:
                 yield override
             else:
-                self.say(
-                    line, "cannot be read; write key=value, with special characters as key='...'"
-                )
+                hint = "write key=value, with special characters as key='...'"
+                self.say(line, f"cannot be read; {hint}")
 
     def say(self, key: str, message: str) -> None:
         self.found.append(Problem(key, message))

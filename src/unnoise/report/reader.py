@@ -121,16 +121,13 @@ class Run:
             return "unknown"
         if self.manifest.get("host") != platform.node():
             return "unfinished"
-        return "running" if _alive(self.manifest["pid"]) else "interrupted"
-
-
-def _alive(pid: int) -> bool:
-    """Whether this machine has a process with that id."""
-    try:
-        os.kill(pid, 0)
-    except (OSError, OverflowError) as error:
-        return isinstance(error, PermissionError)
-    return True
+        try:
+            os.kill(self.manifest["pid"], 0)  # only looks
+        except PermissionError:
+            return "running"
+        except (OSError, OverflowError):
+            return "interrupted"
+        return "running"
 
 
 def find_runs(folder: Path) -> list[Path]:
@@ -195,19 +192,18 @@ def read_run(folder: Path) -> Run:
 
 def _read(run: Run, path: Path, parse: Callable[[Path], Any]) -> dict[str, Any]:
     """A file of the run, parsed; empty if it is missing, damaged or no mapping."""
-    if not path.exists():
-        run.problems.append(f"{path.name} is missing")
-        return {}
     try:
         content = parse(path)
         json.dumps(content, default=str)  # whether it can be shown
+        if isinstance(content, dict):
+            return content
+        why = "not of the right type"
+    except FileNotFoundError:
+        why = "missing"
     except (ValueError, TypeError, OSError, RecursionError) as error:
-        run.problems.append(f"{path.name} is unreadable: {' '.join(str(error).split())}")
-        return {}
-    if not isinstance(content, dict):
-        run.problems.append(f"{path.name} is not of the right type")
-        return {}
-    return content
+        why = f"unreadable: {' '.join(str(error).split())}"
+    run.problems.append(f"{path.name} is {why}")
+    return {}
 
 
 def _read_metrics(run: Run, path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from unnoise.config.sweep import Job
 from unnoise.evaluation.results import aligned
-from unnoise.report.reader import read_run
+from unnoise.report.reader import Run, read_run
 from unnoise.runs.layout import shown
 from unnoise.runs.lock import is_locked
 
@@ -20,35 +20,35 @@ DONE = ("finished", "pruned")  # states of runs that are not run again
 
 @dataclass(frozen=True)
 class Row:
-    """One job: its state, the last value of the sweep's metric, its step and seconds."""
+    """One job, its state, and what its run directory has, which may not exist yet."""
 
     job: Job
-    state: str = "to do"
-    metric: float | None = None
-    step: int = 0
-    seconds: float | None = None
+    state: str
+    run: Run
+
+    @property
+    def metric(self) -> float | None:
+        """The last value of the sweep's metric."""
+        return self.run.last(self.job.config["metric"])
 
     def cells(self, is_best: bool, home: Path) -> tuple[str, ...]:
         """The row as text; directories as seen from ``home``."""
-        there = self.job.run_dir.exists()
+        run, folder = self.run, self.job.run_dir
         return (
             self.state,
             ("-" if self.metric is None else f"{self.metric:.4g}") + (" *" if is_best else "  "),
-            f"{self.step}/{self.job.config['max_steps']}",
-            "-" if self.seconds is None else str(timedelta(seconds=round(self.seconds))),
-            os.path.relpath(self.job.run_dir, home) if there else "-",
+            f"{run.manifest.get('steps', run.step)}/{self.job.config['max_steps']}",
+            "-" if run.seconds is None else str(timedelta(seconds=round(run.seconds))),
+            os.path.relpath(folder, home) if folder.exists() else "-",
             " ".join(map(_short, self.job.swept)),
         )
 
 
 def row(job: Job) -> Row:
-    """What the job's run directory says."""
-    if not job.run_dir.is_dir():
-        return Row(job)
+    """The job with what its run directory says."""
     run = read_run(job.run_dir)
-    state = "running" if is_locked(job.run_dir) else NOT_ENDED.get(run.state, run.state)
-    step = run.manifest.get("steps", run.step)
-    return Row(job, state, run.last(job.config["metric"]), step, run.seconds)
+    running = is_locked(job.run_dir)
+    return Row(job, "running" if running else NOT_ENDED.get(run.state, run.state), run)
 
 
 def table(rows: Sequence[Row], metric: str, maximize: bool = False) -> str:

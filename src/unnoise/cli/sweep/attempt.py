@@ -16,7 +16,6 @@ from unnoise.config.search import search_of
 from unnoise.config.sweep import Job, those_of
 from unnoise.distributed.environment import place
 from unnoise.files import write_durably
-from unnoise.report.reader import read_run
 from unnoise.report.sweep import DONE, row
 from unnoise.runs.layout import RunDirectory
 
@@ -88,9 +87,8 @@ def _note(job: Job, error: BaseException) -> None:
 
 
 def _metric(job: Job) -> float | None:
-    run, name = read_run(job.run_dir), job.config["metric"]
-    value = run.last(name)
-    if value is None:
-        near = did_you_mean(name, run.curves)
+    after, name = row(job), job.config["metric"]
+    if after.metric is None:
+        near = did_you_mean(name, after.run.curves)
         print(f"  metric: the run has not logged '{name}'{near}", file=sys.stderr)
-    return value if value is not None and math.isfinite(value) else None
+    return after.metric if after.metric is not None and math.isfinite(after.metric) else None

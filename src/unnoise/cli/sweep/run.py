@@ -42,7 +42,8 @@ def run(checks: Sequence[Check], train: Train) -> None:
             return
         stop_if_wrong(sweep.problems_by(checks, config))
         gc.enable()
-        left = _go_on(sweep)
+        running = {job.swept for job in sweep.jobs if is_locked(job.run_dir)}
+        left = None if sweep.search is None else sweep.search.go_on(running.__contains__)
     except ConfigError as error:
         _refuse(error)
     keys, later = sweep.keys, checks[:1] if sweep.search is not None else ()
@@ -79,14 +80,6 @@ def _refuse(why: object) -> NoReturn:
 def _composed(arguments: Namespace) -> Sweep:
     name = arguments.config_name or "train"
     return sweep_of(name, arguments.overrides, folders(arguments))
-
-
-def _go_on(sweep: Sweep) -> int | None:
-    """How many trials of a search are left; None with a grid, and of a study that is not kept."""
-    if sweep.search is None:
-        return None
-    running = {job.swept for job in sweep.jobs if is_locked(job.run_dir)}
-    return sweep.search.go_on(running.__contains__)
 
 
 def _print_summary(sweep: Sweep, config: dict[str, Any]) -> int:
