@@ -56,19 +56,12 @@ def curves(runs: Sequence[Run], labels: Sequence[str]) -> Chart | None:
     if not names:
         return None
     most = max(100, min(1000, POINTS // sum(len(run.curves) for run in runs)))
-    data = {
-        "runs": list(labels),
-        "curves": {
-            name: [
-                [k, *packed(run.curves[name], most)]
-                for k, run in enumerate(runs)
-                if name in run.curves
-            ]
-            for name in names
-        },
-        "differ": {name: kinds(runs, name)[1] for name in names},
-        "charts": _charts(names),
-    }
+    curves: dict[str, list[Any]] = {name: [] for name in names}
+    for k, run in enumerate(runs):
+        for name, curve in run.curves.items():
+            curves[name].append([k, *packed(curve, most)])
+    differ = {name: kinds(runs, name)[1] for name in names}
+    data = {"runs": labels, "curves": curves, "differ": differ, "charts": _charts(names)}
     return chart("curves" if len(runs) == 1 else "overlay", data)
 
 

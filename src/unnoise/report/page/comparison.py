@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from unnoise.report.reader import Run
 
@@ -81,21 +81,13 @@ def differences(runs: Sequence[Run]) -> dict[str, list[str]]:
     return {key: row for key, row in _table(runs).items() if len(set(row)) > 1}
 
 
-class ConfigRow(NamedTuple):
-    """A key and its value in each run, with whether the value is not the most common one."""
-
-    key: str
-    cells: list[tuple[str, bool]]
-    differs: bool
-
-
-def config_rows(runs: Sequence[Run]) -> list[ConfigRow]:
-    """All keys of all configs."""
+def config_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """All keys of all configs: values with whether one is not the most common, and "differs"."""
     rows = []
     for key, values in _table(runs).items():
         common, _ = Counter(values).most_common(1)[0]
         cells = [(value or "–", value != common) for value in values]
-        rows.append(ConfigRow(key, cells, len(set(values)) > 1))
+        rows.append({"key": key, "cells": cells, "differs": len(set(values)) > 1})
     return rows
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from unnoise.evaluation.frontier import frontier
 from unnoise.evaluation.results import Fingerprint, Score, comparable, lower_is_better
 from unnoise.report.page.charts import Chart, chart
-from unnoise.report.page.table import Cell, Column, number, with_error
+from unnoise.report.page.table import Cell, Column, best, number, with_error
 from unnoise.report.reader import Run, Table
 
 COSTS = {"evaluations": "evaluations a picture", "seconds": "seconds a picture"}
@@ -104,28 +104,29 @@ def _quality_table(group: Sequence[Owned], many: bool) -> tuple[list[Column], st
     def column(key: str, head: str, order: int = 0) -> Column:
         return Column(head, [Cell(getattr(score.samples, key)) for score in scores], order)
 
+    owners = [Cell(None if label == "–" else label) for label, _ in group]
     names_of = [Cell(score.name, mark=None if score in drawn else "control") for score in scores]
     columns = [
+        *([Column("run", owners, style="breakable")] if many else []),
         Column("pictures", names_of),
         *(column(key, COSTS[key], 1) for key in _costs(scores)),
         *(_metric(name, scores, drawn) for name in names),
         *(column(key, SETTINGS[key]) for key in vary),
     ]
-    if many:
-        owners = [Cell(None if label == "–" else label) for label, _ in group]
-        columns.insert(0, Column("run", owners, style="breakable"))
     return columns, ", ".join(shared)
 
 
 def _metric(name: str, scores: Sequence[Score], drawn: Sequence[Score]) -> Column:
     """A metric of all scores; the best of the drawn ones is marked."""
     lower = lower_is_better(name)
-    values = [s.metrics[name].value for s in drawn if math.isfinite(_order(s, name))]
-    best = (min if lower else max)(values, default=None)
-    cells = []
-    for each in (score.metrics.get(name) for score in scores):
-        mark = "best" if each and each.value == best else None
-        cells.append(Cell(each.value, with_error(each.value, each.error), mark) if each else Cell())
+    top = best([s.metrics[name].value for s in drawn if name in s.metrics], lower)
+    found = [score.metrics.get(name) for score in scores]
+    cells = [
+        Cell(e.value, with_error(e.value, e.error), "best" if e.value == top else None)
+        if e
+        else Cell()
+        for e in found
+    ]
     return Column(name, cells, 1 if lower else -1)
 
 
@@ -174,12 +175,11 @@ def cost_data(group: Sequence[Owned]) -> dict[str, Any]:
 
 
 def _measure(label: str, table: Table) -> Measure:
-    keys = dict.fromkeys(key for row in table.rows for key in row)
-
     def cell(key: str, value: Any) -> Cell:
         percent = isinstance(value, float) and key in ("share", "low", "high")
         return Cell(value, f"{100 * value:.1f} %" if percent else None)
 
+    keys = dict.fromkeys(key for row in table.rows for key in row)
     columns = [Column(key, [cell(key, row.get(key)) for row in table.rows]) for key in keys]
     return Measure(label, table.measure, columns, {k: _plain(v) for k, v in table.about.items()})
 

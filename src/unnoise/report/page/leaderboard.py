@@ -1,6 +1,5 @@
 """Many runs in one table, with the config keys in which they differ."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from string import ascii_uppercase
@@ -9,7 +8,7 @@ from typing import Any
 from unnoise.evaluation.results import lower_is_better
 from unnoise.report.page.about import head, quality_metrics, state_text, steps, when
 from unnoise.report.page.comparison import columns, kinds
-from unnoise.report.page.table import Cell, Column, duration
+from unnoise.report.page.table import Cell, Column, best, duration
 from unnoise.report.reader import Run
 from unnoise.runs.layout import RunDirectory
 
@@ -51,14 +50,10 @@ def leaderboard(runs: Sequence[Run], labels: Sequence[str], page: Path) -> dict[
 def _metric(runs: Sequence[Run], metric: str, groups: Sequence[int]) -> Column:
     """The last values of a metric; the best of each group of two or more is marked."""
     lower = "loss" in metric or lower_is_better(metric.rpartition("/")[2])
-    values = [run.last(metric) for run in runs]
-    cells = []
-    for value, group in zip(values, groups, strict=True):
-        rivals = [
-            other
-            for other, its_group in zip(values, groups, strict=True)
-            if its_group == group and other is not None and math.isfinite(other)
-        ]
-        best = len(rivals) > 1 and value == (min if lower else max)(rivals)
-        cells.append(Cell(value, mark="best" if best else None, kind=group))
+    values = list(zip(groups, (run.last(metric) for run in runs), strict=True))
+    tops = {group: best([v for g, v in values if g == group], lower, 2) for group in groups}
+    cells = [
+        Cell(value, mark=None if value is None or value != tops[group] else "best", kind=group)
+        for group, value in values
+    ]
     return Column(head(metric), cells, 1 if lower else -1)

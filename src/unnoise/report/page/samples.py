@@ -3,9 +3,9 @@
 import base64
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image
 
@@ -23,8 +23,7 @@ BROKEN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 STEPS = 12  # most grids of a run on a page of its own
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """A picture as a data URI, and the file that it links to."""
 
     source: str
@@ -36,13 +35,10 @@ class Picture:
 
 def samples(run: Run) -> dict[str, Any] | None:
     """Of one run: the grids, the "steps" to choose from, and further pictures."""
-    steps = _spread(sorted(run.grids), STEPS)
-    files = RunDirectory(run.folder)
-    denoising = "Denoising, from noise to pictures"
-    forward = "The forward process, from data to noise"
+    steps, files = _spread(sorted(run.grids), STEPS), RunDirectory(run.folder)
     others = [
-        *_pictures(run, files.denoising, denoising, animation),
-        *_pictures(run, files.forward_process, forward, still),
+        *_picture(run, files.denoising, "Denoising, from noise to pictures", animation),
+        *_picture(run, files.forward_process, "The forward process, from data to noise", still),
     ]
     if not steps and not others:
         return None
@@ -69,39 +65,30 @@ def side_by_side(runs: Sequence[Run], labels: Sequence[str]) -> dict[str, Any] |
 
 def noise(runs: Sequence[Run]) -> str:
     """Whether picture k of each grid started from the same noise."""
-    seeds = {str(run.config.get("seed")) for run in runs}
-    sizes = {
-        str([one_side(at(run.config, "data.image_size")), at(run.config, "data.channels")])
-        for run in runs
-    }
+    seeds = sorted({str(run.config.get("seed")) for run in runs})
+    data = [run.config.get("data") for run in runs]
+    sizes = {str([one_side(at(each, "image_size")), at(each, "channels")]) for each in data}
     if len(seeds) > 1:
-        several = ", ".join(sorted(seeds))
+        several = ", ".join(seeds)
         return f"The seeds differ ({several}), so the grids began from different noise."
     if len(sizes) > 1:
         return "The pictures differ in size, so the grids began from different noise."
-    return f"Picture by picture, the grids began from the same noise (seed {next(iter(seeds))})."
+    return f"Picture by picture, the grids began from the same noise (seed {seeds[0]})."
 
 
 def _spread(steps: Sequence[int], most: int) -> list[int]:
     """At most ``most`` of the steps, evenly spaced; always the last."""
-    if len(steps) <= most:
-        return list(steps)
-    if most == 1:
-        return [steps[-1]]
+    if most == 1 or len(steps) <= most:
+        return list(steps[-most:])
     return [steps[round(k * (len(steps) - 1) / (most - 1))] for k in range(most)]
 
 
 def _grids(run: Run, steps: Sequence[int], large: int) -> list[Picture]:
-    return [
-        picture
-        for step in steps
-        for picture in _pictures(
-            run, run.grids[step], f"step {step:,}", lambda path: still(path, large), step
-        )
-    ]
+    files, read = run.grids, partial(still, large=large)
+    return [p for k in steps for p in _picture(run, files[k], f"step {k:,}", read, k)]
 
 
-def _pictures(
+def _picture(
     run: Run, file: Path, caption: str, read: Callable[[Path], str], step: int | None = None
 ) -> list[Picture]:
     """The picture in a file; none if there is no file, or (a problem) it cannot be read."""

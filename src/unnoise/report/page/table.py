@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,6 +52,12 @@ class Column:
     def numeric(self) -> bool:
         """Whether the column is aligned to the right."""
         return any(isinstance(cell.value, int | float) for cell in self.cells)
+
+
+def best(values: Iterable[float | None], lower: bool, least: int = 1) -> float | None:
+    """The best of the finite values; None if there are less than ``least`` of them."""
+    finite = [value for value in values if value is not None and math.isfinite(value)]
+    return (min if lower else max)(finite) if len(finite) >= least else None
 
 
 def number(value: Any) -> str:
