@@ -93,8 +93,7 @@ def _only_shows(arguments: Namespace) -> bool:
 
 def plain(node: DictConfig) -> dict[str, Any]:
     """A composed config, resolved, in plain containers."""
-    resolved = OmegaConf.to_container(node, resolve=True)
-    assert isinstance(resolved, dict)
+    resolved: Any = OmegaConf.to_container(node, resolve=True)
     return {str(key): value for key, value in resolved.items()}
 
 

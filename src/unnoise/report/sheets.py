@@ -38,9 +38,8 @@ def grid(
     """
     n, _, height, w = images.shape
     columns = columns or math.ceil(math.sqrt(n * height / w))
-    factor = max(1, width // (columns * (w + _GAP)))
-    if captions is not None:
-        factor = max(factor, -(-_READABLE // w))
+    least = 1 if captions is None else -(-_READABLE // w)
+    factor = max(least, width // (columns * (w + _GAP)))
     pictures = [_enlarged(image, factor) for image in images]
     w, height = w * factor, height * factor
     texts = [] if captions is None else [_wrapped(caption, w - 2 * _INDENT) for caption in captions]
@@ -99,11 +98,10 @@ def table(
 
 def stacked(sheets: Sequence[Image.Image]) -> Image.Image:
     """Sheets one below the other, aligned left, on white."""
-    size = max(sheet.width for sheet in sheets), sum(sheet.height for sheet in sheets)
-    whole, top = Image.new("RGB", size, _PAPER), 0
-    for sheet in sheets:
+    tops = list(accumulate((sheet.height for sheet in sheets), initial=0))
+    whole = Image.new("RGB", (max(sheet.width for sheet in sheets), tops[-1]), _PAPER)
+    for sheet, top in zip(sheets, tops, strict=False):
         whole.paste(sheet, (0, top))
-        top += sheet.height
     return whole
 
 

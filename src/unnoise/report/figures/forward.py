@@ -11,6 +11,7 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
+from unnoise.config.faults import Number
 from unnoise.data.pixels import to_pixels, to_signal
 from unnoise.data.source import ImageSource
 from unnoise.diffusion.levels import diffuse
@@ -21,6 +22,7 @@ from unnoise.report.sheets import grid, stacked, table
 DPI = 100
 POINTS = 400  # of a curve
 LOG_SNRS = (-14, 14)  # of the axes; beyond, x_t is pure noise, or clean
+Named = Mapping[str, NoiseSchedule]
 
 
 def strip(schedule: NoiseSchedule, x0: Tensor, eps: Tensor, levels: int) -> Tensor:
@@ -63,8 +65,8 @@ class Schedules(DataFigure):
 
     schedules: dict[str, NoiseSchedule]
     levels: Annotated[int, Field(ge=2)] = 11
-    picture: Annotated[int, Field(ge=0)] = 0
-    seed: Annotated[int, Field(ge=0)] = 0
+    picture: Number = 0
+    seed: Number = 0
 
     def draw(self, data: ImageSource) -> Image.Image:
         """A row for each schedule, and all curves below."""
@@ -93,30 +95,26 @@ def log_snr(schedule: NoiseSchedule) -> tuple[Tensor, Tensor]:
     return torch.linspace(1, 0, POINTS), schedule.level(times).log_snr.clamp(-50, 50)
 
 
-def _small(
-    schedules: Mapping[str, NoiseSchedule], name: str, width: int, height: int
-) -> Image.Image:
+def _small(schedules: Named, name: str, width: int, height: int) -> Image.Image:
     """ln SNR of the schedule ``name`` in its colour, and all others in grey."""
     figure = _figure(width, height)
     axes = figure.add_axes((0.16, 0.06, 0.82, 0.88))
-    for other, schedule in schedules.items():
-        time, ln_snr = log_snr(schedule)
-        front = {"color": _colours(schedules)[name], "linewidth": 2, "zorder": 3}
-        axes.plot(time, ln_snr, **(front if other == name else {"color": "0.85"}))
+    for number, (other, schedule) in enumerate(schedules.items()):
+        front = {"color": f"C{number}", "linewidth": 2, "zorder": 3}
+        axes.plot(*log_snr(schedule), **(front if other == name else {"color": "0.85"}))
     axes.set(xlim=(0, 1), ylim=LOG_SNRS, xticks=[], yticks=[-10, 0, 10])
     axes.tick_params(labelsize=9)
     return _image(figure)
 
 
-def _curves(schedules: Mapping[str, NoiseSchedule], width: int, height: int) -> Image.Image:
+def _curves(schedules: Named, width: int, height: int) -> Image.Image:
     """The signal's share of the power, and ln SNR, of all schedules over time."""
     figure = _figure(width, height)
     left, right = figure.subplots(1, 2)
-    for name, schedule in schedules.items():
+    for number, (name, schedule) in enumerate(schedules.items()):
         time, ln_snr = log_snr(schedule)
-        colour = _colours(schedules)[name]
-        left.plot(time, ln_snr.sigmoid(), color=colour)
-        right.plot(time, ln_snr, color=colour, label=name)
+        left.plot(time, ln_snr.sigmoid(), color=f"C{number}")
+        right.plot(time, ln_snr, color=f"C{number}", label=name)
     left.set_title("ᾱ = α²/(α² + σ²): the share of the picture", fontsize=11)
     right.set_title("ln SNR = ln(α²/σ²)", fontsize=11)
     left.set(xlim=(0, 1), ylim=(0, 1), xlabel="time (0 clean, 1 noise)")
@@ -126,10 +124,6 @@ def _curves(schedules: Mapping[str, NoiseSchedule], width: int, height: int) -> 
         axes.grid(color="0.9")
     figure.tight_layout()
     return _image(figure)
-
-
-def _colours(schedules: Mapping[str, NoiseSchedule]) -> dict[str, str]:
-    return {name: f"C{number}" for number, name in enumerate(schedules)}
 
 
 def _figure(width: int, height: int) -> Any:

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from PIL import Image
@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 from tqdm import tqdm
 
+from unnoise.config.faults import Count, Number
 from unnoise.data.source import HoldsOut, Images, ImageSource
 from unnoise.diffusion.levels import Variance
 from unnoise.diffusion.noise import Noise
@@ -20,9 +21,6 @@ from unnoise.diffusion.schedules import NoiseSchedule
 from unnoise.models.diffusion import DiffusionModel
 from unnoise.models.prompts import Prompts
 from unnoise.report.sheets import grid, table
-
-Count = Annotated[int, Field(ge=1)]
-Number = Annotated[int, Field(ge=0)]
 
 
 class ModelFigure(ABC):
@@ -56,15 +54,11 @@ class Samplers(ModelFigure):
     def draw(self, model: DiffusionModel, sampler: Sampler, data: ImageSource) -> Image.Image:
         """A row for each sampler, a column for each number of evaluations."""
         rows = {name: self._counted(name, model.schedule) for name in self.samplers}
-        ids = torch.arange(self.pictures, device=model.device)
-        batch = Prompts(model, partial(_validation, data)).batch(ids)
+        noise, batch = _start(model, data, self.pictures, self.seed)
         cells = []
         for name, row in rows.items():
-            drawn = (
-                model.sample(each, Noise(self.seed, ids), batch)
-                for each in tqdm(row, name, leave=False, disable=None)
-            )
-            cells.append([_cell(x) for x in drawn])
+            shown = tqdm(row, name, leave=False, disable=None)
+            cells.append([_cell(model.sample(each, noise, batch)) for each in shown])
         return table(
             cells,
             list(self.samplers),
@@ -111,15 +105,14 @@ class GuidanceScales(ModelFigure):
         batch = prompts.batch(numbers // self.pictures)
         noise = Noise(self.seed, numbers % self.pictures)
         heads, cells = [], []
-        shown = prompts.pictures(batch)
-        if shown is not None:
-            cells.append([_cell(each[:1]) for each in torch.split(shown, self.pictures)])
+        if (shown := prompts.pictures(batch)) is not None:
             heads.append("prompt")
+            cells.append([_cell(each[:1]) for each in shown.split(self.pictures)])
         for scale in tqdm(self.scales, "scales", leave=False, disable=None):
             guided = replace(sampler, guidance=replace(sampler.guidance, scale=scale))
             x = model.sample(guided, noise, batch)
-            cells.append([_cell(each) for each in torch.split(x, self.pictures)])
             heads.append(f"s = {scale:g}")
+            cells.append([_cell(each) for each in x.split(self.pictures)])
         captions = prompts.captions(batch) or [""] * len(numbers)
         return table(
             list(zip(*cells, strict=True)),
@@ -181,13 +174,12 @@ class SamplingNoise(ModelFigure):
 
     def draw(self, model: DiffusionModel, sampler: Sampler, data: ImageSource) -> Image.Image:
         """A row for each variance; the samples of a column start from the same noise."""
-        ids = torch.arange(self.pictures, device=model.device)
-        batch = Prompts(model, partial(_validation, data)).batch(ids)
+        noise, batch = _start(model, data, self.pictures, self.seed)
         names = {"beta": "σ² = β", "posterior": "σ² = β̃", "learned": "σ² learned", "none": "σ = 0"}
         cells = []
         for variance in tqdm(self.variances, "variances", leave=False, disable=None):
             ancestral = replace(sampler, stepper=Ancestral(variance))
-            x = model.sample(ancestral, Noise(self.seed, ids), batch)
+            x = model.sample(ancestral, noise, batch)
             cells.append([grid(x.cpu(), self.pictures, width=960)])
         return table(
             cells,
@@ -196,6 +188,14 @@ class SamplingNoise(ModelFigure):
             "Noise or no noise in sampling",
             "x_s = mean of q(x_s | x_t, x̂0) + σ·z; each column starts from the same x_T",
         )
+
+
+def _start(
+    model: DiffusionModel, data: ImageSource, n: int, seed: int
+) -> tuple[Noise, dict[str, Any]]:
+    """The noise of n samples, and what their conditions are."""
+    ids = torch.arange(n, device=model.device)
+    return Noise(seed, ids), Prompts(model, partial(_validation, data)).batch(ids)
 
 
 def _validation(data: ImageSource) -> Images:

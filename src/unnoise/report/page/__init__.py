@@ -37,13 +37,17 @@ def write(path: Path, folders: Sequence[Path]) -> list[Run]:
 def page(path: Path, runs: Sequence[Run]) -> str:
     """The HTML of the page, with links relative to ``path``."""
     names = labels(runs)
+    script = "".join(_asset(name) for name in SCRIPTS)
     content: dict[str, Any] = {
         "evaluation": evaluations(runs, names),
         "curves": curves(runs, names),
+        "style": Markup(_asset("page.css")),
+        "script": Markup(script),
+        "digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "written": time.strftime("%Y-%m-%d %H:%M"),
     }
     if len(runs) == 1:
-        (run,) = runs
-        template = "run.html"
+        template, (run,) = "run.html", runs
         content |= {
             "title": run.name,
             "run": run,
@@ -70,13 +74,6 @@ def page(path: Path, runs: Sequence[Run]) -> str:
         for run, name in zip(runs, names, strict=True)
         for problem in run.problems
     ]
-    script = "".join(_asset(name) for name in SCRIPTS)
-    content |= {
-        "style": Markup(_asset("page.css")),
-        "script": Markup(script),
-        "digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        "written": time.strftime("%Y-%m-%d %H:%M"),
-    }
     return templates(path).get_template(template).render(content)
 
 
