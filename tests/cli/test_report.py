@@ -95,10 +95,13 @@ def test_damage_is_told_beside_the_page(elsewhere, monkeypatch, capsys):
 
 def test_a_report_that_fails_does_not_fail_the_training(elsewhere, monkeypatch, capsys):
     run = make_run(elsewhere / "run")
-    assert results.report(run) == {"report": run / "report.html"}
+    results.print_results(run, "run", 1.0)
+    assert "  report           run/report.html\n" in capsys.readouterr().out
     (run / "report.html").unlink()
     (run / "report.html").mkdir()
-    assert results.report(run) == {}
-    err = capsys.readouterr().err
+    results.print_results(run, "run", 1.0)
+    out, err = capsys.readouterr()
+    assert "run: done in 0 min 01 s" in out
+    assert "  report " not in out
     assert err.startswith("warning: no report was written: ")
     assert err.count("\n") == 1

@@ -139,7 +139,8 @@ class _Composer:
                 options = ", ".join(self.options(group.partition("@")[0]))
                 self.say(group, f"missing: give it as {group}=... ({options})")
         if OmegaConf.select(config, "hydra.mode") is not None:
-            self.say("hydra.mode", "the command line says which: with -m a sweep, else one run")
+            mode = "the command line says which it is: with -m a sweep, without it one run"
+            self.say("hydra.mode", mode)
         return self.resolve(config)
 
     def parse(self, lines: Sequence[str]) -> Iterator[Override]:
