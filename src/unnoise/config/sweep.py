@@ -150,7 +150,8 @@ def _problems(jobs: Sequence[Job], check: Check) -> list[Problem]:
 
 def _same(jobs: Sequence[Job]) -> list[Problem]:
     """Jobs that would train the same run."""
-    found, first = [], {}
+    found = []
+    first: dict[Path, int] = {}
     for number, job in enumerate(jobs):
         if (other := first.setdefault(job.run_dir, number)) != number:
             one, two = (values(each.config, arguments) for each in (jobs[other], job))

@@ -1,7 +1,4 @@
-"""Grids, tables and animations of pictures.
-
-Small pictures are enlarged by whole factors, so pixels stay square.
-"""
+"""Grids, tables and animations; pictures are enlarged by whole factors, so pixels stay square."""
 
 import functools
 import math

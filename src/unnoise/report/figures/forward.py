@@ -31,14 +31,8 @@ def strip(schedule: NoiseSchedule, x0: Tensor, eps: Tensor, levels: int) -> Tens
     x_t is shown as x_t/√(alpha² + sigma²), so that noise does not saturate to black and white where
     the schedule does not preserve variance.
 
-    Args:
-        schedule: any.
-        x0: (N, C, H, W) in [−1, 1].
-        eps: like x0.
-        levels: at least 2.
-
-    Returns:
-        uint8 (N, levels, C, H, W).
+    ``x0`` and ``eps`` are (N, C, H, W), x0 in [−1, 1]; ``levels`` is at least 2. Returns uint8
+    (N, levels, C, H, W).
     """
     shown = []
     for t in torch.linspace(*schedule.ends, levels, dtype=torch.float64).flip(0):

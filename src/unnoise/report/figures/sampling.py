@@ -107,12 +107,12 @@ class GuidanceScales(ModelFigure):
         heads, cells = [], []
         if (shown := prompts.pictures(batch)) is not None:
             heads.append("prompt")
-            cells.append([_cell(each[:1]) for each in shown.split(self.pictures)])
+            cells.append([_cell(each[:1]) for each in torch.split(shown, self.pictures)])
         for scale in tqdm(self.scales, "scales", leave=False, disable=None):
             guided = replace(sampler, guidance=replace(sampler.guidance, scale=scale))
             x = model.sample(guided, noise, batch)
             heads.append(f"s = {scale:g}")
-            cells.append([_cell(each) for each in x.split(self.pictures)])
+            cells.append([_cell(each) for each in torch.split(x, self.pictures)])
         captions = prompts.captions(batch) or [""] * len(numbers)
         return table(
             list(zip(*cells, strict=True)),

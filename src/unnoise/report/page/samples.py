@@ -126,9 +126,7 @@ def still(path: Path, large: int = 250_000) -> str:
 def animation(path: Path, large: int = 500_000) -> str:
     """A GIF as a data URI; above ``large`` bytes ``FRAMES`` of its frames, with the same duration.
 
-    Raises:
-        OSError: the file is missing, or is not a picture.
-        DecompressionBombError: the picture has too many pixels.
+    Raises what ``still`` raises.
     """
     with Image.open(path) as picture:
         if path.stat().st_size <= large:
