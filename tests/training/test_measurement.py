@@ -200,9 +200,11 @@ def test_an_extractor_that_is_not_there_is_an_error_before_the_first_step(tmp_pa
     assert not (tmp_path / "metrics.jsonl").exists(), "nothing was trained"
 
 
-def test_a_metric_that_does_not_exist_is_an_error_at_once():
+def test_a_metric_that_does_not_exist_is_an_error_before_the_first_step(tmp_path):
+    measured = Quality(SAMPLER, count=6, metrics=["fd", "fid"])
     with pytest.raises(ValueError, match="there is no metric fid; did you mean 'fd'\\?"):
-        Quality(SAMPLER, metrics=["fd", "fid"])
+        fit(experiment({"quality": measured}), {}, tmp_path, None)
+    assert not (tmp_path / "metrics.jsonl").exists(), "nothing was trained"
 
 
 @pytest.mark.parametrize("learned", [False, True])

@@ -32,11 +32,11 @@ def main() -> None:
         if is_sweep():
             from unnoise.cli.sweep import run as sweep
 
-            sweep.run([check, check_callbacks], train)
+            sweep.run([check], train)
         elif _PLACE.rank > 0:
             follow()
         else:
-            run("train", [check, check_callbacks], train)
+            run("train", [check], train)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
@@ -47,17 +47,10 @@ def main() -> None:
 
 
 def check(config: dict[str, Any]) -> list[Problem]:
-    """All that is wrong with a run's config, short of what takes Lightning to find out."""
+    """All that is wrong with a run's config."""
     from unnoise.training.check import problems_of
 
     return problems_of(config)
-
-
-def check_callbacks(config: dict[str, Any]) -> list[Problem]:
-    """What the constructors of callbacks object to."""
-    from unnoise.training.check import callback_problems
-
-    return callback_problems(config)
 
 
 def follow() -> None:

@@ -11,13 +11,10 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, get_origin
 
-from unnoise.config.nodes import RESERVED, inside, instantiate, resolve_target
+from unnoise.config.nodes import RESERVED, instantiate, resolve_target
 from unnoise.config.problems import UNKNOWN, ConfigError, Problem, did_you_mean
 from unnoise.config.values import describe, fits, item_hint, show, value_problems
 from unnoise.runs.identity import Argument, Role, Spelling
-
-LIGHTNING = ("lightning", "unnoise.training.callbacks", "unnoise.training.logging")
-"""Modules of what is for Lightning."""
 
 
 def problems(config: Mapping[str, Any], schema: Callable[..., Any]) -> list[Problem]:
@@ -80,13 +77,11 @@ def built(
     names: Iterable[str],
     device: str = "meta",
     wrong: Iterable[Problem] = (),
-    stand_ins: bool = True,
 ) -> tuple[dict[str, Any], list[Problem]]:
     """Build the nodes ``names`` of the root on ``device``, but for those with something ``wrong``.
 
     The meta device makes networks of any size cost nothing; objects that look at the values of
-    their own tensors need "cpu". With ``stand_ins``, objects for Lightning are not built but
-    replaced by a namespace of their arguments.
+    their own tensors need "cpu".
 
     Returns:
         The objects, with UNKNOWN for what cannot be built, and what constructors object to.
@@ -96,15 +91,15 @@ def built(
     found = [*wrong]
     before = len(found)
     with torch.device(device):
-        objects = {name: _build(config.get(name), name, found, stand_ins) for name in names}
+        objects = {name: _build(config.get(name), name, found) for name in names}
     return objects, found[before:]
 
 
-def _build(node: Any, key: str, found: list[Problem], stand_ins: bool) -> Any:
+def _build(node: Any, key: str, found: list[Problem]) -> Any:
     """``instantiate(node)``; a node that cannot be built is reported under its own key."""
     if not isinstance(node, dict | list):
         return node
-    built = {name: _build(item, _join(key, name), found, stand_ins) for name, item in _items(node)}
+    built = {name: _build(item, _join(key, name), found) for name, item in _items(node)}
     if isinstance(node, list):
         return list(built.values())
     if "_target_" not in node:
@@ -113,9 +108,6 @@ def _build(node: Any, key: str, found: list[Problem], stand_ins: bool) -> Any:
         return UNKNOWN
     if any(value is UNKNOWN for value in built.values()):
         return UNKNOWN
-    if stand_ins and inside(str(node["_target_"]), LIGHTNING):
-        defaults = {k: v.default for k, v in arguments(node["_target_"]).items()}
-        return types.SimpleNamespace(**defaults | {str(k): v for k, v in built.items()})
     try:
         return instantiate(built)
     except (ValueError, ConfigError) as error:

@@ -21,8 +21,7 @@ from unnoise.untrusted import UnsafeFile, load_yaml
 def problems_of(config: dict[str, Any]) -> list[Problem]:
     """All that is wrong with a run's config: keys and values, constructors, and rules across.
 
-    Each object is built once, and the rules look at these. What is for Lightning is checked by its
-    signature only (``callback_problems`` does the rest).
+    Each object is built once, and the rules look at these.
     """
     if config.get("resume") and isinstance(config.get("name"), str):
         try:
@@ -62,11 +61,6 @@ def problems_of(config: dict[str, Any]) -> list[Problem]:
     if isinstance(config.get("resume"), str) and not any(p.key == "resume" for p in wrong):
         wrong += resume_problems(config)
     return wrong
-
-
-def callback_problems(config: dict[str, Any]) -> list[Problem]:
-    """What the constructors of callbacks object to, in a config without ``problems_of`` it."""
-    return built(config, ["callbacks"], "cpu", stand_ins=False)[1]
 
 
 def resume_problems(config: dict[str, Any]) -> list[Problem]:

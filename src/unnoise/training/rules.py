@@ -1,15 +1,13 @@
 """What must hold between the parts of a run's config, each of which is right by itself.
 
 A rule names the parts that it is about as its parameters: built objects (of a partial node the
-``functools.partial``, of what is for Lightning a namespace of its arguments) or plain values. It is
-applied where all of these are right.
+``functools.partial``) or plain values. It is applied where all of these are right.
 """
 
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -43,11 +41,14 @@ def broken(rules: Iterable[Rule], parts: Mapping[str, Any]) -> list[Problem]:
 # Of every family
 
 
-def batches(trainer: SimpleNamespace, accumulate: int, batch_size: int) -> Iterator[Problem]:
+def batches(
+    trainer: functools.partial[Any], accumulate: int, batch_size: int
+) -> Iterator[Problem]:
     """An optimizer step's images are shared out evenly."""
-    nodes, wanted = getattr(trainer, "num_nodes", 1), getattr(trainer, "devices", 1)
+    settings = getattr(trainer, "keywords", {})
+    nodes, wanted = settings.get("num_nodes", 1), settings.get("devices", 1)
     try:
-        devices = count(wanted, str(getattr(trainer, "accelerator", "auto")))
+        devices = count(wanted, str(settings.get("accelerator", "auto")))
     except ValueError:
         told = "is a number, a list of numbers, auto or -1"
         yield Problem("trainer.devices", f"{told}, not {wanted!r}")
@@ -131,20 +132,20 @@ def extractors(data: ImageSource, callbacks: Callbacks) -> Iterator[Problem]:
 
     own, known = own_extractor(data) or "inception", ("auto", "inception", *NAMES)
     for key, callback in callbacks.items():
-        if not hasattr(callback, "extractor"):
+        if not (settings := getattr(getattr(callback, "evaluator", None), "keywords", {})):
             continue
-        name, weights = str(callback.extractor), getattr(callback, "weights", None)
+        name, weights = settings["extractor_name"], settings["weights"]
         if name not in known and not Path(name).is_file():
             near = did_you_mean(name, known)
             told = f"there is no extractor {name}{near} ({', '.join(known)}, or a file)"
             yield Problem(f"callbacks.{key}.extractor", told)
         name = own if name == "auto" else name
-        for message in metric_problems(callback.metrics, name if name in known else None):
+        for message in metric_problems(settings["metrics"], name if name in known else None):
             yield Problem(f"callbacks.{key}.metrics", message)
         if weights is not None and name != "inception":
             told = f"are those of inception, but the extractor is {name}"
             yield Problem(f"callbacks.{key}.weights", told)
-        elif weights is not None and not Path(str(weights)).expanduser().is_file():
+        elif weights is not None and not Path(weights).expanduser().is_file():
             yield Problem(f"callbacks.{key}.weights", f"there is no file {weights}")
 
 
@@ -159,11 +160,12 @@ def one_family(sampler: Any, callbacks: Callbacks) -> Iterator[Problem]:
                 yield Problem(f"callbacks.{name}.{key}", message)
 
 
-def credentials(logger: SimpleNamespace) -> Iterator[Problem]:
+def credentials(logger: Callable[..., Any]) -> Iterator[Problem]:
     """A dashboard must not ask for credentials in the middle of a run."""
     from unnoise.training.logging.wandb import wandb_credentials
 
-    if getattr(logger, "mode", None) == "online" and not wandb_credentials():
+    mode = inspect.signature(logger).parameters.get("mode")
+    if mode is not None and mode.default == "online" and not wandb_credentials():
         yield Problem(
             "logger",
             "Weights & Biases has no credentials here: run `wandb login`, or set "

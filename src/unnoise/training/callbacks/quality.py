@@ -11,7 +11,6 @@ from torch import Tensor
 
 from unnoise.data.source import Split
 from unnoise.distributed.environment import Place
-from unnoise.evaluation.estimates import metric_problems
 from unnoise.evaluation.evaluator import Evaluator
 from unnoise.evaluation.metrics import Compare
 from unnoise.evaluation.neighbours import K_DENSITY
@@ -41,9 +40,6 @@ class Quality(Measurement):
         resize: how pictures come to the extractor's size.
         split: of the real pictures.
         batch_size: drawn at a time.
-
-    Raises:
-        ValueError: no metric is named, or one that there is not.
     """
 
     seconds = "quality/seconds"
@@ -62,8 +58,6 @@ class Quality(Measurement):
         batch_size: Count = 250,
     ) -> None:
         super().__init__(every)
-        for problem in metric_problems(metrics):
-            raise ValueError(f"metrics: {problem}")
         self.sampler, self.count = sampler, count
         self.evaluator = partial(
             Evaluator,
@@ -81,7 +75,7 @@ class Quality(Measurement):
         """Make extractor and reference ready: first one process of each machine, then the others.
 
         Raises:
-            ValueError: the extractor cannot be had, or the reference is too small for a metric.
+            ValueError: there is no such metric or extractor, or the reference is too small.
         """
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
         splits = {"train": data.train_images, "validation": data.validation_split}
