@@ -89,7 +89,7 @@ def test_several_machines_need_a_process_on_each(variables, monkeypatch):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(RankFailed, match=r"num_nodes is 2, but [13] .*hydra/launcher=slurm"):
-        train_on_ranks({}, devices=2, nodes=2)
+        train_on_ranks([], devices=2, nodes=2)
 
 
 @pytest.mark.parametrize("variables", [{"WORLD_SIZE": "2"}, step(2)], ids=["torchrun", "srun"])

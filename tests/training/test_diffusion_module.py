@@ -64,7 +64,7 @@ def test_conditions_are_dropped_with_the_asked_probability():
     kept = []
     made = experiment(conditional=True)
     model = DiffusionModel.of(vars(made), made.data.shape)
-    data = ImageDataModule(made.data, batch_size=40)
+    data = ImageDataModule(made)
     image = data.train_images.read(torch.arange(40))
     look_up = model.conditioner.forward
 

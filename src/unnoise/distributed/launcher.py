@@ -30,10 +30,11 @@ class RankFailed(RuntimeError):
         self.status = status
 
 
-def train_on_ranks(orders: Mapping[str, Any], devices: int, nodes: int) -> None:
+def train_on_ranks(orders: list[Any], devices: int, nodes: int) -> None:
     """Train on ``devices`` ranks of this machine, one of ``nodes``; returns when all are done.
 
-    ``orders`` are the arguments of ``unnoise.training.worker.train``, in plain containers.
+    ``orders`` are the arguments of ``unnoise.training.loop.fit`` but for the recipe, which is made
+    of the config; in plain containers.
 
     Raises:
         RankFailed: a rank failed, was killed, or was stopped by a signal.

@@ -3,66 +3,47 @@
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from unnoise.data.source import Batch, ImageSource
+from unnoise.data.source import Batch
 from unnoise.data.stream import split_loader, training_loader
+from unnoise.training.recipe import Recipe
 
 
 class ImageDataModule(LightningDataModule):
-    """Serves both splits of an image source, which it opens.
+    """Serves both splits of a recipe's image source, which it opens.
 
     The training stream starts at the trainer's optimizer step, so a resumed run continues with the
     next sample. An optimizer step sees ``batch_size`` samples in all: each process takes its share,
     in ``accumulate`` parts.
-
-    Args:
-        source: the data set.
-        batch_size: samples of an optimizer step, over all processes.
-        accumulate: forward passes an optimizer step.
-        seed: of order and flips.
-        flip: mirror half of the training images, left to right.
-        workers: processes that read images; 0 reads them in the training process.
-        validation_images: how many of the validation split to use.
     """
 
-    def __init__(
-        self,
-        source: ImageSource,
-        *,
-        batch_size: int,
-        accumulate: int = 1,
-        seed: int = 0,
-        flip: bool = False,
-        workers: int = 0,
-        validation_images: int = 1000,
-    ) -> None:
+    def __init__(self, recipe: Recipe) -> None:
         super().__init__()
-        self.source, self.batch_size, self.accumulate = source, batch_size, accumulate
-        self.seed, self.flip, self.workers = seed, flip, workers
-        self.validation_images = validation_images
-        self.train_images = source.images("train")
-        self.validation_split = source.images("validation")
+        self.recipe, self.source = recipe, recipe.data
+        self.train_images = self.source.images("train")
+        self.validation_split = self.source.images("validation")
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """The endless training stream, from the trainer's step on."""
-        trainer = self.trainer
+        recipe, trainer = self.recipe, self.trainer
+        assert trainer is not None
         return training_loader(
             self.train_images,
-            batch_size=self.batch_size // self.accumulate,
-            seed=self.seed,
-            start=trainer.global_step * self.accumulate if trainer else 0,
-            flip=self.flip,
-            rank=trainer.global_rank if trainer else 0,
-            ranks=trainer.world_size if trainer else 1,
-            workers=self.workers,
+            batch_size=recipe.batch_size // recipe.accumulate,
+            seed=recipe.seed,
+            start=trainer.global_step * recipe.accumulate,
+            flip=recipe.flip,
+            rank=trainer.global_rank,
+            ranks=trainer.world_size,
+            workers=recipe.workers,
         )
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """The first ``validation_images`` of the validation split."""
-        trainer = self.trainer
+        assert self.trainer is not None
         return split_loader(
             self.validation_split,
-            batch_size=self.batch_size // self.accumulate,
-            limit=self.validation_images,
-            rank=trainer.global_rank if trainer else 0,
-            ranks=trainer.world_size if trainer else 1,
+            batch_size=self.recipe.batch_size // self.recipe.accumulate,
+            limit=self.recipe.validation_images,
+            rank=self.trainer.global_rank,
+            ranks=self.trainer.world_size,
         )

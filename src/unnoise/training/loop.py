@@ -39,18 +39,9 @@ def fit(
 ) -> Path:
     """Train, from ``checkpoint`` on if there is one; everything the run leaves is in ``run_dir``.
 
-    Every rank of a run calls it. Rank 0 decides on run directory and checkpoint; the others may
-    leave them out.
-
-    Args:
-        recipe: what is trained.
-        config: the config of the recipe, in plain containers.
-        run_dir: the run directory, which is locked.
-        checkpoint: to resume from.
-        origin: for the manifest.
-
-    Returns:
-        The run directory.
+    Every rank of a run calls it, with the ``config`` of the recipe in plain containers. Rank 0
+    decides on run directory, which it locks, and checkpoint; the others may leave them out.
+    ``origin`` is for the manifest. Returns the run directory.
 
     Raises:
         ConfigMismatch: the ranks were started with different configurations.
@@ -124,21 +115,10 @@ def _train(
     origin: dict[str, Any],
 ) -> None:
     """Train to the end; RollBack is raised if training must continue from an earlier step."""
-    module = recipe.module(config, rollbacks)
+    module, data = recipe.module(config, rollbacks), ImageDataModule(recipe)
     if recipe.compile:
         recipe.network.compile()
-    data = ImageDataModule(
-        recipe.data,
-        batch_size=recipe.batch_size,
-        accumulate=recipe.accumulate,
-        seed=recipe.seed,
-        flip=recipe.flip,
-        workers=recipe.workers,
-        validation_images=recipe.validation_images,
-    )
-    step = 0 if checkpoint is None else step_of(checkpoint)
-    facts = _facts(recipe, data, trainer)
-    with _recorded(trainer, config, facts, step, checkpoint is not None, origin):
+    with _recorded(trainer, config, _facts(recipe, data, trainer), checkpoint, origin):
         try:
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         except NotFinite as error:
@@ -151,17 +131,17 @@ def _recorded(
     trainer: Trainer,
     config: dict[str, Any],
     facts: dict[str, Any],
-    step: int,
-    resumed: bool,
+    checkpoint: Path | None,
     origin: dict[str, Any],
 ) -> Iterator[None]:
-    """Open manifest and loggers at ``step``; finally write how training ended."""
+    """Open manifest and loggers at the checkpoint's step; finally write how training ended."""
     run_dir, device = Path(trainer.default_root_dir), trainer.strategy.root_device
     metrics = trainer.loggers[0]
     assert isinstance(metrics, JsonLines)
     if not trainer.is_global_zero:
         yield
         return
+    step, resumed = (0, False) if checkpoint is None else (step_of(checkpoint), True)
     metrics.rewind(step)
     record = manifest.opened(run_dir, facts, device, step, origin, resumed)
     loggers.begin(trainer, config, record, step)
@@ -205,10 +185,10 @@ def _quieten_lightning() -> None:
     """Silence Lightning's messages about itself, and warnings that do not apply here."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        ".*does not have many workers",
-        ".*treespec, LeafSpec.*",
-        ".*srun.* command is available",
-        ".*lr_scheduler.step.*",
+    for of in (
+        "does not have many workers",
+        "treespec, LeafSpec",
+        "lr_scheduler.step",
+        "srun.* is avail",
     ):
-        warnings.filterwarnings("ignore", message)
+        warnings.filterwarnings("ignore", f".*{of}")

@@ -41,9 +41,7 @@ def broken(rules: Iterable[Rule], parts: Mapping[str, Any]) -> list[Problem]:
 # Of every family
 
 
-def batches(
-    trainer: functools.partial[Any], accumulate: int, batch_size: int
-) -> Iterator[Problem]:
+def batches(trainer: functools.partial[Any], accumulate: int, batch_size: int) -> Iterator[Problem]:
     """An optimizer step's images are shared out evenly."""
     settings = getattr(trainer, "keywords", {})
     nodes, wanted = settings.get("num_nodes", 1), settings.get("devices", 1)

@@ -1,6 +1,8 @@
 """From a checked config to a run that trains, here or on the ranks of this machine."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from unnoise.config.problems import ConfigError
 from unnoise.distributed.environment import place, requeued
 from unnoise.distributed.group import ConfigMismatch, RankLost, RankTimeout
 from unnoise.distributed.launcher import RankFailed, train_on_ranks
-from unnoise.networks.conditioning import Conditioner, TextConditioner
+from unnoise.networks.conditioning import TextConditioner
 from unnoise.runs.checkpoints import DamagedCheckpoints, newest_whole
 from unnoise.runs.layout import RunDirectory, shown, step_of
 from unnoise.runs.lock import RunLocked
@@ -37,22 +39,17 @@ def start(
 
     recipe = prepared(config)
     devices, nodes = devices_of(recipe), config["trainer"].get("num_nodes", 1)
-    lost = ConfigMismatch, RankLost, RankTimeout
+    known = ConfigMismatch, RankLost, RankTimeout, RunLocked, NotFinite, NotSaved, UnsafeFile
     try:
         if devices == 1 or place().trains(nodes):
             fit(recipe, config, run_dir, checkpoint, origin)
             return
-        orders = {
-            "config": config,
-            "run_dir": None if run_dir is None else str(run_dir),
-            "checkpoint": None if checkpoint is None else str(checkpoint),
-            "origin": origin,
-        }
-        train_on_ranks(orders, devices // nodes, nodes)
+        paths = [None if path is None else str(path) for path in (run_dir, checkpoint)]
+        train_on_ranks([config, *paths, origin], devices // nodes, nodes)
     except RankFailed as error:
         print(error, file=sys.stderr)
         sys.exit(error.status)
-    except (*lost, RunLocked, NotFinite, NotSaved, UnsafeFile) as error:
+    except known as error:
         sys.exit(str(error))
 
 
@@ -85,6 +82,8 @@ def prepared(config: dict[str, Any]) -> Recipe:
     Raises:
         ConfigError: a device, the data, a text encoder or an extractor is not there.
     """
+    from unnoise.training.callbacks.quality import Quality
+
     _require_devices(config["trainer"])
     schema: Any = resolve_target(config["_target_"])
     with torch.device("meta"):  # only their shapes count
@@ -93,14 +92,17 @@ def prepared(config: dict[str, Any]) -> Recipe:
     torch.manual_seed(config["seed"])
     recipe = instantiate(completed(schema, config, objects | data) | data)
     assert isinstance(recipe, Recipe)
-    _load_text_encoder(recipe.conditioning)
+    for part in recipe.conditioning.modules() if recipe.conditioning is not None else ():
+        if isinstance(part, TextConditioner):
+            with _needed("conditioning.encoder"):
+                part.encoder.encode(["a picture"])
     if place().local_rank == 0:
-        try:
+        with _needed("data"):
             recipe.data.prepare()
-        except (FileNotFoundError, ValueError) as error:
-            raise ConfigError(f"data: {error}") from error
-    if place().rank == 0:
-        _find_extractors(recipe)
+    for name, callback in recipe.callbacks.items() if place().rank == 0 else ():
+        if isinstance(callback, Quality):
+            with _needed(f"callbacks.{name}"):
+                _ = callback.evaluator(source=recipe.data, device=torch.device("cpu")).extractor
     return recipe
 
 
@@ -121,21 +123,10 @@ def _require_devices(trainer: dict[str, Any]) -> None:
         raise ConfigError(f"trainer.devices: {devices} wanted, but there {found} here")
 
 
-def _find_extractors(recipe: Recipe) -> None:
-    from unnoise.training.callbacks.quality import Quality
-
-    for name, callback in recipe.callbacks.items():
-        if isinstance(callback, Quality):
-            try:
-                _ = callback.evaluator(source=recipe.data, device=torch.device("cpu")).extractor
-            except (FileNotFoundError, ValueError) as error:
-                raise ConfigError(f"callbacks.{name}: {error}") from error
-
-
-def _load_text_encoder(conditioner: Conditioner | None) -> None:
-    for part in conditioner.modules() if conditioner is not None else ():
-        if isinstance(part, TextConditioner):
-            try:
-                part.encoder.encode(["a picture"])
-            except ValueError as error:
-                raise ConfigError(f"conditioning.encoder: {error}") from error
+@contextmanager
+def _needed(key: str) -> Iterator[None]:
+    """Raise ConfigError if what a key needs is not there."""
+    try:
+        yield
+    except (FileNotFoundError, ValueError) as error:
+        raise ConfigError(f"{key}: {error}") from error

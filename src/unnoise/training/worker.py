@@ -4,23 +4,8 @@ import json
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
 
 from unnoise.distributed.signals import end_on_signals, leave
-
-
-def train(
-    config: dict[str, Any],
-    run_dir: str | None,
-    checkpoint: str | None,
-    origin: dict[str, Any] | None,
-) -> None:
-    """Train the run as this process's share of it."""
-    from unnoise.training.loop import fit
-    from unnoise.training.start import prepared
-
-    run, saved = (None if path is None else Path(path) for path in (run_dir, checkpoint))
-    fit(prepared(config), config, run, saved, origin)
 
 
 def main() -> int:
@@ -33,27 +18,25 @@ def main() -> int:
     from unnoise.training.callbacks.checkpoints import NotFinite, NotSaved
     from unnoise.training.failures import explanation
 
-    orders = json.loads(Path(sys.argv[1]).read_text())
+    config, *paths, origin = json.loads(Path(sys.argv[1]).read_text())
+    run_dir, checkpoint = (None if path is None else Path(path) for path in paths)
     try:
-        train(**orders)
-    except ConfigError as error:
+        from unnoise.training.loop import fit
+        from unnoise.training.start import prepared
+
+        fit(prepared(config), config, run_dir, checkpoint, origin)
+    except (ConfigError, RankTimeout) as error:
         print(error, file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, ConfigError) else TIMED_OUT
     except RankLost:
         return LOST  # why it is lost, the supervisor knows
-    except RankTimeout as error:
-        print(error, file=sys.stderr)
-        return TIMED_OUT
-    except (NotFinite, NotSaved) as error:  # every rank has it
-        if place().rank == 0:
-            print(error, file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         return 130
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 1
     except BaseException as error:
-        print(explanation(error, orders["config"]) or traceback.format_exc(), file=sys.stderr)
+        if place().rank == 0 or not isinstance(error, NotFinite | NotSaved):  # every rank has those
+            print(explanation(error, config) or traceback.format_exc(), file=sys.stderr)
         return 1
     return 0
 
