@@ -185,10 +185,5 @@ def _quieten_lightning() -> None:
     """Silence Lightning's messages about itself, and warnings that do not apply here."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for of in (
-        "does not have many workers",
-        "treespec, LeafSpec",
-        "lr_scheduler.step",
-        "srun.* is avail",
-    ):
-        warnings.filterwarnings("ignore", f".*{of}")
+    ours = "does not have many workers|treespec, LeafSpec|srun.* command is available"
+    warnings.filterwarnings("ignore", rf".*({ours}|lr_scheduler\.step)")

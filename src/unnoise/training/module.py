@@ -95,6 +95,11 @@ class GenerativeModule(LightningModule, ABC):
         self._means.append(mean.detach())
         return mean * (1 + 0 * mean.detach())
 
+    @property
+    def stepped(self) -> bool:
+        """Whether the last batch ended an optimizer step, taken or skipped."""
+        return not self._means
+
     def on_train_batch_end(self, *args: Any) -> None:
         """Callbacks have had their turn: from here on the next batch is read."""
         self.idle_since = time.perf_counter()

@@ -2,22 +2,20 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
-from pydantic import Field
 from torch import Tensor
 
 from unnoise.distributed import group as ranks
 from unnoise.files import remove_with_digest, write_with_digest
 from unnoise.runs.checkpoints import check_layout
 from unnoise.runs.layout import RunDirectory, step_of
+from unnoise.training.callbacks.measurement import Count
 from unnoise.training.logging.record import alert
 from unnoise.untrusted import load_tensors
-
-Steps = Annotated[int, Field(ge=1)]
 
 
 class NotFinite(FloatingPointError):
@@ -78,9 +76,9 @@ class Checkpoints(Callback):
 
     def __init__(
         self,
-        every: Steps = 1000,
-        keep: Steps = 2,
-        keep_every: Steps | None = None,
+        every: Count = 1000,
+        keep: Count = 2,
+        keep_every: Count | None = None,
         on_full_disk: Literal["continue", "stop"] = "continue",
     ) -> None:
         self.every, self.keep, self.keep_every = every, keep, keep_every

@@ -38,24 +38,19 @@ class Measurement(Callback, ABC):
         if trainer.global_step > 0 and trainer.global_step % self.every == 0:
             self._measure(trainer, module)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, module: Any, *_: Any) -> None:
         """Measure when due."""
-        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if stepped and trainer.global_step % self.every == 0:
+        if module.stepped and trainer.global_step % self.every == 0:
             self._measure(trainer, module)
 
     def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Measure the final weights."""
         self._measure(trainer, module)
 
-    def _measure(self, trainer: Trainer, module: LightningModule) -> None:
+    def _measure(self, trainer: Trainer, module: Any) -> None:
         if is_logged(trainer, self.seconds):
             return
-        assert isinstance(module, GenerativeModule)
-        started = time.perf_counter()
-        model = module.ema.model
+        started, model = time.perf_counter(), module.ema.model
         training = model.training
         with isolate_rng(include_cuda=module.device.type == "cuda"), torch.inference_mode():
             model.eval()

@@ -1,16 +1,14 @@
 """The metrics of training and validation."""
 
 import time
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from pydantic import Field
 from torch import Tensor
 
-from unnoise.training.callbacks.measurement import is_logged
+from unnoise.training.callbacks.measurement import Count, is_logged
 from unnoise.training.logging.record import log_metrics
-from unnoise.training.module import GenerativeModule
 
 
 class TrainingMetrics(Callback):
@@ -22,7 +20,7 @@ class TrainingMetrics(Callback):
     always validated after its last step. An interrupted validation is repeated on resume.
     """
 
-    def __init__(self, every: Annotated[int, Field(ge=1)] = 50) -> None:
+    def __init__(self, every: Count = 50) -> None:
         self.every = every
         self._sums: Tensor | None = None  # of weighted losses and of weights, by quartile of t
         self._of_step: list[Tensor] = []  # the same, of its micro-batches
@@ -38,18 +36,12 @@ class TrainingMetrics(Callback):
             self._validate(trainer)
             trainer.training = True
 
-    def on_train_batch_start(
-        self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, module: Any, *_: Any) -> None:
         """Start the clock at the end of the last batch, when reading this one began."""
-        assert isinstance(module, GenerativeModule)
         self._started = module.idle_since or time.perf_counter()
 
-    def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, *_: Any) -> None:
         """Add up; log when due."""
-        assert isinstance(module, GenerativeModule)
         losses = outputs["per_sample"]
         self._images += len(losses) * trainer.world_size
         quartile = (outputs.get("u", torch.zeros_like(losses)) * 4).long()
@@ -58,32 +50,28 @@ class TrainingMetrics(Callback):
         zeros = torch.zeros(2, 4, device=terms.device)
         self._sums = zeros if self._sums is None else self._sums
         self._of_step.append(zeros.index_add(1, quartile, terms))
-        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+        step, due = trainer.global_step, False
+        if module.stepped:
             if not module.skipped:
                 self._sums = sum(self._of_step, start=self._sums)
             self._of_step.clear()
-        if not self._due(trainer, batch_idx):
-            self._seconds += time.perf_counter() - self._started
-            return
-        loss, count = trainer.strategy.reduce(self._sums, reduce_op="sum").tolist()
+            due = step % self.every == 0 or step in (1, trainer.max_steps)
+        if due:
+            loss, count = trainer.strategy.reduce(self._sums, reduce_op="sum").tolist()
         self._seconds += time.perf_counter() - self._started
-        metrics = {
-            **({"train/loss": sum(loss) / sum(count)} if any(count) else {}),
-            **{
-                f"train/loss_t{25 * q}-{25 * q + 25}%": loss[q] / count[q]
-                for q in range(4)
-                if "u" in outputs and count[q]
-            },
-            "train/gradient_norm": module.gradient_norm,
-            "train/learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
-            "train/images_per_second": self._images / self._seconds,
-        }
-        log_metrics(trainer, metrics)
+        if not due:
+            return
+        metrics = {"train/loss": sum(loss) / sum(count)} if any(count) else {}
+        for q in range(4):
+            if "u" in outputs and count[q]:
+                metrics[f"train/loss_t{25 * q}-{25 * q + 25}%"] = loss[q] / count[q]
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        metrics |= {"train/gradient_norm": module.gradient_norm, "train/learning_rate": rate}
+        log_metrics(trainer, metrics | {"train/images_per_second": self._images / self._seconds})
         self._sums, self._seconds, self._images = None, 0.0, 0
 
-    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, module: Any) -> None:
         """Log the results; the time of validation does not count."""
-        assert isinstance(module, GenerativeModule)
         module.idle_since = time.perf_counter()
         found = trainer.callback_metrics.items()
         log_metrics(trainer, {k: float(v) for k, v in found if k.startswith("validation")})
@@ -98,7 +86,3 @@ class TrainingMetrics(Callback):
             loop = trainer.fit_loop.epoch_loop.val_loop
             loop.restarting = False  # else it would skip batches that an earlier one read
             loop.run()
-
-    def _due(self, trainer: Trainer, batch_idx: int) -> bool:
-        step, stepped = trainer.global_step, (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        return stepped and (step % self.every == 0 or step in (1, trainer.max_steps))

@@ -20,7 +20,6 @@ from unnoise.runs.layout import RunDirectory, shown, step_of
 from unnoise.training.callbacks.checkpoints import NotFinite
 from unnoise.training.logging.board import say
 from unnoise.training.logging.record import alert, log_metrics
-from unnoise.training.module import GenerativeModule
 
 Count = Annotated[int, Field(ge=0)]
 WINDOW = 100  # latest steps with which a loss is compared
@@ -115,22 +114,20 @@ class BadNumbers(Callback):
         self._bad, self._skipped = list(state_dict["bad"]), state_dict["skipped"]
         self._reported = state_dict["rollbacks"]
 
-    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, module: Any) -> None:
         """Log that the run went back to this step."""
-        assert isinstance(module, GenerativeModule)
         if module.rollbacks > self._reported:
             log_metrics(trainer, {"train/rollbacks": module.rollbacks})
         self._reported = module.rollbacks
 
     def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Check the step that was taken or skipped."""
-        assert isinstance(module, GenerativeModule)
-        times = {"u": outputs["u"]} if "u" in outputs else {}
-        where = {key: batch[key] for key in ("position", "index")}
-        self._samples.append(where | times | {"loss": outputs["per_sample"]})
-        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+        part = {key: batch[key] for key in ("position", "index")}
+        part |= {"u": outputs["u"]} if "u" in outputs else {}
+        self._samples.append(part | {"loss": outputs["per_sample"]})
+        if not module.stepped:
             return
         loss = ranks.sum_over_ranks([module.loss])[0] / trainer.world_size
         step = Step(trainer.global_step, loss, module.gradient_norm, self._samples)

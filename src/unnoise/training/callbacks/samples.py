@@ -26,11 +26,10 @@ from unnoise.models.trained import draw
 from unnoise.report.figures.forward import strip
 from unnoise.report.sheets import grid, save_gif, sheet, table
 from unnoise.runs.layout import RunDirectory
+from unnoise.training.callbacks.measurement import Count
 from unnoise.training.logging.board import say
 from unnoise.training.logging.record import log_picture
-from unnoise.training.module import GenerativeModule
 
-Count = Annotated[int, Field(ge=1)]
 FRAMES = 40  # of an animation, at most
 MOVING = 25  # pictures in it, at most
 SHORT = 120  # letters of prompts that still go into a caption
@@ -49,13 +48,10 @@ class SampleGrid(Callback):
     def __init__(self, sampler: Any, final: Any, every: Count = 1000, count: Count = 64) -> None:
         self.sampler, self.final, self.every, self.count = sampler, final, every, count
 
-    def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, module: Any, *_: Any) -> None:
         """Draw when due."""
         step = trainer.global_step
-        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if stepped and step % self.every == 0 and step != trainer.max_steps:
+        if module.stepped and step % self.every == 0 and step != trainer.max_steps:
             with _or_without(trainer, "the sample grid"):
                 self._draw(trainer, module, self.sampler, animate=False)
 
@@ -65,10 +61,9 @@ class SampleGrid(Callback):
             if not _grid(trainer).exists():
                 self._draw(trainer, module, self.final, animate=True)
 
-    def _draw(self, trainer: Trainer, module: LightningModule, sampler: Any, animate: bool) -> None:
+    def _draw(self, trainer: Trainer, module: Any, sampler: Any, animate: bool) -> None:
         if not trainer.is_global_zero:
             return
-        assert isinstance(module, GenerativeModule)
         model = module.ema.model
         steps = model.steps(sampler)
         shown = {round(i * steps / FRAMES) for i in range(1, FRAMES + 1)}
@@ -118,11 +113,10 @@ class ForwardProcess(Callback):
         with _or_without(trainer, "the forward process"):
             self._draw(trainer, module)
 
-    def _draw(self, trainer: Trainer, module: LightningModule) -> None:
+    def _draw(self, trainer: Trainer, module: Any) -> None:
         path = _samples(trainer) / "forward_process.png"
         if not trainer.is_global_zero or path.exists():
             return
-        assert isinstance(module, GenerativeModule)
         images = trainer.datamodule.validation_split  # type: ignore[attr-defined]
         ids = torch.arange(min(self.pictures, len(images)))
         x0 = to_signal(images.read(ids))
@@ -153,8 +147,7 @@ def _or_without(trainer: Trainer, what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        message = str(error).strip().partition("\n")[0]
-        reason = f"{type(error).__name__}: {message}"
+        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
         say(f"{what} of step {trainer.global_step} is left out ({reason}); training goes on")
 
 

@@ -92,9 +92,7 @@ class Stop(Callback):
         self._in_step = self._updating = self._leaving = False
         self._trainer, self._taken = trainer, None
 
-    def on_train_batch_start(
-        self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, module: Any, *_: Any) -> None:
         """End the run if any rank received a signal during the last step."""
         if self._in_step:
             return
@@ -104,38 +102,30 @@ class Stop(Callback):
             self._signal = self._signal or (signal.SIGINT if interrupted else signal.SIGTERM)
             self._leaving = True
             self._save(signal.Signals(self._signal).name)
-            ranks.sum_over_ranks(
-                [0]
-            )  # wait for rank 0 to save: one rank that ends stops the others
+            ranks.sum_over_ranks([0])  # wait for rank 0: one rank that ends stops the others
             raise SystemExit(status_of(signal.SIGINT if interrupted else signal.SIGTERM))
         self._in_step = True
 
-    def on_before_optimizer_step(
-        self, trainer: Trainer, module: LightningModule, optimizer: Any
-    ) -> None:
+    def on_before_optimizer_step(self, trainer: Trainer, module: Any, *_: Any) -> None:
         """From here until the step is complete nothing can be saved."""
         if trainer.world_size > 1 and module.device.type == "cuda":
             torch.cuda.current_stream().synchronize()
         with self._lock:
             self._updating = True
 
-    def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, module: Any, *_: Any) -> None:
         """Note the end of a step, if this was its last micro-batch."""
         if module.device.type == "cuda":
             self._taken = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._taken.record()
-        self._in_step = (batch_idx + 1) % trainer.accumulate_grad_batches != 0
+        self._in_step = not module.stepped
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         """End the run if a signal came during the last step."""
         if self._signal:
             raise SystemExit(status_of(self._signal))
 
-    def on_exception(
-        self, trainer: Trainer, module: LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: Trainer, module: Any, exception: BaseException) -> None:
         """Save, unless bad numbers or a search ended the run."""
         self._leaving = True
         signal.setitimer(signal.ITIMER_REAL, 0)
