@@ -6,7 +6,8 @@ Every file of tensors, arrays or YAML that may come from somewhere else is opene
 import json
 import pickletools
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -50,6 +51,17 @@ class UnsafeFile(ValueError):
         self.path = Path(path)
 
 
+@contextmanager
+def _refused(path: Path, kind: str) -> Iterator[None]:
+    """Raise UnsafeFile for whatever a damaged file makes a reader raise."""
+    try:
+        yield
+    except (UnsafeFile, MemoryError):
+        raise
+    except Exception as error:
+        raise UnsafeFile(path, f"is {kind}: {error}") from error
+
+
 def load_tensors(path: str | Path) -> Any:
     """The plain containers and tensors of a checkpoint, which stay in the file until they are used.
 
@@ -65,15 +77,11 @@ def load_tensors(path: str | Path) -> Any:
     path = Path(path)
     size = path.stat().st_size
     _check_pickle(path)
-    try:
+    with _refused(path, "no whole file of tensors"):
         # Sizes first, on a device without memory.
         outline = torch.load(path, map_location="meta", weights_only=True)
         _check_sizes(path, outline, size)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (UnsafeFile, MemoryError):
-        raise
-    except Exception as error:  # a damaged file makes torch raise nearly anything
-        raise UnsafeFile(path, f"is no whole file of tensors: {error}") from error
 
 
 def _check_pickle(path: Path) -> None:
@@ -94,17 +102,13 @@ def _check_pickle(path: Path) -> None:
         if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
             raise UnsafeFile(path, "has compressed parts, which torch.save does not write")
         pickle = archive.read(f"{folders.pop()}/data.pkl")
-    try:
+    with _refused(path, "damaged: its pickle"):
         for code, argument, _ in pickletools.genops(pickle):
             if code.name == "GLOBAL" and argument not in _NAMED:
                 raise UnsafeFile(path, f"names {argument!r}, which tensors have no use for")
             if code.name not in _OPCODES:
                 odd = f"has {code.name} in its pickle"
                 raise UnsafeFile(path, f"{odd}, which tensors have no use for")
-    except UnsafeFile:
-        raise
-    except Exception as error:  # of bytes that are no pickle
-        raise UnsafeFile(path, f"is damaged: its pickle: {error}") from error
 
 
 def _check_sizes(path: Path, outline: Any, size: int) -> None:
@@ -180,7 +184,7 @@ def load_safetensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, str]]:
     from safetensors import safe_open
 
     size = path.stat().st_size
-    try:
+    with _refused(path, "no whole safetensors file"):
         with path.open("rb") as file:
             header = int.from_bytes(file.read(8), "little")
             if header > size - 8:
@@ -189,8 +193,6 @@ def load_safetensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, str]]:
         with safe_open(path, "pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             return tensors, file.metadata() or {}
-    except Exception as error:  # SafetensorError, and what JSON and torch raise
-        raise UnsafeFile(path, f"is no whole safetensors file: {error}") from error
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -207,7 +209,7 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         UnsafeFile: the file is damaged, none, holds objects, or is made to swell.
     """
     size = path.stat().st_size
-    try:
+    with _refused(path, "no whole .npz or .npy file"):
         with path.open("rb") as file:
             packed = file.read(4) == b"PK\x03\x04"
         if packed:
@@ -221,18 +223,12 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         if whole.nbytes > size:
             raise ValueError(f"it has {size:,} bytes, but an array of {whole.nbytes:,}")
         return {"": np.array(whole)}
-    except (UnsafeFile, MemoryError):
-        raise
-    except Exception as error:  # a damaged file makes NumPy raise nearly anything
-        raise UnsafeFile(path, f"is no whole .npz or .npy file: {error}") from error
 
 
 def _archive(path: Path) -> zipfile.ZipFile:
     """Open a zip archive. Raise UnsafeFile if its sizes or the names of its parts are false."""
-    try:
+    with _refused(path, "no whole archive"):
         archive = zipfile.ZipFile(path)
-    except Exception as error:  # zipfile has no end of errors for what is no archive
-        raise UnsafeFile(path, f"is no whole archive: {error}") from error
     parts, size = archive.infolist(), path.stat().st_size
     held = sum(part.file_size for part in parts)
     wrong = ""
@@ -264,14 +260,10 @@ def load_yaml(path: Path) -> Any:
         raise UnsafeFile(path, f"has more than {LONGEST:,} bytes")
     # libyaml, where it is there, is ten times as fast
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
+    with _refused(path, "no whole YAML file"):
         text = path.read_text()
         _check_nesting(path, yaml.compose(text, loader), _yaml_parts)
         return yaml.load(text, loader)
-    except UnsafeFile:
-        raise
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UnsafeFile(path, f"is no whole YAML file: {error}") from error
 
 
 def _yaml_parts(node: yaml.Node) -> Iterable[yaml.Node]:

@@ -26,9 +26,7 @@ from unnoise.networks.unet import UNet
 from unnoise.report.figures.forward import strip
 from unnoise.report.sheets import beside, grid, table
 from unnoise.runs.checkpoints import checkpoints
-from unnoise.training.callbacks.progress import Progress
 from unnoise.training.callbacks.samples import ForwardProcess, SampleGrid
-from unnoise.training.logging.jsonl import JsonLines
 from unnoise.training.loop import fit
 
 SDE = Sampler(DDIM(eta=1.0), steps=2)
@@ -275,8 +273,3 @@ def test_a_last_grid_that_a_kill_cut_off_is_drawn_when_the_run_is_resumed(tmp_pa
     before = (tmp_path / "samples" / "step_00000002.png").stat().st_mtime_ns
     fit(run(), {}, tmp_path, checkpoints(tmp_path)[-1])
     assert (tmp_path / "samples" / "step_00000002.png").stat().st_mtime_ns == before
-
-
-def test_a_bar_that_was_never_opened_can_be_told_to_show_nothing(tmp_path):
-    """As Lightning does on all ranks but the first."""
-    Progress("x", JsonLines(tmp_path / "metrics.jsonl")).disable()

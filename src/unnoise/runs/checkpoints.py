@@ -39,10 +39,10 @@ def newest_whole(run_dir: Path) -> Path | None:
             for a new one.
     """
     found = checkpoints(run_dir)
-    newest = next((path for path in reversed(found) if whole(path)), None)
+    if not found:
+        return None
+    newest = next(filter(whole, reversed(found)), None)
     if newest is None:
-        if not found:
-            return None
         names = ", ".join(path.name for path in reversed(found))
         raise DamagedCheckpoints(
             f"every checkpoint of {run_dir} is damaged ({names}): put back a whole one, or move "
@@ -84,10 +84,9 @@ def find_checkpoint(run: Path) -> Path:
         )
     if not found:
         raise FileNotFoundError(f"the run {run} has no checkpoint yet (in {run / 'checkpoints'})")
-    for path in reversed(found):
-        if is_whole(path):
-            return path
-    raise FileNotFoundError(f"every checkpoint of {run} is damaged: put back a whole one")
+    if (newest := next(filter(is_whole, reversed(found)), None)) is None:
+        raise FileNotFoundError(f"every checkpoint of {run} is damaged: put back a whole one")
+    return newest
 
 
 def find_checkpoints(run: Path, chosen: str | list[int]) -> list[Path]:

@@ -102,6 +102,7 @@ def _trainer(recipe: Recipe, run_dir: Path, cluster: ClusterEnvironment, stop: S
         use_distributed_sampler=False,
         enable_checkpointing=False,
         enable_model_summary=False,
+        enable_progress_bar=False,  # Progress is one
     )
     return trainer
 

@@ -50,7 +50,7 @@ class Recipe(ABC):
     conditioning: Conditioner | None
     sampler: Annotated[Any, Role.SHOWN]
     optimizer: OptimizerFactory
-    callbacks: Annotated[dict[str, Any], Role.SHOWN, Sets(("callbacks",))]
+    callbacks: Annotated[dict[str, Any], Role.SHOWN, Sets(("callbacks", "enable_progress_bar"))]
     logger: Annotated[Callable[..., Any], Role.MACHINE, Sets(("logger",))]
     trainer: Annotated[Callable[..., Any], Role.MACHINE]
     seed: Annotated[int, Field(ge=0)]

@@ -118,14 +118,11 @@ class Checkpoints(Callback):
                 raise
             return
         if trainer.is_global_zero:
-            old = _files(trainer).saved()[: -self.keep]
+            old, kept = _files(trainer).saved()[: -self.keep], self.keep_every or last + 1
             try:
-                remove_with_digest([path for path in old if not self._stays(step_of(path))])
+                remove_with_digest([p for p in old if step_of(p) % kept or step_of(p) == 0])
             except OSError as error:
                 alert(trainer, "old checkpoints not removed", str(error))
-
-    def _stays(self, step: int) -> bool:
-        return self.keep_every is not None and step > 0 and step % self.keep_every == 0
 
 
 def save(trainer: Trainer, together: bool = True) -> Path:

@@ -1,11 +1,10 @@
 """Bits/dim of validation pictures during training."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from lightning import Trainer
 from pydantic import Field
-from torch import Tensor
 
 from unnoise.data.stream import split_loader
 from unnoise.diffusion.noise import Noise
@@ -37,29 +36,19 @@ class BitsPerDim(Measurement):
 
     def measure(self, trainer: Trainer, module: GenerativeModule) -> dict[str, float]:
         """validation/bits_per_dim = L_T + Σ L_{t−1} + L_0, and the three."""
-        model, ranks = module.ema.model, trainer.world_size
+        model, ranks, data = module.ema.model, trainer.world_size, trainer.datamodule  # type: ignore[attr-defined]
         sums = precise(torch.zeros(4, device=module.device))  # of the terms; of pictures
-        batches = split_loader(
-            trainer.datamodule.validation_split,  # type: ignore[attr-defined]
-            batch_size=self.batch_size * ranks,
-            limit=self.count,
-            rank=trainer.global_rank,
-            ranks=ranks,
-        )
-        for batch in batches:
+        each = {"batch_size": self.batch_size * ranks, "rank": trainer.global_rank, "ranks": ranks}
+        for batch in split_loader(data.validation_split, limit=self.count, **each):
             if len(batch["position"]):  # a rank's share of the last batch can be empty
                 here = module.transfer_batch_to_device(batch, module.device, 0)
                 noise = Noise(module.seed, here["position"])
                 terms = model.variational_bound(here, noise, self.steps)
-                each = (terms.prior, terms.steps.sum(1), terms.decoder, torch.ones_like(noise.ids))
-                sums += torch.stack([precise(part).sum() for part in each])
-        reduced = trainer.strategy.reduce(sums, reduce_op="sum")
-        assert isinstance(reduced, Tensor)
+                parts = (terms.prior, terms.steps.sum(1), terms.decoder, torch.ones_like(noise.ids))
+                sums += torch.stack([precise(part).sum() for part in parts])
+        reduced: Any = trainer.strategy.reduce(sums, reduce_op="sum")
         *terms_sum, pictures = reduced.tolist()
-        prior, middle, decoder = (term / pictures for term in terms_sum)
-        return {
-            "validation/bits_per_dim": prior + middle + decoder,
-            "validation/bits_per_dim_prior": prior,
-            "validation/bits_per_dim_steps": middle,
-            "validation/bits_per_dim_decoder": decoder,
-        }
+        means = [term / pictures for term in terms_sum]
+        names = ("", "_prior", "_steps", "_decoder")
+        values = zip(names, (sum(means), *means), strict=True)
+        return {f"validation/bits_per_dim{name}": value for name, value in values}

@@ -2,7 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -61,10 +61,8 @@ class Measurement(Callback, ABC):
 
 def is_logged(trainer: Trainer, metric: str) -> bool:
     """Whether the run has logged a metric at the trainer's step; the same on all ranks."""
+    step, lines = trainer.global_step, trainer.loggers[0]
     found = trainer.is_global_zero and any(
-        row["step"] == trainer.global_step and metric in row
-        for logger in trainer.loggers
-        if isinstance(logger, JsonLines)
-        for row in logger.rows()
+        row["step"] == step and metric in row for row in cast(JsonLines, lines).rows()
     )
     return trainer.strategy.broadcast(found)

@@ -35,10 +35,9 @@ class RollBack(BaseException):
 
 
 class Step(NamedTuple):
-    """A step: its number, means over all ranks, and the samples of this rank.
+    """A step: its number, means over all ranks, and this rank's samples, by micro-batch (B,).
 
-    ``samples`` has for each micro-batch "position" in the stream, "index" in the split, "loss" and,
-    if the family has one, the quantile "u" of the time: each (B,).
+    "position" is in the stream, "index" in the split, "u", if there is one, the time's quantile.
     """
 
     number: int
@@ -101,12 +100,8 @@ class BadNumbers(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The counts, with which a resumed run logs what an uninterrupted run would."""
-        return {
-            "losses": list(self._losses),
-            "bad": self._bad,
-            "skipped": self._skipped,
-            "rollbacks": self._reported,
-        }
+        counts = {"bad": self._bad, "skipped": self._skipped, "rollbacks": self._reported}
+        return {"losses": list(self._losses)} | counts
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the counts."""
@@ -158,8 +153,20 @@ class BadNumbers(Callback):
                 later = [p for p in checkpoints(run_dir) if step_of(p) > step_of(checkpoint)]
                 remove_with_digest(later)
             return RollBack(checkpoint)
-        path = RunDirectory(run_dir).bad_batch
-        self._write_report(path, str(error), rollbacks)
+        path, step = RunDirectory(run_dir).bad_batch, self._last_bad or self._last
+        rows = sorted(chain(*ranks.gather(step.rows())), key=lambda row: row["position"])
+        report = {
+            "error": str(error),
+            "step": step.number,
+            "not_finite": step.not_finite,
+            "loss": _plain(step.loss),
+            "gradient_norm": _plain(step.gradient_norm),
+            "rollbacks": rollbacks,
+            "samples": rows,
+        }
+        if first:
+            text = json.dumps(report, indent=2) + "\n"
+            write_durably(path, lambda temporary: temporary.write_text(text))
         times = f"{rollbacks} rollback{'' if rollbacks == 1 else 's'}"
         done = f"after {times}" if checkpoint else "there is no checkpoint to go to"
         names = f"{shown(path)} names the pictures of the step"
@@ -177,23 +184,6 @@ class BadNumbers(Callback):
                 f"{len(self._bad)} of the last {self.within} steps to step {step.number} had a "
                 "loss or a gradient that is not finite"
             )
-
-    def _write_report(self, path: Path, error: str, rollbacks: int) -> None:
-        step = self._last_bad or self._last
-        gathered = ranks.gather(step.rows())
-        if not gathered:
-            return  # rank 0 writes
-        report = {
-            "error": error,
-            "step": step.number,
-            "not_finite": step.not_finite,
-            "loss": _plain(step.loss),
-            "gradient_norm": _plain(step.gradient_norm),
-            "rollbacks": rollbacks,
-            "samples": sorted(chain(*gathered), key=lambda row: row["position"]),
-        }
-        text = json.dumps(report, indent=2) + "\n"
-        write_durably(path, lambda temporary: temporary.write_text(text))
 
 
 def _scaled(trainer: Trainer) -> bool:

@@ -3,18 +3,16 @@
 import sys
 from typing import Any
 
-from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar
+from lightning import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
 from unnoise.training.logging.jsonl import JsonLines
 
 
-class Progress(ProgressBar):
+class Progress(Callback):
     """One line with the step, and the loss and speed that were logged last."""
 
     def __init__(self, name: str, metrics: JsonLines) -> None:
-        super().__init__()
         self.name, self.metrics = name, metrics
         self._bar: Any = None
 
@@ -44,18 +42,7 @@ class Progress(ProgressBar):
         """Close the bar."""
         self._bar.close()
 
-    def on_exception(
-        self, trainer: Trainer, module: LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: Trainer, module: Any, exception: BaseException) -> None:
         """Close the bar, if there is one yet."""
         if self._bar is not None:
             self._bar.close()
-
-    def print(self, *args: Any, **kwargs: Any) -> None:
-        """Print above the bar."""
-        tqdm.write(" ".join(map(str, args)))
-
-    def disable(self) -> None:
-        """Show nothing; Lightning calls this on all ranks but the first, before there is a bar."""
-        if self._bar is not None:
-            self._bar.disable = True
