@@ -10,10 +10,9 @@ from tiny import experiment
 from two_processes import in_two_processes, meet_anew
 
 from unnoise.diffusion.noise import Noise
-from unnoise.models.gan import GAN, gradient_penalty, relativistic
+from unnoise.models.gan import gradient_penalty, relativistic
 from unnoise.networks.adversarial import Discriminator, Generator, LatentSampler
 from unnoise.runs.checkpoints import checkpoints
-from unnoise.training.adversarial import AdversarialModule
 from unnoise.training.callbacks.checkpoints import Checkpoints
 from unnoise.training.loop import fit
 from unnoise.training.recipe import AdversarialRecipe
@@ -46,11 +45,7 @@ class Keep(Callback):
 
 
 def module():
-    made = recipe()
-    network = AdversarialModule(
-        GAN(made.network), made.discriminator, made.optimizer, gamma=0.5, ema_decay=0.9, seed=0,
-        max_steps=9,
-    )  # fmt: skip
+    network = recipe().module({})
     for weight in network.parameters():
         torch.nn.init.normal_(weight, std=0.2)
     return network

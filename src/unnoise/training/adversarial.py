@@ -3,12 +3,11 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unnoise.data.source import Batch
 from unnoise.models.gan import GAN, gradient_penalty, relativistic
 from unnoise.training.module import GenerativeModule
-from unnoise.training.optimization import OptimizerFactory
 
 
 class AdversarialModule(GenerativeModule):
@@ -16,26 +15,13 @@ class AdversarialModule(GenerativeModule):
 
     Both learn at once, from one loss whose gradient is, for each network, that of its own. So one
     optimizer holds both, and a training step is one optimizer step.
-
-    Args:
-        model: the generator.
-        discriminator: signals to scores.
-        optimizer: parameters to optimizer.
-        gamma: weight of the gradient penalties R1 and R2.
-        shared: the arguments of every GenerativeModule.
+    ``gamma`` of the ``AdversarialRecipe`` weighs the gradient penalties R1 and R2.
     """
 
-    def __init__(
-        self,
-        model: GAN,
-        discriminator: nn.Module,
-        optimizer: OptimizerFactory,
-        *,
-        gamma: float,
-        **shared: Any,
-    ) -> None:
-        super().__init__(model, optimizer, helpers=(discriminator,), **shared)
-        self.discriminator, self.gamma = discriminator, gamma
+    def __init__(self, recipe: Any, config: dict[str, Any], rollbacks: int = 0) -> None:
+        model, discriminator = GAN.of(vars(recipe), recipe.data.shape), recipe.discriminator
+        super().__init__(model, recipe, config, rollbacks, helpers=(discriminator,))
+        self.discriminator, self.gamma = discriminator, recipe.gamma
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The sum of both losses, mean and for each sample (R3GAN, Algorithm 1)."""

@@ -10,37 +10,21 @@ from unnoise.diffusion.objectives import Objective
 from unnoise.diffusion.times import TimeSampler, UniformTimes
 from unnoise.models.diffusion import DiffusionModel
 from unnoise.training.module import GenerativeModule
-from unnoise.training.optimization import OptimizerFactory
 from unnoise.training.validation import LossBySNR
 
 
 class DiffusionModule(GenerativeModule):
-    """Trains a DiffusionModel by an objective.
+    """Trains a DiffusionModel by the objective of a ``DiffusionRecipe``.
 
     A step is a function of its batch, and of the losses before where ``times`` learns from them.
-
-    Args:
-        model: what is trained.
-        objective: the loss.
-        times: how training times are drawn.
-        optimizer: parameters to optimizer.
-        condition_dropout: probability that a sample's condition is replaced by the null one.
-        shared: the arguments of every GenerativeModule.
     """
 
-    def __init__(
-        self,
-        model: DiffusionModel,
-        objective: Objective,
-        times: TimeSampler,
-        optimizer: OptimizerFactory,
-        *,
-        condition_dropout: float = 0.0,
-        **shared: Any,
-    ) -> None:
-        super().__init__(model, optimizer, **shared)
-        self.objective, self.times = objective, times
-        self.condition_dropout = condition_dropout
+    def __init__(self, recipe: Any, config: dict[str, Any], rollbacks: int = 0) -> None:
+        model = DiffusionModel.of(vars(recipe), recipe.data.shape)
+        super().__init__(model, recipe, config, rollbacks)
+        self.objective: Objective = recipe.objective
+        self.times: TimeSampler = recipe.times
+        self.condition_dropout: float = recipe.condition_dropout
         self._seen: list[Tensor] = []  # (3, B): place, u and loss of the step's micro-batches
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:

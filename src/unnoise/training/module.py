@@ -4,7 +4,7 @@ import hashlib
 import math
 import time
 from abc import ABC
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning import LightningModule
@@ -32,47 +32,35 @@ class GenerativeModule(LightningModule, ABC):
 
     Args:
         model: what is trained and averaged.
-        optimizer: makes the one optimizer of all parameters, so that a step counts once.
-        ema_decay: of the average.
-        seed: of all noise; after ``rollbacks`` training noise is that of both.
-        max_steps: optimizer steps of the run.
-        warmup_steps: over which the learning rate rises from 0.
-        lr_decay: "cosine" lets it fall to 0 at ``max_steps``.
-        gradient_clip: greatest norm of the gradient; None does not clip.
+        recipe: a ``Recipe``: seed, optimizer, learning rate, clipping and average.
         config: plain containers; goes into each checkpoint, to rebuild the model from.
         rollbacks: how often training went back to an earlier step; each brings other noise.
-        helpers: networks that are trained with the model but not averaged.
+        helpers: networks that are trained with the model, by its optimizer, but not averaged.
     """
 
     def __init__(
         self,
         model: GenerativeModel,
-        optimizer: OptimizerFactory,
-        *,
-        ema_decay: float,
-        seed: int,
-        max_steps: int,
-        warmup_steps: int = 0,
-        lr_decay: Literal["constant", "cosine"] = "constant",
-        gradient_clip: float | None = None,
-        config: dict[str, Any] | None = None,
-        rollbacks: int = 0,
+        recipe: Any,
+        config: dict[str, Any],
+        rollbacks: int,
         helpers: tuple[nn.Module, ...] = (),
     ) -> None:
         super().__init__()
         self.model: Any = model
-        self.ema: EMA[Any] = EMA(model, ema_decay)
-        self.seed, self.config, self.rollbacks = seed, config, rollbacks
-        self._noise_seed = hashed(seed, "rollback", rollbacks) if rollbacks else seed
-        self.gradient_clip = gradient_clip
+        self.ema: EMA[Any] = EMA(model, recipe.ema_decay)
+        self.seed: int = recipe.seed
+        self.config, self.rollbacks = config, rollbacks
+        self._noise_seed = hashed(self.seed, "rollback", rollbacks) if rollbacks else self.seed
+        self.gradient_clip: float | None = recipe.gradient_clip
         self.loss = self.gradient_norm = 0.0  # of the last step; the loss is of this rank's share
         self.skipped = False
         self._means: list[Tensor] = []  # the losses of the step's micro-batches
         self.idle_since: float | None = None
-        self._make_optimizer = optimizer
+        self._make_optimizer: OptimizerFactory = recipe.optimizer
         self._averaged: list[Tensor] = list(model.parameters())
         self._trained = [p for each in (model, *helpers) for p in each.parameters()]
-        self._rate = warmup_steps, lr_decay, max_steps
+        self._rate = recipe.warmup_steps, recipe.lr_decay, recipe.max_steps
         parts = [part for each in (model, *helpers) for part in each.modules()]
         self._reseed = any(isinstance(part, nn.Dropout) and part.p > 0 for part in parts)
 
@@ -130,10 +118,7 @@ class GenerativeModule(LightningModule, ABC):
         """The optimizer, and the learning rate as a factor of the step."""
         optimizer = self._make_optimizer(self._trained)
         schedule = LambdaLR(optimizer, lambda step: factor(step, *self._rate))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the model is rebuilt from."""

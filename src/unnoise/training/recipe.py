@@ -16,8 +16,6 @@ from unnoise.diffusion.samplers import Sampler
 from unnoise.diffusion.schedules import NoiseSchedule
 from unnoise.diffusion.times import TimeSampler
 from unnoise.models.codec import codec_of
-from unnoise.models.diffusion import DiffusionModel
-from unnoise.models.gan import GAN
 from unnoise.networks.adversarial import Discriminator, Generator, LatentSampler
 from unnoise.networks.autoencoders import Autoencoder
 from unnoise.networks.base import Backbone
@@ -95,13 +93,6 @@ class Recipe(ABC):
         ``config`` is kept in checkpoints; ``rollbacks`` says how often the run went back to one.
         """
 
-    def of_every_module(self, config: dict[str, Any], rollbacks: int) -> dict[str, Any]:
-        """The arguments of every GenerativeModule."""
-        keys = "ema_decay", "seed", "max_steps", "warmup_steps", "lr_decay", "gradient_clip"
-        whole = completed(type(self), config, vars(self))
-        own = {key: getattr(self, key) for key in keys}
-        return own | {"config": whole, "rollbacks": rollbacks}
-
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionRecipe(Recipe):
@@ -136,14 +127,7 @@ class DiffusionRecipe(Recipe):
         """The module of ``unnoise.training.diffusion``."""
         from unnoise.training.diffusion import DiffusionModule
 
-        return DiffusionModule(
-            DiffusionModel.of(vars(self), self.data.shape),
-            self.objective,
-            self.times,
-            self.optimizer,
-            condition_dropout=self.condition_dropout,
-            **self.of_every_module(config, rollbacks),
-        )
+        return DiffusionModule(self, completed(type(self), config, vars(self)), rollbacks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,13 +152,7 @@ class AdversarialRecipe(Recipe):
         """The module of ``unnoise.training.adversarial``."""
         from unnoise.training.adversarial import AdversarialModule
 
-        return AdversarialModule(
-            GAN.of(vars(self), self.data.shape),
-            self.discriminator,
-            self.optimizer,
-            gamma=self.gamma,
-            **self.of_every_module(config, rollbacks),
-        )
+        return AdversarialModule(self, completed(type(self), config, vars(self)), rollbacks)
 
 
 def completed(
