@@ -15,8 +15,8 @@ from tiny import experiment
 
 from unnoise.training.logging import choices
 from unnoise.training.logging import record as loggers
-from unnoise.training.logging.board import Dashboard, within
 from unnoise.training.logging.jsonl import JsonLines
+from unnoise.training.logging.record import Dashboard, within
 from unnoise.training.logging.tensorboard import TensorBoard
 from unnoise.training.logging.wandb import WeightsAndBiases
 from unnoise.training.loop import fit

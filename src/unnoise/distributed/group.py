@@ -65,10 +65,8 @@ def join() -> Place:
 def together(devices: int, accelerator: str, timeout: float) -> Iterator["ClusterEnvironment"]:
     """Meet the other ranks of a training run, and part from them at the end.
 
-    Args:
-        devices: how many ranks there are to be, over all machines.
-        accelerator: what they compute on; GPUs talk over NCCL, all else over gloo.
-        timeout: seconds that a rank waits for another before it gives up.
+    There are to be ``devices`` ranks over all machines; GPUs talk over NCCL, all else over gloo. A
+    rank waits ``timeout`` seconds for another before it gives up.
 
     Raises:
         ConfigMismatch: another number of processes was started, or srun without

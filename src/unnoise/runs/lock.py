@@ -31,8 +31,7 @@ def held(run_dir: Path) -> Iterator[None]:
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     with RunDirectory(run_dir).lock.open("a+") as file:
-        if not _lock(file):
-            raise RunLocked(f"{run_dir} is being trained by {_holder(file)}")
+        _lock(file, run_dir)
         file.truncate(0)
         holder = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%F %T")}
         file.write(json.dumps(holder))
@@ -47,8 +46,7 @@ def check(run_dir: Path) -> None:
     except OSError:
         return  # nobody has trained there, or this user must not: another check says so
     with file:
-        if not _lock(file):
-            raise RunLocked(f"{run_dir} is being trained by {_holder(file)}")
+        _lock(file, run_dir)
 
 
 def is_locked(run_dir: Path) -> bool:
@@ -60,16 +58,14 @@ def is_locked(run_dir: Path) -> bool:
     return False
 
 
-def _lock(file: TextIO) -> bool:
-    """Take the lock; False if another process has it."""
+def _lock(file: TextIO, run_dir: Path) -> None:
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):
-            return False
+            raise RunLocked(f"{run_dir} is being trained by {_holder(file)}") from None
         message = f"{file.name} cannot be locked ({error.strerror}): make sure that no"
         print(f"warning: {message} second run trains there", file=sys.stderr)
-    return True
 
 
 def _holder(file: TextIO) -> str:

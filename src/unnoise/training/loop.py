@@ -25,7 +25,6 @@ from unnoise.training.callbacks.progress import Progress
 from unnoise.training.callbacks.stop import Stop
 from unnoise.training.data_module import ImageDataModule
 from unnoise.training.logging import record as loggers
-from unnoise.training.logging.board import say
 from unnoise.training.logging.jsonl import JsonLines
 from unnoise.training.recipe import Recipe
 
@@ -119,7 +118,9 @@ def _train(
     module, data = recipe.module(config, rollbacks), ImageDataModule(recipe)
     if recipe.compile:
         recipe.network.compile()
-    with _recorded(trainer, config, _facts(recipe, data, trainer), checkpoint, origin):
+    facts = _facts(recipe, data, trainer)
+    recorded = _recorded(trainer, config, facts, checkpoint, origin)
+    with recorded if trainer.is_global_zero else nullcontext():
         try:
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         except NotFinite as error:
@@ -137,14 +138,10 @@ def _recorded(
 ) -> Iterator[None]:
     """Open manifest and loggers at the checkpoint's step; finally write how training ended."""
     run_dir, device = Path(trainer.default_root_dir), trainer.strategy.root_device
-    metrics = trainer.loggers[0]
+    step, metrics = 0 if checkpoint is None else step_of(checkpoint), trainer.loggers[0]
     assert isinstance(metrics, JsonLines)
-    if not trainer.is_global_zero:
-        yield
-        return
-    step, resumed = (0, False) if checkpoint is None else (step_of(checkpoint), True)
     metrics.rewind(step)
-    record = manifest.opened(run_dir, facts, device, step, origin, resumed)
+    record = manifest.opened(run_dir, facts, device, step, origin, checkpoint is not None)
     loggers.begin(trainer, config, record, step)
     begun, ended_by = time.monotonic(), None
     try:
@@ -153,16 +150,14 @@ def _recorded(
         ended_by = error
         raise
     finally:
-        took = time.monotonic() - begun
+        took, step = time.monotonic() - begun, trainer.global_step
         if isinstance(ended_by, RollBack):
-            manifest.add_rollback(record, trainer.global_step, step_of(ended_by.checkpoint))
+            manifest.add_rollback(record, step, step_of(ended_by.checkpoint))
         try:
             times = [row["time"] for row in metrics.rows()]
-            record = manifest.closed(
-                run_dir, record, trainer.global_step, device, took, times, ended_by
-            )
+            record = manifest.closed(run_dir, record, step, device, took, times, ended_by)
         except OSError as error:  # it must not hide what ended the training
-            say(f"manifest.json does not say how the run ended: {error}")
+            loggers.say(f"manifest.json does not say how the run ended: {error}")
         loggers.end(trainer, record)
 
 

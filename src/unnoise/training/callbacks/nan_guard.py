@@ -18,8 +18,7 @@ from unnoise.files import remove_with_digest, write_durably
 from unnoise.runs.checkpoints import before_step, checkpoints
 from unnoise.runs.layout import RunDirectory, shown, step_of
 from unnoise.training.callbacks.checkpoints import NotFinite
-from unnoise.training.logging.board import say
-from unnoise.training.logging.record import alert, log_metrics
+from unnoise.training.logging.record import alert, log_metrics, say
 
 Count = Annotated[int, Field(ge=0)]
 WINDOW = 100  # latest steps with which a loss is compared

@@ -27,8 +27,7 @@ from unnoise.report.figures.forward import strip
 from unnoise.report.sheets import grid, save_gif, sheet, table
 from unnoise.runs.layout import RunDirectory
 from unnoise.training.callbacks.measurement import Count
-from unnoise.training.logging.board import say
-from unnoise.training.logging.record import log_picture
+from unnoise.training.logging.record import log_picture, say
 
 FRAMES = 40  # of an animation, at most
 MOVING = 25  # pictures in it, at most

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from unnoise.training.logging.board import Dashboard
+from unnoise.training.logging.record import Dashboard
 from unnoise.training.logging.tensorboard import TensorBoard
 from unnoise.training.logging.wandb import WeightsAndBiases, wandb_credentials
 

@@ -11,7 +11,7 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_only
 
 from unnoise.files import write_durably
-from unnoise.training.logging.board import Dashboard, say
+from unnoise.training.logging.record import Dashboard, say
 
 
 class JsonLines(Dashboard):
@@ -21,6 +21,8 @@ class JsonLines(Dashboard):
     lines wait in ``unwritten`` until there is space. A run that resumes at step k drops the lines
     after k and writes them again. ``latest`` is the last value of each metric.
     """
+
+    needed = True
 
     def __init__(self, path: Path) -> None:
         super().__init__()

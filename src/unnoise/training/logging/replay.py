@@ -22,11 +22,8 @@ def send(
 ) -> int:
     """``replay`` a run, which no other process may train meanwhile, to the page of its config.
 
-    Args:
-        run_dir: of the run.
-        offline: write for ``wandb sync``.
-        new: to a new page, whose id the run keeps.
-        project: instead of the config's.
+    ``offline`` writes for ``wandb sync``; ``new`` makes a new page, whose id the run keeps;
+    ``project`` replaces the config's.
 
     Raises:
         ValueError: there are no credentials; and what ``replay`` raises.
@@ -38,12 +35,8 @@ def send(
         own = logger.get("_target_", "").endswith(".WeightsAndBiases")
         options: dict[str, Any] = {key: logger[key] for key in KEPT if own and key in logger}
         options |= {"project": project} if project else {}
-        board = WeightsAndBiases(
-            run_dir,
-            config.get("name", run_dir.name),
-            mode="offline" if offline else "online",
-            **options,
-        )
+        options["mode"] = "offline" if offline else "online"
+        board = WeightsAndBiases(run_dir, config.get("name", run_dir.name), **options)
         if new:
             name = uuid.uuid4().hex[:8]
             write_durably(files.wandb_id, lambda path: path.write_text(name))

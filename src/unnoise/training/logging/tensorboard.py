@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from unnoise.runs.layout import RunDirectory
-from unnoise.training.logging.board import Dashboard
+from unnoise.training.logging.record import Dashboard
 
 
 @dataclass(eq=False)

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from unnoise.files import file_digest, write_durably
 from unnoise.runs.layout import RunDirectory
-from unnoise.training.logging.board import PATIENCE, Dashboard, within
+from unnoise.training.logging.record import PATIENCE, Dashboard, within
 
 AXIS = "trainer/global_step"
 """The optimizer step, on which Weights & Biases draws every chart."""
@@ -51,12 +51,9 @@ class WeightsAndBiases(Dashboard):
     Args:
         run_dir: the run directory.
         title: start of the run's name.
-        project: where the run is filed.
-        entity: user or team; None is the account's default.
+        project: where the run is filed, for the user or team ``entity``.
         mode: offline needs no network.
         group: of runs; None is the sweep, for a job of one.
-        tags: to filter by.
-        notes: shown with the run.
         artifact: "checkpoint" uploads the last checkpoint with config and manifest at the end.
         system_metrics: record the use of processor, memory and GPU.
         init_timeout: seconds to wait for the server at the start.
@@ -132,21 +129,18 @@ class WeightsAndBiases(Dashboard):
         if not self._run.offline:
             print(f"Weights & Biases: {self._run.url}", file=sys.stderr)
 
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
         """Add a row to the history."""
-        self._log(metrics, step)
+        if step is None or step >= self._run.starting_step:
+            _require_room(Path(self._run.dir))
+            within(PATIENCE, lambda: self._run.log({**metrics, AXIS: step}, step=step))
 
     def show(self, name: str, picture: Path, caption: str, step: int) -> None:
         """Show a picture, or a GIF as a video."""
         import wandb
 
         kind = wandb.Video if picture.suffix == ".gif" else wandb.Image
-        self._log({name: kind(str(picture), caption=caption)}, step)
-
-    def _log(self, row: dict[str, Any], step: int | None) -> None:
-        if step is None or step >= self._run.starting_step:
-            _require_room(Path(self._run.dir))
-            within(PATIENCE, lambda: self._run.log({**row, AXIS: step}, step=step))
+        self.log_metrics({name: kind(str(picture), caption=caption)}, step)
 
     def alert(self, title: str, text: str, step: int) -> None:
         """Send an alert, which the server mails to who wants it."""
