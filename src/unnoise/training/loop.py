@@ -26,7 +26,7 @@ from unnoise.training.callbacks.stop import Stop
 from unnoise.training.data_module import ImageDataModule
 from unnoise.training.logging import record as loggers
 from unnoise.training.logging.jsonl import JsonLines
-from unnoise.training.recipe import Recipe
+from unnoise.training.recipe import Recipe, completed
 
 
 def fit(
@@ -115,7 +115,8 @@ def _train(
     origin: dict[str, Any],
 ) -> None:
     """Train to the end; RollBack is raised if training must continue from an earlier step."""
-    module, data = recipe.module(config, rollbacks), ImageDataModule(recipe)
+    module = recipe.module(completed(type(recipe), config, vars(recipe)), rollbacks)
+    data = ImageDataModule(recipe)
     if recipe.compile:
         recipe.network.compile()
     facts = _facts(recipe, data, trainer)

@@ -90,7 +90,8 @@ class Recipe(ABC):
     def module(self, config: dict[str, Any], rollbacks: int = 0) -> "LightningModule":
         """What Lightning trains: the model, its losses and optimizers.
 
-        ``config`` is kept in checkpoints; ``rollbacks`` says how often the run went back to one.
+        The ``completed`` config is kept in checkpoints; ``rollbacks`` is how often the run went back
+        to one.
         """
 
 
@@ -127,7 +128,7 @@ class DiffusionRecipe(Recipe):
         """The module of ``unnoise.training.diffusion``."""
         from unnoise.training.diffusion import DiffusionModule
 
-        return DiffusionModule(self, completed(type(self), config, vars(self)), rollbacks)
+        return DiffusionModule(self, config, rollbacks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +153,7 @@ class AdversarialRecipe(Recipe):
         """The module of ``unnoise.training.adversarial``."""
         from unnoise.training.adversarial import AdversarialModule
 
-        return AdversarialModule(self, completed(type(self), config, vars(self)), rollbacks)
+        return AdversarialModule(self, config, rollbacks)
 
 
 def completed(
