@@ -90,8 +90,7 @@ class Recipe(ABC):
     def module(self, config: dict[str, Any], rollbacks: int = 0) -> "LightningModule":
         """What Lightning trains: the model, its losses and optimizers.
 
-        The ``completed`` config is kept in checkpoints; ``rollbacks`` is how often the run went back
-        to one.
+        The ``completed`` config is kept in checkpoints; ``rollbacks`` counts returns to one.
         """
 
 
