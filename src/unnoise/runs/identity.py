@@ -102,11 +102,7 @@ def identity(config: Mapping[str, Any], arguments: Arguments) -> str:
     """The digests that a run directory is named by: of what is trained, and of what is shown."""
     found = values(config, arguments)
     parts = (
-        {
-            key: each.value
-            for key, each in found.items()
-            if each.role == role and not each.is_default
-        }
+        {k: each.value for k, each in found.items() if each.role == role and not each.is_default}
         for role in (Role.TRAINED, Role.SHOWN)
     )
     return "-".join(digest(part, 8) for part in parts)
@@ -120,14 +116,12 @@ def differences(
         {k: v for k, v in values(config, arguments).items() if v.role == Role.TRAINED}
         for config in (then, now)
     ]
-    different = {}
+    different, absent = {}, Value(None, Role.TRAINED, is_default=True)
     for key in sorted(found[0].keys() | found[1].keys()):
-        one, two = (each.get(key) for each in found)
-        absent = Value(None, Role.TRAINED, is_default=True)
-        if (one or absent).is_default and (two or absent).is_default:
-            continue
-        if one is None or two is None or one.value != two.value:
-            different[key] = (getattr(one, "value", None), getattr(two, "value", None))
+        one, two = (each.get(key, absent) for each in found)
+        same = one is not absent and two is not absent and one.value == two.value
+        if not same and not (one.is_default and two.is_default):
+            different[key] = (one.value, two.value)
     return different
 
 

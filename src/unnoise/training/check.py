@@ -46,9 +46,8 @@ def problems_of(config: dict[str, Any]) -> list[Problem]:
     wrong += problems(completed(schema, keys, unbuilt), schema)
     on_meta = [key for key in schema.givers if key in keys and key != "data"]
     small = [k for k, v in keys.items() if isinstance(v, dict) and k not in (*networks, *on_meta)]
-    parts: dict[str, Any] = {
-        key: UNKNOWN if any(p.key == key for p in wrong) else value for key, value in keys.items()
-    }
+    faulty = {problem.key for problem in wrong}
+    parts: dict[str, Any] = {k: UNKNOWN if k in faulty else v for k, v in keys.items()}
     for names, device in ((small, "cpu"), (on_meta, "meta"), (networks, "meta")):
         whole = completed(schema, keys, unbuilt | parts) if names is networks else keys
         objects, more = built(whole, names, device, wrong)

@@ -44,10 +44,8 @@ def _out_of_memory(error: BaseException, config: dict[str, Any]) -> str:
     lines = [f"out of memory with {settings}: {str(error).partition(chr(10))[0]}", "what to try:"]
     parts, batch = given.get("accumulate"), given.get("batch_size")
     if parts and batch % (2 * parts) == 0:
-        lines.append(
-            f"  accumulate={2 * parts} takes the batch in smaller parts: the same run, up to "
-            "rounding, in less memory"
-        )
+        why = "takes the batch in smaller parts: the same run, up to rounding, in less memory"
+        lines.append(f"  accumulate={2 * parts} {why}")
     if given.get("precision", "bf16") != "bf16":
         lines.append("  precision=bf16 halves what the network keeps for its gradients")
     lines.append("  a smaller batch_size, network or data.image_size")

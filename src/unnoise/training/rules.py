@@ -56,19 +56,15 @@ def batches(trainer: functools.partial[Any], accumulate: int, batch_size: int) -
         key, value = ("devices", devices) if devices < 1 else ("num_nodes", nodes)
         yield Problem(f"trainer.{key}", f"{value} of them can train nothing")
     elif batch_size % parts:
-        yield Problem(
-            "batch_size",
-            f"{batch_size} does not divide into {parts} parts (accumulate {accumulate} × "
-            f"{devices} trainer.devices × {nodes} trainer.num_nodes)",
-        )
+        of = f"accumulate {accumulate} × {devices} trainer.devices × {nodes} trainer.num_nodes"
+        yield Problem("batch_size", f"{batch_size} does not divide into {parts} parts ({of})")
 
 
 def fused(precision: str, optimizer: functools.partial[Any]) -> Iterator[Problem]:
     """Under fp16 gradients are clipped before the optimizer scales them back."""
     if precision == "fp16" and getattr(optimizer, "keywords", {}).get("fused"):
-        yield Problem(
-            "optimizer.fused", "must be false with precision=fp16: clipping could not see it"
-        )
+        message = "must be false with precision=fp16: clipping could not see it"
+        yield Problem("optimizer.fused", message)
 
 
 def enough_data(data: ImageSource, batch_size: int) -> Iterator[Problem]:
@@ -153,22 +149,18 @@ def one_family(sampler: Any, callbacks: Callbacks) -> Iterator[Problem]:
         for key in ("sampler", "final"):
             own = getattr(callback, key, sampler)
             if own is not UNKNOWN and type(own) is not type(sampler):
-                kinds = type(own).__name__, type(sampler).__name__
-                message = "is a {}, but the run's sampler is a {}".format(*kinds)
+                ours, runs = type(own).__name__, type(sampler).__name__
+                message = f"is a {ours}, but the run's sampler is a {runs}"
                 yield Problem(f"callbacks.{name}.{key}", message)
 
 
 def credentials(logger: Callable[..., Any]) -> Iterator[Problem]:
     """A dashboard must not ask for credentials in the middle of a run."""
-    from unnoise.training.logging.wandb import wandb_credentials
+    from unnoise.training.logging.wandb import NO_CREDENTIALS, wandb_credentials
 
     mode = inspect.signature(logger).parameters.get("mode")
     if mode is not None and mode.default == "online" and not wandb_credentials():
-        yield Problem(
-            "logger",
-            "Weights & Biases has no credentials here: run `wandb login`, or set "
-            "WANDB_API_KEY, or use logger.mode=offline, or logger=tensorboard",
-        )
+        yield Problem("logger", f"{NO_CREDENTIALS}, or logger=tensorboard")
 
 
 # Of diffusion models

@@ -26,12 +26,11 @@ Pictures = Annotated[int, Field(gt=K_DENSITY)]
 class Quality(Measurement):
     """Draws pictures number 0 … count − 1 from the averaged model and compares them with real ones.
 
-    Each process draws its share, ``batch_size`` at a time; the metrics are over all of them. Always
-    the same pictures are drawn, from the same noise, so that what changes is the model.
+    Each process draws its share; the metrics are over all of them. Always the same pictures are
+    drawn, from the same noise, so that what changes is the model.
 
     Args:
-        sampler: draws them.
-        every: optimizer steps between measurements.
+        sampler: draws them, ``batch_size`` at a time, every ``every`` optimizer steps.
         count: pictures to draw. A distance of few pictures is too large, so compare equal counts.
         reference_count: real pictures of ``split``, chosen as by ``spread``; all, if it has fewer.
         metrics: kinds of metrics, such as "fd" or "precision", and functions of features.
@@ -39,7 +38,6 @@ class Quality(Measurement):
         weights: file of the extractor's weights, where it has one.
         resize: how pictures come to the extractor's size.
         split: of the real pictures.
-        batch_size: drawn at a time.
     """
 
     seconds = "quality/seconds"

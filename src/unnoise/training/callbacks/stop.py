@@ -99,11 +99,11 @@ class Stop(Callback):
         here = self._signal == signal.SIGINT, self._signal != 0
         interrupted, signalled = ranks.sum_over_ranks(here)
         if signalled:
-            self._signal = self._signal or (signal.SIGINT if interrupted else signal.SIGTERM)
-            self._leaving = True
+            ended_by = signal.SIGINT if interrupted else signal.SIGTERM
+            self._signal, self._leaving = self._signal or ended_by, True
             self._save(signal.Signals(self._signal).name)
             ranks.sum_over_ranks([0])  # wait for rank 0: one rank that ends stops the others
-            raise SystemExit(status_of(signal.SIGINT if interrupted else signal.SIGTERM))
+            raise SystemExit(status_of(ended_by))
         self._in_step = True
 
     def on_before_optimizer_step(self, trainer: Trainer, module: Any, *_: Any) -> None:
@@ -218,6 +218,6 @@ class _Updated(Callback):
     def __init__(self, stop: Stop) -> None:
         self._stop = stop
 
-    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, *_: Any) -> None:
         """From here on this step can be saved."""
         self._stop._updating = False

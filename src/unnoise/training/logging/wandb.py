@@ -24,6 +24,10 @@ KILLED = 255
 """The exit code of an interrupted run, as Weights & Biases has it."""
 ROOM = 2**20
 """Bytes that must be free for Weights & Biases, which does not say when it cannot write."""
+NO_CREDENTIALS = (
+    "Weights & Biases has no credentials here: run `wandb login`, or set WANDB_API_KEY, or use "
+    "logger.mode=offline"
+)
 Seconds = Annotated[float, Field(gt=0)]
 
 
@@ -78,10 +82,7 @@ class WeightsAndBiases(Dashboard):
 
     def __post_init__(self) -> None:
         if self.mode == "online" and not wandb_credentials():
-            raise ValueError(
-                "Weights & Biases has no credentials here: run `wandb login`, or set "
-                "WANDB_API_KEY, or use logger.mode=offline"
-            )
+            raise ValueError(NO_CREDENTIALS)
         self.remedy = f"; unnoise-replay {self.run_dir} sends it later"
 
     def begin(self, config: dict[str, Any], manifest: dict[str, Any], step: int) -> None:
