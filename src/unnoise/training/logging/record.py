@@ -124,12 +124,13 @@ def _on_each(trainer: Trainer, act: Callable[[Any], None]) -> None:
         try:
             act(logger)
         except Exception as error:
-            if getattr(logger, "needed", False):
+            ours = isinstance(logger, Dashboard)
+            if ours and logger.needed:
                 raise
             trainer.loggers = [other for other in trainer.loggers if other is not logger]
-            if isinstance(logger, Dashboard):
+            if ours:
                 logger.abandon()
-            remedy = getattr(logger, "remedy", "")
+            remedy = logger.remedy if ours else ""
             reason = " ".join(str(error).split()) or type(error).__name__
             say(
                 f"{type(logger).__name__} failed ({reason}) and is left out from step "
