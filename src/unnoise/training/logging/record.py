@@ -124,13 +124,13 @@ def _on_each(trainer: Trainer, act: Callable[[Any], None]) -> None:
         try:
             act(logger)
         except Exception as error:
-            ours = isinstance(logger, Dashboard)
-            if ours and logger.needed:
+            if isinstance(logger, Dashboard) and logger.needed:
                 raise
             trainer.loggers = [other for other in trainer.loggers if other is not logger]
-            if ours:
+            remedy = ""
+            if isinstance(logger, Dashboard):
                 logger.abandon()
-            remedy = logger.remedy if ours else ""
+                remedy = logger.remedy
             reason = " ".join(str(error).split()) or type(error).__name__
             say(
                 f"{type(logger).__name__} failed ({reason}) and is left out from step "
