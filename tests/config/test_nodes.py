@@ -97,7 +97,7 @@ HOSTILE = [
     "unnoise.config.nodes.resolve_target",
     "unnoise.config.nodes.instantiate",
     "unnoise.config.nodes.importlib.import_module",
-    "unnoise.config.schema.construction_problems",
+    "unnoise.config.schema.built",
     "unnoise.data.stream.torch.load",
     "unnoise.data.stream.torch.hub.load",
     "unnoise.data.stream.DataLoader",

@@ -17,7 +17,7 @@ from torch import nn
 
 from unnoise.config import nodes as config
 from unnoise.config.problems import UNKNOWN, Problem
-from unnoise.config.schema import construction_problems, problems
+from unnoise.config.schema import built, problems
 
 if TYPE_CHECKING:
     from nowhere import Ghost
@@ -357,20 +357,18 @@ def test_construction_finds_the_constructors_own_rules_on_meta():
         "list": [node("Block"), node("Block", width=11)],
         "bang": node("Explodes"),
     }
-    assert construction_problems(tree, [*tree, "absent"]) == [
+    assert built(tree, [*tree, "absent"])[1] == [
         Problem("network", "channels 3 must be even"),
         Problem("other.block", "width 10 is more than 9"),
         Problem("list.1", "width 11 is more than 9"),
         Problem("bang", "cannot be built: KeyError: 'boom'"),
     ]
-    assert construction_problems(tree, ["fine"]) == []
+    assert built(tree, ["fine"])[1] == []
 
 
 def test_construction_can_look_at_values_on_another_device():
     tree = {"schedule": node("Linear", T=1), "other": node("Linear")}
-    assert construction_problems(tree, ["schedule", "other"], device="cpu") == [
-        Problem("schedule", "T is 1")
-    ]
+    assert built(tree, ["schedule", "other"], device="cpu")[1] == [Problem("schedule", "T is 1")]
 
 
 def test_a_bad_configuration_of_plain_values_is_judged_without_torch():

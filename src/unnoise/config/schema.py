@@ -65,13 +65,6 @@ def notes_of(target: Callable[..., Any]) -> dict[str, tuple[Any, ...]]:
     }
 
 
-def construction_problems(
-    config: Mapping[str, Any], names: Iterable[str], device: str = "meta"
-) -> list[Problem]:
-    """What constructors object to when the nodes ``names`` of the root are built on ``device``."""
-    return built(config, names, device)[1]
-
-
 def built(
     config: Mapping[str, Any],
     names: Iterable[str],

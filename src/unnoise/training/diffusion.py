@@ -58,14 +58,9 @@ class DiffusionModule(GenerativeModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, and let the times learn from the whole step."""
         super().optimizer_step(*args, **kwargs)
-        if not self.skipped:
-            self._observe()
-        self._seen.clear()
-
-    def _observe(self) -> None:
-        """Let the time sampler learn from the whole step, in the stream's order on every rank."""
-        if self._seen:
+        if self._seen and not self.skipped:
             gathered = self.trainer.strategy.all_gather(torch.cat(self._seen, dim=1))
             place, u, loss = gathered.movedim(-2, 0).flatten(1)
-            order = place.argsort()
+            order = place.argsort()  # that of the stream, on every rank
             self.times.observe(u[order], loss[order])
+        self._seen.clear()
