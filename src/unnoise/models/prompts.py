@@ -50,11 +50,10 @@ class Prompts:
         self.names = None if classifier is None else classifier.names
         self.known = {*self.keys, *(() if classifier is None else ("label",))}
         for key, values in self.given.items():
-            if not self.known:
-                raise ValueError(f"{key}s are given, but the model is unconditional")
             if key not in self.known:
-                wanted = "s and ".join(sorted(self.known))
-                raise ValueError(f"{key}s are given, but the model reads {wanted}s")
+                reads = f"reads {'s and '.join(sorted(self.known))}s"
+                what = reads if self.known else "is unconditional"
+                raise ValueError(f"{key}s are given, but the model {what}")
             if len(values) == 0:
                 raise ValueError(f"{key}s are given, but the list is empty")
         if model.conditioner is not None:

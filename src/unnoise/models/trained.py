@@ -148,14 +148,8 @@ class TrainedModel:
             raise ValueError(f"{' and '.join(guides)} are for diffusion models")
         if weak is None and classifier is None:
             self.check_recipe(sampler)
-        prompts = self.prompts(
-            {
-                "label": labels,
-                "caption": [captions] if isinstance(captions, str) else captions,
-                "image": images,
-            },
-            classifier,
-        )
+        captions = [captions] if isinstance(captions, str) else captions
+        prompts = self.prompts({"label": labels, "caption": captions, "image": images}, classifier)
         prompts.check_edit(edit)
         steps = steps_taken(self.model.steps(sampler), 1 if edit is None else edit.strength)
         with tqdm(
@@ -168,24 +162,15 @@ class TrainedModel:
             def watch(x: Tensor, level: NoiseLevel) -> None:
                 bar.update(len(x))
 
-            return draw(
-                self.model,
-                sampler,
-                prompts,
-                seed,
-                range(first, first + n),
-                batch_size,
-                watch,
-                **guides,
-            )
+            ids = range(first, first + n)
+            return draw(self.model, sampler, prompts, seed, ids, batch_size, watch, **guides)
 
     def prompts(
         self, given: dict[str, Any] | None = None, classifier: Classifier | None = None
     ) -> Prompts:
         """The prompts of each picture: those given, else the run's defaults."""
-        conditioner = self.model.conditioner
-        labelled = conditioner is not None and "label" in conditioner.reads
-        names = self.class_names if labelled else ()
+        reads = self.model.conditioner.reads if self.model.conditioner else ()
+        names = self.class_names if "label" in reads else ()
         classes = self.config["data"].get("classes")
         return Prompts(self.model, lambda: self.validation, names, given, classes, classifier)
 

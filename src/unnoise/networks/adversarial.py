@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from unnoise.networks.base import Count
 from unnoise.networks.blocks import Upsample, convolution, halved, linear
+from unnoise.networks.conditioning import Count
 
 
 @dataclass(frozen=True)

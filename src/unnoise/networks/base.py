@@ -2,15 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from unnoise.networks.conditioning import UNCONDITIONAL, Condition, ConditionShape
-
-Count = Annotated[int, Field(ge=1)]
+from unnoise.networks.conditioning import UNCONDITIONAL, Condition, ConditionShape, Count
 
 
 class Backbone(nn.Module, ABC):

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from unnoise.networks.base import Count
 from unnoise.networks.blocks import (
     Downsample,
     ResidualBlock,
@@ -19,6 +18,7 @@ from unnoise.networks.blocks import (
     linear,
     sinusoidal_embedding,
 )
+from unnoise.networks.conditioning import Count
 
 
 class UNetEncoder(nn.Module):

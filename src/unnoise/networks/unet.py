@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from unnoise.networks.base import Backbone, Count
+from unnoise.networks.base import Backbone
 from unnoise.networks.blocks import (
     CrossAttention,
     Downsample,
@@ -20,7 +20,7 @@ from unnoise.networks.blocks import (
     linear,
     sinusoidal_embedding,
 )
-from unnoise.networks.conditioning import UNCONDITIONAL, Condition, ConditionShape
+from unnoise.networks.conditioning import UNCONDITIONAL, Condition, ConditionShape, Count
 
 
 class Stage(nn.Module):

@@ -6,6 +6,7 @@ from unnoise.networks.conditioning.base import (
     Condition,
     Conditioner,
     ConditionShape,
+    Count,
     JointConditioner,
     read,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "Condition",
     "ConditionShape",
     "Conditioner",
+    "Count",
     "Edges",
     "Grey",
     "HuggingFaceEncoder",

@@ -60,6 +60,7 @@ def _cat(first: Tensor | None, second: Tensor | None) -> Tensor | None:
 
 
 Width = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True)
@@ -130,9 +131,7 @@ class ClassConditioner(Conditioner):
 
     reads = ("label",)
 
-    def __init__(
-        self, classes: Annotated[int, Field(ge=1)], width: Annotated[int, Field(ge=1)]
-    ) -> None:
+    def __init__(self, classes: Count, width: Count) -> None:
         super().__init__()
         self.classes, self.shape = classes, ConditionShape(vector=width)
         self.table = nn.Embedding(classes + 1, width)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from unnoise.networks.conditioning.base import Condition, Conditioner, ConditionShape, read
+from unnoise.networks.conditioning.base import Condition, Conditioner, ConditionShape, Count, read
 
 FEATURES = 32  # of a style
 
@@ -62,9 +62,7 @@ class LowResolution(View):
         channels: C.
     """
 
-    def __init__(
-        self, factor: Annotated[int, Field(ge=2)], channels: Annotated[int, Field(ge=1)]
-    ) -> None:
+    def __init__(self, factor: Annotated[int, Field(ge=2)], channels: Count) -> None:
         self.factor, self.channels = factor, channels
 
     def __call__(self, picture: Tensor) -> Tensor:
@@ -88,7 +86,7 @@ class Grey(View):
 
     channels = 1
 
-    def __init__(self, colours: Annotated[int, Field(ge=1)]) -> None:
+    def __init__(self, colours: Count) -> None:
         if colours != 3:
             raise ValueError(f"pictures with {colours} channels have no colours to take away")
 
@@ -134,9 +132,7 @@ class StyleConditioner(Conditioner):
 
     reads = ("image",)
 
-    def __init__(
-        self, channels: Annotated[int, Field(ge=1)], width: Annotated[int, Field(ge=1)]
-    ) -> None:
+    def __init__(self, channels: Count, width: Count) -> None:
         super().__init__()
         self.shape = ConditionShape(vector=width)
         self.conv1, self.conv2 = nn.Conv2d(channels, FEATURES, 3), nn.Conv2d(FEATURES, FEATURES, 3)

@@ -8,14 +8,13 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from unnoise.networks.conditioning.base import Condition, Conditioner, ConditionShape, read
+from unnoise.networks.conditioning.base import Condition, Conditioner, ConditionShape, Count, read
 
 MOST_REMEMBERED = 10_000  # texts
 MOST_TOKENS = 128  # of a text; what follows is cut off
@@ -62,7 +61,7 @@ class HuggingFaceEncoder(TextEncoder):
             found, or has another width.
     """
 
-    def __init__(self, name: str | Path, width: Annotated[int, Field(ge=1)]) -> None:
+    def __init__(self, name: str | Path, width: Count) -> None:
         if find_spec("transformers") is None:
             raise ValueError("text encoders need transformers: pip install 'unnoise[text]'")
         super().__init__(width)
@@ -131,7 +130,7 @@ class TextConditioner(Conditioner):
 
     reads = ("caption",)
 
-    def __init__(self, encoder: TextEncoder, width: Annotated[int, Field(ge=1)]) -> None:
+    def __init__(self, encoder: TextEncoder, width: Count) -> None:
         super().__init__()
         self.encoder, self.shape = encoder, ConditionShape(vector=width, tokens=width)
         self.norm, self.project = nn.LayerNorm(encoder.width), nn.Linear(encoder.width, width)
