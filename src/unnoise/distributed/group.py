@@ -163,7 +163,7 @@ def _meet(backend: str, timeout: timedelta) -> None:
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # else it meets the last one's
     dist.init_process_group(
         backend,
-        store=dist.PrefixStore(f"unnoise/{attempt}", store),  # type: ignore[attr-defined]
+        store=dist.PrefixStore(f"unnoise/{attempt}", store),
         rank=here.rank,
         world_size=here.world_size,
         timeout=timeout,

@@ -2,5 +2,3 @@
 
 from unnoise.data.sprites.files import SpritesFile, SpriteSheet
 from unnoise.data.sprites.source import CLASSES, COLOURS, KINDS, Sprites
-
-__all__ = ["CLASSES", "COLOURS", "KINDS", "SpriteSheet", "Sprites", "SpritesFile"]

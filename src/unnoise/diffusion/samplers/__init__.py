@@ -19,25 +19,3 @@ from unnoise.diffusion.samplers.stochastic import (
     EulerMaruyama,
     PredictorCorrector,
 )
-
-__all__ = [
-    "DDIM",
-    "VERSION",
-    "AdaptiveODE",
-    "Ancestral",
-    "AnnealedLangevin",
-    "DPMSolver",
-    "Euler",
-    "EulerMaruyama",
-    "Heun",
-    "PredictorCorrector",
-    "Sampler",
-    "Stepper",
-    "UniPC",
-    "Walk",
-    "Watch",
-    "sample",
-    "steps_for",
-    "steps_taken",
-    "towards",
-]

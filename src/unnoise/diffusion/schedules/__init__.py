@@ -16,21 +16,3 @@ from unnoise.diffusion.schedules.discrete import (
     sigmoid,
     zero_terminal_snr,
 )
-
-__all__ = [
-    "LEAST_LOG_SNR",
-    "DiscreteSchedule",
-    "EDMSchedule",
-    "GeometricSchedule",
-    "LogitNormalFlow",
-    "NoiseSchedule",
-    "RectifiedFlow",
-    "Spacing",
-    "constant",
-    "cosine",
-    "linear",
-    "precise",
-    "quadratic",
-    "sigmoid",
-    "zero_terminal_snr",
-]

@@ -24,24 +24,3 @@ from unnoise.networks.conditioning.text import (
     TextEncoder,
     minilm,
 )
-
-__all__ = [
-    "UNCONDITIONAL",
-    "ClassConditioner",
-    "Condition",
-    "ConditionShape",
-    "Conditioner",
-    "Count",
-    "Edges",
-    "Grey",
-    "HuggingFaceEncoder",
-    "JointConditioner",
-    "LowResolution",
-    "PictureConditioner",
-    "StyleConditioner",
-    "TextConditioner",
-    "TextEncoder",
-    "View",
-    "minilm",
-    "read",
-]
