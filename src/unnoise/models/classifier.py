@@ -148,7 +148,7 @@ def train(
     """AdamW with the learning rate falling to 0 as a cosine.
 
     Batches and their noise are a function of data and seed. Dropout, where the network has any,
-    follows torch's own generator. ``watch`` is told each step's loss. The classifier is left ready
+    follows torch's own generator. ``watch`` gets the loss of each step. The classifier is left ready
     to be used.
     """
     optimizer = torch.optim.AdamW(classifier.parameters(), lr)

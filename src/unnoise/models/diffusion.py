@@ -269,7 +269,7 @@ def check_weak(weak: DiffusionModel, model: DiffusionModel) -> None:
     """Whether one model can guide another: both must see the same pictures on the same path.
 
     Which levels of it a schedule visits does not matter: at equal SNR, alpha, sigma and what the
-    network is told must be equal.
+    network is given must be equal.
 
     Raises:
         ValueError: they do not.

@@ -25,7 +25,7 @@ class UNetEncoder(nn.Module):
     """A picture at a time t to logits: (B, C, H, W) to (B, classes).
 
     Level i works at 1 / (patch · 2^i) of H and W with ``channels · multipliers[i]`` channels in
-    ``blocks`` residual blocks, to all of which the time is told; at the last one the pixels attend
+    ``blocks`` residual blocks, all of which get the time; at the last level the pixels attend
     to each other, and their mean is mapped to the logits. The initial output is exactly 0.
 
     Args:

@@ -48,8 +48,8 @@ def batches(trainer: functools.partial[Any], accumulate: int, batch_size: int) -
     try:
         devices = count(wanted, str(settings.get("accelerator", "auto")))
     except ValueError:
-        told = "is a number, a list of numbers, auto or -1"
-        yield Problem("trainer.devices", f"{told}, not {wanted!r}")
+        message = "is a number, a list of numbers, auto or -1"
+        yield Problem("trainer.devices", f"{message}, not {wanted!r}")
         return
     parts = accumulate * devices * nodes
     if devices < 1 or nodes < 1:
@@ -92,8 +92,8 @@ def conditions(
     for part in conditioning.modules():
         classes = _classes(data) if isinstance(part, ClassConditioner) else None
         if classes and part.classes != classes:
-            told = f"knows {part.classes} classes, but the data has {classes}"
-            yield Problem("conditioning", told)
+            message = f"knows {part.classes} classes, but the data has {classes}"
+            yield Problem("conditioning", message)
     if conditioning.reads == ("image",):
         keep = torch.ones(1, dtype=torch.bool, device="meta")
         image = torch.zeros(1, *data.shape, dtype=torch.uint8, device="meta")
@@ -131,14 +131,14 @@ def extractors(data: ImageSource, callbacks: Callbacks) -> Iterator[Problem]:
         name, weights = settings["extractor_name"], settings["weights"]
         if name not in known and not Path(name).is_file():
             near = did_you_mean(name, known)
-            told = f"there is no extractor {name}{near} ({', '.join(known)}, or a file)"
-            yield Problem(f"callbacks.{key}.extractor", told)
+            message = f"there is no extractor {name}{near} ({', '.join(known)}, or a file)"
+            yield Problem(f"callbacks.{key}.extractor", message)
         name = own if name == "auto" else name
         for message in metric_problems(settings["metrics"], name if name in known else None):
             yield Problem(f"callbacks.{key}.metrics", message)
         if weights is not None and name != "inception":
-            told = f"are those of inception, but the extractor is {name}"
-            yield Problem(f"callbacks.{key}.weights", told)
+            message = f"are those of inception, but the extractor is {name}"
+            yield Problem(f"callbacks.{key}.weights", message)
         elif weights is not None and not Path(weights).expanduser().is_file():
             yield Problem(f"callbacks.{key}.weights", f"there is no file {weights}")
 

@@ -34,7 +34,7 @@ def find_extractor(
     """The extractor that a name stands for, on a device.
 
     "auto" is the data set's own where it has one, else "inception". "garments" and "sprites" come
-    along; "digits" is trained when first asked for, and kept. Anything else is the path of a file
+    along; "digits" is trained at its first use, and kept. Anything else is the path of a file
     that unnoise-extractor wrote. ``weights`` and ``resize`` are Inception's: where its weights lie
     (else they are downloaded once), and how pictures come to its size.
 

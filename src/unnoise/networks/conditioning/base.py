@@ -1,4 +1,4 @@
-"""What the network is told besides the noisy image and its noise level.
+"""What conditions the network, besides the noisy image and its noise level.
 
 Shapes: B batch, C channels, H × W pixels, D width of the condition vector, L tokens of width E.
 """
@@ -100,18 +100,18 @@ class Conditioner(nn.Module, ABC):
         """
 
     def examples(self, ids: Tensor) -> dict[str, Any] | None:
-        """A batch that shows what can be asked for, as a function of the sample ids (B,).
+        """A batch of example prompts, as a function of the sample ids (B,).
 
         None where it takes a data set to know.
         """
         return None
 
     def words(self, batch: Mapping[str, Any]) -> list[str] | None:
-        """What is asked for in words, to print below each picture; None if words do not say it."""
+        """The prompts in words, to print below each picture; None if words do not say them."""
         return None
 
     def picture(self, batch: Mapping[str, Any]) -> Tensor | None:
-        """What is asked for as pictures, uint8 (B, 1 or 3, H, W); None if no picture shows it."""
+        """The prompts as pictures, uint8 (B, 1 or 3, H, W); None if no picture shows them."""
         return None
 
 
