@@ -148,8 +148,8 @@ def train(
     """AdamW with the learning rate falling to 0 as a cosine.
 
     Batches and their noise are a function of data and seed. Dropout, where the network has any,
-    follows torch's own generator. ``watch`` gets the loss of each step. The classifier is left ready
-    to be used.
+    follows torch's own generator. ``watch`` gets each step's loss. The classifier is left ready to
+    be used.
     """
     optimizer = torch.optim.AdamW(classifier.parameters(), lr)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
