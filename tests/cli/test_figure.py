@@ -99,7 +99,7 @@ def test_an_untrained_null_condition_is_not_pictured(tmp_path, monkeypatch, caps
 def test_where_nothing_can_be_written_is_told_before_drawing(run, monkeypatch, capsys, tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder.png").mkdir()
-    monkeypatch.setattr(figure.Request, "answer", None)
+    monkeypatch.setattr(figure.FigureDrawing, "answer", None)
     for out, message in (("file/it.png", "file is a file, not"), ("folder.png", "is a folder")):
         err = told(capsys, monkeypatch, f"run={run}", "figure=noise", f"out={out}")
         assert message in err
@@ -161,5 +161,5 @@ def test_help_names_every_figure(monkeypatch, capsys):
 def test_every_figure_can_be_composed_and_built():
     for path in (CONF / "figure").glob("*.yaml"):
         config, found = check_command_line("figure", [f"figure={path.stem}"])
-        wrong = [*found, *check_request(figure.Request, config)]
+        wrong = [*found, *check_request(figure.FigureDrawing, config)]
         assert {problem.key for problem in wrong} <= {"run"}, wrong

@@ -13,8 +13,7 @@ from pydantic import Field
 from torch import nn
 from tqdm import tqdm
 
-from unnoise.cli import request
-from unnoise.cli.request import Data, data_fault
+from unnoise.cli.request import Data, Request, data_fault, run_request
 from unnoise.config.faults import Count, Device, Folder, Number, folder_fault
 from unnoise.config.nodes import instantiate
 from unnoise.config.problems import Problem
@@ -27,7 +26,7 @@ from unnoise.runs.layout import shown
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request(request.Request):
+class ClassifierTraining(Request):
     """What is to be trained: one field for each key of ``conf/classifier.yaml``."""
 
     data: Data
@@ -109,4 +108,4 @@ class Request(request.Request):
 
 def main() -> None:
     """The command's entry point."""
-    request.main("classifier", Request)
+    run_request("classifier", ClassifierTraining)

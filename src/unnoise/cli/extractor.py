@@ -9,8 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from unnoise.cli import request
-from unnoise.cli.request import Data, data_fault
+from unnoise.cli.request import Data, Request, data_fault, run_request
 from unnoise.config.faults import Folder, Look, Number, folder_fault
 from unnoise.config.problems import Problem
 from unnoise.data.source import own_extractor
@@ -30,7 +29,7 @@ def name_fault(name: str) -> str | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request(request.Request):
+class ExtractorTraining(Request):
     """What is to be trained: one field for each key of ``conf/extractor.yaml``."""
 
     data: Data
@@ -66,4 +65,4 @@ class Request(request.Request):
 
 def main() -> None:
     """The command's entry point."""
-    request.main("extractor", Request)
+    run_request("extractor", ExtractorTraining)

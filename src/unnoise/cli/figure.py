@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from PIL import Image
 
-from unnoise.cli import request
+from unnoise.cli.request import Request, run_request
 from unnoise.config.faults import Device, Look, file_fault, folder_fault, run_fault
 from unnoise.config.nodes import DATA, instantiate
 from unnoise.config.problems import Problem
@@ -21,7 +21,7 @@ from unnoise.runs.layout import RunDirectory, shown
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request(request.Request):
+class FigureDrawing(Request):
     """What is to be drawn: one field for each key of ``conf/figure.yaml``."""
 
     figure: DataFigure | ModelFigure
@@ -82,4 +82,4 @@ class Request(request.Request):
 
 def main() -> None:
     """The command's entry point."""
-    request.main("figure", Request)
+    run_request("figure", FigureDrawing)

@@ -37,7 +37,7 @@ class Request(ABC):
         """
 
 
-def main(name: str, schema: type[Request]) -> None:
+def run_request(name: str, schema: type[Request]) -> None:
     """The entry point of a command with the config ``conf/<name>.yaml``."""
 
     def check(config: dict[str, Any]) -> list[Problem]:

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from unnoise.api import Model, Pictures, load
-from unnoise.cli import request
+from unnoise.cli.request import Request, run_request
 from unnoise.config.faults import Count, Device, Folder, Look, Number, Run, folder_fault, run_fault
 from unnoise.config.problems import Problem
 from unnoise.data.given import read_pictures
@@ -29,7 +29,7 @@ from unnoise.runs.layout import RunDirectory, shown
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request(EditKeys, request.Request):
+class Drawing(EditKeys, Request):
     """What is to be drawn: one field for each key of ``conf/sample.yaml``."""
 
     run: Annotated[Run, Role.NAME]
@@ -76,15 +76,14 @@ class Request(EditKeys, request.Request):
         sampler = config["sampler"] or trained.config["sampler"]
         kind = sampler.get("stepper", sampler)["_target_"].rpartition(".")[2].lower()
         steps = self.steps or sampler.get("steps", 1) or "all"
-        about = {"checkpoint": str(trained.checkpoint)} | self.deciding(config)
-        about["sampler"] = sampler
+        about = {"checkpoint": str(trained.checkpoint), **self.deciding(config), "sampler": sampler}
         name = "-".join(str(part) for part in (self.edit, kind, steps) if part)
         drawn = RunDirectory.of(trained.checkpoint).drawn
         out = Path(self.out or drawn / f"{name}_{digest(about, 8)}")
         out.mkdir(parents=True, exist_ok=True)
-        written = {"grid": "grid.png", "array": "images.npz"}
         pictures.grid().save(out / "grid.png")
         np.savez_compressed(out / "images.npz", arr_0=pictures.nhwc())
+        written = {"grid": "grid.png", "array": "images.npz"}
         if given:
             written["compared"] = "comparison.png"
             comparison(given, pictures).save(out / "comparison.png")
@@ -92,8 +91,8 @@ class Request(EditKeys, request.Request):
             written["singles"] = "images"
             pictures.save(out / "images", self.first)
         (out / "about.json").write_text(json.dumps(about, indent=2) + "\n")
-        seconds = time.monotonic() - started
-        print(f"{len(pictures)} pictures in {seconds:.0f} s, by {kind}, {steps} steps")
+        took = f"{time.monotonic() - started:.0f} s"
+        print(f"{len(pictures)} pictures in {took}, by {kind}, {steps} steps")
         for what, file in written.items():
             print(f"  {what:<8} {shown(out / file)}")
 
@@ -103,7 +102,7 @@ class Request(EditKeys, request.Request):
         first, end = (self.n * k // here.world_size for k in (here.rank, here.rank + 1))
         if first == end:
             return None
-        keys = ("sampler", "steps", "guidance", "seed", "labels", "captions", "batch_size")
+        keys = "sampler", "steps", "guidance", "seed", "labels", "captions", "batch_size"
         options = {key: getattr(self, key) for key in keys}
         if self.images is not None:
             options["images"] = read_pictures(self.images, model.shape, fit)
@@ -118,4 +117,4 @@ class Request(EditKeys, request.Request):
 
 def main() -> None:
     """The command's entry point."""
-    request.main("sample", Request)
+    run_request("sample", Drawing)
