@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 .PHONY: train test test-slow test-faults check format bench bench-peers clean
 
-train: .venv/ready  ## train the main experiment on the built-in sprites
+train: .venv/train  ## train the main experiment on the built-in sprites
 	$(BIN)/unnoise-train experiment=sprites
 
 test: .venv/ready  ## the test suite
@@ -33,10 +33,14 @@ bench-peers: .venv/ready  ## samples beside two other systems that train as long
 	$(BIN)/python -m pip install --quiet --editable '.[dev,peers]'
 	$(BIN)/python tests/benchmarks/peers.py --tuned
 
-.venv/ready: pyproject.toml
+.venv/train: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "unnoise needs Python 3.11 or newer: make PYTHON=python3.12 …")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+.venv/ready: .venv/train
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
