@@ -4,7 +4,7 @@ import atexit
 import gc
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from hydra._internal.utils import get_args_parser
@@ -19,11 +19,11 @@ from unnoise.config.problems import Check, ConfigError, Problem, errors_in, repo
 Job = Callable[[dict[str, Any]], Any]
 
 
-def run(config_name: str, checks: Sequence[Check], job: Job) -> None:
+def run(config_name: str, check: Check, job: Job) -> None:
     """Compose ``conf/<config_name>.yaml`` with the command line, check it whole, and run the job.
 
-    All problems are printed in one list, and end the process with status 2; a later check looks
-    only where nothing else is wrong. Under --multirun each job's configuration is checked again.
+    All problems are printed in one list, and end the process with status 2. Under --multirun each
+    job's configuration is checked again.
     """
     arguments = typed()
     if arguments.help:
@@ -32,15 +32,13 @@ def run(config_name: str, checks: Sequence[Check], job: Job) -> None:
     gc.disable()  # imports leave no garbage, but looking for it takes a third of PyTorch's time
     config, found = ({}, []) if arguments.shell_completion else parse(config_name)
     if config is not None and not _only_shows(arguments):
-        found += checks[0](config)
-        for check in checks[1:]:
-            found += [] if errors_in(found) else check(config)
+        found += check(config)
     stop_if_wrong(found)
     gc.enable()
 
     def task(node: DictConfig) -> Any:
         config = plain(node)
-        if HydraConfig.get().mode == RunMode.MULTIRUN and (errors := errors_in(checks[0](config))):
+        if HydraConfig.get().mode == RunMode.MULTIRUN and (errors := errors_in(check(config))):
             of = HydraConfig.get().job
             print(f"job {of.num} of the sweep ends it: {of.override_dirname}", file=sys.stderr)
             stop_if_wrong(errors)

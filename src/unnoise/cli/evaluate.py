@@ -16,7 +16,7 @@ from unnoise.runs.layout import shown
 
 def main() -> None:
     """The command's entry point."""
-    run("evaluate", [check], evaluate)
+    run("evaluate", check, evaluate)
 
 
 def check(config: dict[str, Any]) -> list[Problem]:

@@ -50,7 +50,7 @@ def run_request(name: str, schema: type[Request]) -> None:
         except (FileNotFoundError, ValueError) as error:
             raise ConfigError(str(error)) from error
 
-    run_command(name, [check], job)
+    run_command(name, check, job)
 
 
 def check_request(schema: type[Request], config: dict[str, Any]) -> list[Problem]:

@@ -32,11 +32,11 @@ def main() -> None:
         if is_sweep():
             from unnoise.cli.sweep import run as sweep
 
-            sweep.run([check], train)
+            sweep.run(check, train)
         elif _PLACE.rank > 0:
             follow()
         else:
-            run("train", [check], train)
+            run("train", check, train)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)

@@ -46,11 +46,8 @@ class Sweep:
     jobs: list[Job]
     problems: list[Problem]
 
-    def problems_by(self, checks: Sequence[Check], config: dict[str, Any]) -> list[Problem]:
-        """All that is wrong with the sweep: its jobs, or ``config``, what a search keeps fixed.
-
-        A later check looks only where nothing else is wrong.
-        """
+    def problems_by(self, check: Check, config: dict[str, Any]) -> list[Problem]:
+        """All that is wrong with the sweep: its jobs, or ``config``, what a search keeps fixed."""
         found = list(self.problems)
         if isinstance(config["resume"], str):
             why = "names one run, but a sweep finds the runs of its jobs by itself: leave it out"
@@ -60,9 +57,8 @@ class Sweep:
             if prunes and (self.search is None or self.search.study is None):
                 why = "needs a search with hydra.sweeper.storage, as in hparams_search="
                 found.append(Problem(f"callbacks.{name}", f"{why}learning_rate"))
-        for check in checks:
-            if not errors_in(found):
-                found += check(config) if self.search is not None else _problems(self.jobs, check)
+        if not errors_in(found):
+            found += check(config) if self.search is not None else _problems(self.jobs, check)
         return found if self.search is not None else [*found, *_same(self.jobs)]
 
 

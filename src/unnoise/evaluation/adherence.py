@@ -1,9 +1,8 @@
 """measure=adherence: the share of samples that show what their prompt says, by classifiers."""
 
-import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -13,18 +12,10 @@ from unnoise.config.faults import Count, Number, Run
 from unnoise.config.problems import Problem
 from unnoise.diffusion.samplers import Sampler
 from unnoise.distributed.group import broadcast, join
+from unnoise.evaluation import judges as judging
 from unnoise.evaluation.evaluator import Evaluator
 from unnoise.evaluation.gallery import SampleSet
 from unnoise.evaluation.grid import recipe
-from unnoise.evaluation.judges import (
-    Judges,
-    PromptSet,
-    find_judges,
-    judged_labels,
-    load_judge,
-    pixels,
-    prompt_sets,
-)
 from unnoise.evaluation.measure import Keys, Measure, Result, Scale
 from unnoise.evaluation.results import aligned
 from unnoise.files import file_digest
@@ -121,7 +112,7 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(aligned(cells, left=(0, 1, 3)))
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Adherence(Measure):
     """The keys of ``conf/measure/adherence.yaml``."""
 
@@ -156,15 +147,14 @@ class Adherence(Measure):
         trained, by_classifier = self.trained(self.averaged), self.classifier is not None
         sampler = self.sampler or trained.sampler
         try:
-            trained.model.check_recipe(
-                sampler if self.steps is None else dataclasses.replace(sampler, steps=self.steps)
-            )
+            own = sampler if self.steps is None else replace(sampler, steps=self.steps)
+            trained.model.check_recipe(own)
         except ValueError as error:
             yield Problem("steps", str(error))
         try:
-            labels = judged_labels(trained, by_classifier)
+            labels = judging.judged_labels(trained, by_classifier)
             if "label" not in labels:
-                prompt_sets(trained.source, labels, self.n)
+                judging.prompt_sets(trained.source, labels, self.n)
         except ValueError as error:
             yield Problem("n" if str(error).startswith("n ") else "run", str(error))
             return
@@ -173,11 +163,11 @@ class Adherence(Measure):
                 trained.check_guidance(scale)
         except ValueError as error:
             yield Problem("guidance", str(error))
-        judges, found = find_judges(self.judges, labels, trained.config["data"])
+        judges, found = judging.find_judges(self.judges, labels, trained.config["data"])
         yield from found
         if self.classifier is not None:
-            _, found = find_judges([self.classifier], labels, trained.config["data"])
-            yield from (dataclasses.replace(problem, key="classifier") for problem in found)
+            _, found = judging.find_judges([self.classifier], labels, trained.config["data"])
+            yield from (replace(problem, key="classifier") for problem in found)
             if classifier_file(self.classifier) in judges.values():
                 reason = "also guides, and so judges itself: train another with another seed"
                 yield Problem("judge", reason, "warning")
@@ -186,21 +176,21 @@ class Adherence(Measure):
         """Draw what is not drawn yet, judge it and real pictures, and write."""
         place, device = join(), self.torch_device
         trained, checkpoint = self.trained(self.averaged), self.checkpoint
-        labels = judged_labels(trained, self.classifier is not None)
-        files, _ = find_judges(self.judges, labels, trained.config["data"])
+        labels = judging.judged_labels(trained, self.classifier is not None)
+        files, _ = judging.find_judges(self.judges, labels, trained.config["data"])
         if place.rank == 0:
             trained.source.prepare()
         broadcast(None)  # the other ranks wait for the data
-        judges = {label: load_judge(path).to(device) for label, path in files.items()}
-        sets = prompt_sets(trained.source, labels, self.n)
+        judges = {label: judging.load_judge(path).to(device) for label, path in files.items()}
+        sets = judging.prompt_sets(trained.source, labels, self.n)
         guide = None if self.classifier is None else classifier_file(self.classifier)
-        guiding = {} if guide is None else {"classifier": load_judge(guide).to(device)}
+        guiding = {} if guide is None else {"classifier": judging.load_judge(guide).to(device)}
         evaluator = Evaluator(
             source=trained.source, device=device, batch_size=self.batch_size, place=place
         )
         rows: list[Row] = []
         for prompts in sets if place.rank == 0 else ():
-            rows += judged("real", prompts, None, judges, pixels(prompts.real))
+            rows += judged("real", prompts, None, judges, judging.pixels(prompts.real))
         for prompts in sets:
             for scale in self.guidance:
                 samples = SampleSet(
@@ -231,9 +221,9 @@ class Adherence(Measure):
 
 def judged(
     kind: Literal["real", "drawn"],
-    prompts: PromptSet,
+    prompts: judging.PromptSet,
     guidance: float | None,
-    judges: Judges,
+    judges: judging.Judges,
     shown: Tensor,
 ) -> Iterator[Row]:
     """A row for each judge of samples that are to show the first of some prompts, and for all."""

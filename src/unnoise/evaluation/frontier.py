@@ -20,8 +20,8 @@ def frontier(scores: Sequence[Score], metric: str, cost: str = "evaluations") ->
     Of drawn pictures only, since real ones have no cost.
     """
     sign = 1 if lower_is_better(metric) else -1
-    drawn = [s for s in scores if metric in s.metrics and _cost(s, cost) is not None]
-    drawn.sort(key=lambda s: (_cost(s, cost), sign * s.metrics[metric].value))
+    drawn = [s for s in scores if metric in s.metrics and getattr(s.samples, cost) is not None]
+    drawn.sort(key=lambda s: (getattr(s.samples, cost), sign * s.metrics[metric].value))
     front: list[Score] = []
     for score in drawn:
         if not front or sign * score.metrics[metric].value < sign * front[-1].metrics[metric].value:
@@ -74,11 +74,6 @@ def plot(path: Path, scores: Sequence[Score], metric: str) -> Path:
     axes.legend(frameon=False, fontsize=9)
     write_durably(path, lambda temporary: figure.savefig(temporary, format="png"))
     return path
-
-
-def _cost(score: Score, cost: str) -> Any:
-    """A cost of samples, by its name; None of those that were not drawn."""
-    return getattr(score.samples, cost)
 
 
 def _apart(costs: set[float]) -> list[float]:

@@ -80,6 +80,8 @@ def _values(images: Images, target: str) -> list[str]:
 
 SAME_DATA = ("_target_", "image_size", "fit", "channels", "classes", "seed")
 """Keys of a data node in which a classifier must agree with the run."""
+load_judge = functools.cache(NoisyClassifier.load)
+"""Reads a file once, for the check and for what follows."""
 Judges = dict[str, NoisyClassifier]
 """Classifiers by what they predict: "label", "kind" or "colour"."""
 
@@ -163,17 +165,6 @@ def find_judges(
         reason = f"no judge of {' and '.join(missing)} for this data {where}: train it by "
         found.append(Problem("judge", reason + " and ".join(train)))
     return judges, found
-
-
-@functools.cache
-def load_judge(path: Path) -> NoisyClassifier:
-    """Read once, for the check and for what follows.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is no classifier of unnoise.
-    """
-    return NoisyClassifier.load(path)
 
 
 def _differences(theirs: dict[str, Any], data: dict[str, Any]) -> str:

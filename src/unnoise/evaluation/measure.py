@@ -22,6 +22,7 @@ from unnoise.runs.layout import RunDirectory
 Scale = Annotated[float, Field(ge=0)]
 Keys = dict[str, Any]
 """The keys of a measure as plain values: a sampler is a node."""
+load_once = functools.lru_cache(maxsize=1)(load)
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ class Measure(ABC):
 
     def trained(self, averaged: bool, checkpoint: Path | None = None) -> TrainedModel:
         """The model of a checkpoint, read once for the check and for what follows."""
-        return load_once(checkpoint or self.checkpoint, averaged, self.device, self.data_root)
+        file, root = checkpoint or self.checkpoint, self.data_root
+        return load_once(file, averaged=averaged, device=self.device, data_root=root)
 
     def model_problems(self, averaged: bool, with_data: bool = True) -> Iterator[Problem]:
         """Whether the run's model can be read, and its data too."""
@@ -109,9 +111,3 @@ class Measure(ABC):
         about = {"measure": self.name, "checkpoint": str(self.checkpoint), **about}
         path = self.folder / f"{self.name}_{digest(about, 8)}.json"
         return write(path, {**about, "rows": rows}, rows)
-
-
-@functools.lru_cache(maxsize=1)
-def load_once(checkpoint: Path, averaged: bool, device: str, data_root: str | None) -> TrainedModel:
-    """``load``, but the same model at the next call."""
-    return load(checkpoint, averaged=averaged, device=device, data_root=data_root)

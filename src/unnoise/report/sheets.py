@@ -116,7 +116,7 @@ def save_gif(frames: Sequence[Image.Image], path: Path, seconds: float = 4.0) ->
     each = max(20, int(1000 * seconds / len(frames)))
     durations = [each] * (len(frames) - 1) + [each + int(250 * seconds)]
     first, *rest = [frame.convert("P", palette=Image.Palette.ADAPTIVE) for frame in frames]
-    first.save(path, save_all=True, append_images=rest, duration=durations, loop=0)
+    first.save(path, "GIF", save_all=True, append_images=rest, duration=durations, loop=0)
 
 
 def _enlarged(image: Tensor, factor: int) -> Image.Image:

@@ -8,11 +8,10 @@ from unnoise.config.identity import directory_of
 from unnoise.config.nodes import resolve_target
 from unnoise.config.problems import UNKNOWN, ConfigError, Problem
 from unnoise.config.schema import arguments, built, notes_of, problems
+from unnoise.runs import lock
 from unnoise.runs.checkpoints import find_checkpoint
 from unnoise.runs.identity import differences
 from unnoise.runs.layout import RunDirectory
-from unnoise.runs.lock import RunLocked
-from unnoise.runs.lock import check as check_lock
 from unnoise.training.recipe import Recipe, Sets, completed
 from unnoise.training.rules import broken
 from unnoise.untrusted import UnsafeFile, load_yaml
@@ -25,8 +24,8 @@ def problems_of(config: dict[str, Any]) -> list[Problem]:
     """
     if config.get("resume") and isinstance(config.get("name"), str):
         try:
-            check_lock(Path(directory_of(config)))
-        except RunLocked as error:
+            lock.check(Path(directory_of(config)))
+        except lock.RunLocked as error:
             return [Problem("resume", str(error))]
     try:
         schema = resolve_target(config.get("_target_"))

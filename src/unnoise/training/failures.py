@@ -13,7 +13,9 @@ from unnoise.untrusted import UnsafeFile
 
 def explanation(error: BaseException, config: dict[str, Any]) -> str | None:
     """What happened and what to try, for a job of this config; None for an unforeseen error."""
-    if _is_out_of_memory(error):
+    memory = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    lacks = isinstance(error, RuntimeError) and any(each in str(error) for each in memory)
+    if lacks or isinstance(error, torch.OutOfMemoryError | MemoryError):
         return _out_of_memory(error, config)
     if isinstance(error, Unreadable):
         bounded = (config.get("data") or {}).get("quarantine") == 0
@@ -25,13 +27,6 @@ def explanation(error: BaseException, config: dict[str, Any]) -> str | None:
     if isinstance(error, FloatingPointError | NotSaved | RunLocked | ConfigMismatch | UnsafeFile):
         return str(error)
     return None
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    said = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(error, RuntimeError) and any(each in str(error) for each in said)
 
 
 def _out_of_memory(error: BaseException, config: dict[str, Any]) -> str:

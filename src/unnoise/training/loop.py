@@ -119,7 +119,19 @@ def _train(
     data = ImageDataModule(recipe)
     if recipe.compile:
         recipe.network.compile()
-    facts = _facts(recipe, data, trainer)
+    images = data.train_images
+    facts = {
+        "name": recipe.name,
+        "seed": recipe.seed,
+        "data": {
+            "train_images": len(images),
+            "fingerprint": images.fingerprint,
+            "quarantined": [*images.quarantined, *data.validation_split.quarantined],
+        },
+        "parameters": sum(p.numel() for p in recipe.network.parameters()),
+        "world_size": trainer.world_size,
+        "precision": trainer.precision,
+    }
     recorded = _recorded(trainer, config, facts, checkpoint, origin)
     with recorded if trainer.is_global_zero else nullcontext():
         try:
@@ -160,22 +172,6 @@ def _recorded(
         except OSError as error:  # it must not hide what ended the training
             loggers.say(f"manifest.json does not say how the run ended: {error}")
         loggers.end(trainer, record)
-
-
-def _facts(recipe: Recipe, data: ImageDataModule, trainer: Trainer) -> dict[str, Any]:
-    """The part of the manifest about the run itself."""
-    return {
-        "name": recipe.name,
-        "seed": recipe.seed,
-        "data": {
-            "train_images": len(data.train_images),
-            "fingerprint": data.train_images.fingerprint,
-            "quarantined": [*data.train_images.quarantined, *data.validation_split.quarantined],
-        },
-        "parameters": sum(p.numel() for p in recipe.network.parameters()),
-        "world_size": trainer.world_size,
-        "precision": trainer.precision,
-    }
 
 
 def _quieten_lightning() -> None:

@@ -90,10 +90,11 @@ def conditions(
         message = "mirrors pictures, but not what captions may say of left and right"
         yield Problem("flip", message, "warning")
     for part in conditioning.modules():
-        classes = _classes(data) if isinstance(part, ClassConditioner) else None
-        if classes and part.classes != classes:
-            message = f"knows {part.classes} classes, but the data has {classes}"
-            yield Problem("conditioning", message)
+        if isinstance(part, ClassConditioner):  # a config may say how many there are
+            classes = data.classes if hasattr(data, "classes") else len(data.class_names())
+            if classes and part.classes != classes:
+                message = f"knows {part.classes} classes, but the data has {classes}"
+                yield Problem("conditioning", message)
     if conditioning.reads == ("image",):
         keep = torch.ones(1, dtype=torch.bool, device="meta")
         image = torch.zeros(1, *data.shape, dtype=torch.uint8, device="meta")
@@ -101,11 +102,6 @@ def conditions(
             conditioning({"image": image}, keep)
         except ValueError as error:
             yield Problem("conditioning", str(error))
-
-
-def _classes(data: ImageSource) -> int | None:
-    """As many as the config says; of data that needs no saying, as many as there are."""
-    return data.classes if hasattr(data, "classes") else len(data.class_names())
 
 
 def present(callbacks: Callbacks) -> Iterator[Problem]:

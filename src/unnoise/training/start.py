@@ -14,10 +14,9 @@ from unnoise.distributed.environment import place, requeued
 from unnoise.distributed.group import ConfigMismatch, RankLost, RankTimeout
 from unnoise.distributed.launcher import RankFailed, train_on_ranks
 from unnoise.networks.conditioning import TextConditioner
+from unnoise.runs import lock
 from unnoise.runs.checkpoints import DamagedCheckpoints, newest_whole
 from unnoise.runs.layout import RunDirectory, shown, step_of
-from unnoise.runs.lock import RunLocked
-from unnoise.runs.lock import check as check_lock
 from unnoise.training.recipe import Recipe, completed
 from unnoise.untrusted import UnsafeFile
 
@@ -39,7 +38,7 @@ def start(
 
     recipe = prepared(config)
     devices, nodes = devices_of(recipe), config["trainer"].get("num_nodes", 1)
-    known = ConfigMismatch, RankLost, RankTimeout, RunLocked, NotFinite, NotSaved, UnsafeFile
+    known = ConfigMismatch, RankLost, RankTimeout, lock.RunLocked, NotFinite, NotSaved, UnsafeFile
     try:
         if devices == 1 or place().trains(nodes):
             fit(recipe, config, run_dir, checkpoint, origin)
@@ -61,7 +60,7 @@ def start_from(run_dir: Path, config: dict[str, Any], is_job: bool = False) -> P
         RunLocked: another process trains in it.
     """
     goes_on = config["resume"] or requeued() or is_job
-    check_lock(run_dir)
+    lock.check(run_dir)
     try:
         checkpoint = newest_whole(run_dir) if goes_on else None
     except DamagedCheckpoints as error:

@@ -4,7 +4,7 @@ import json
 import math
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,11 @@ STOPPED = (130, 143, -1)
 
 
 def attempt(
-    config: dict[str, Any], keys: set[str], checks: Sequence[Check], train: Train
+    config: dict[str, Any], keys: set[str], check: Check | None, train: Train
 ) -> float | None:
     """Train a job if it is not done yet; its metric, or None if it failed or runs elsewhere.
 
-    ``keys`` are those that the sweep sets; ``checks`` are for what was not checked before it began.
+    ``keys`` are those that the sweep sets; ``check`` is for what was not checked before it began.
     Whatever goes wrong is printed and noted in the run directory, and the sweep goes on.
     """
     hydra = HydraConfig.get()
@@ -48,7 +48,7 @@ def attempt(
         print(f"  {state} before: {job.run_dir}")
         return _metric(job)
     try:
-        found = [problem for check in checks for problem in check(config | {"resume": False})]
+        found = [] if check is None else check(config | {"resume": False})
         if errors := errors_in(found):
             raise ConfigError("; ".join(map(str, errors)))
         search = search_of(hydra.sweeper)

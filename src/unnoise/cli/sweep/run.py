@@ -3,7 +3,6 @@
 import gc
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from omegaconf import DictConfig
@@ -19,7 +18,7 @@ from unnoise.report.sweep import DONE, row, table
 from unnoise.runs.lock import is_locked
 
 
-def run(checks: Sequence[Check], train: Train) -> None:
+def run(check: Check, train: Train) -> None:
     """Train all jobs that are not finished, and print the summary. The status is 1 if one failed.
 
     Everything is composed and checked before the first job is started; of a search, what it keeps
@@ -32,7 +31,7 @@ def run(checks: Sequence[Check], train: Train) -> None:
     gc.disable()
     config, found = parse("train")
     if errors_in(found):
-        found += [] if config is None else checks[0](config)
+        found += [] if config is None else check(config)
     stop_if_wrong(found)
     assert config is not None
     try:
@@ -40,16 +39,16 @@ def run(checks: Sequence[Check], train: Train) -> None:
         if config["sweep"] == "status":
             _print_summary(sweep, config)
             return
-        stop_if_wrong(sweep.problems_by(checks, config))
+        stop_if_wrong(sweep.problems_by(check, config))
         gc.enable()
         running = {job.swept for job in sweep.jobs if is_locked(job.run_dir)}
         left = None if sweep.search is None else sweep.search.go_on(running.__contains__)
     except ConfigError as error:
         _refuse(error)
-    keys, later = sweep.keys, checks[:1] if sweep.search is not None else ()
+    keys, unchecked = sweep.keys, check if sweep.search is not None else None
 
     def task(node: DictConfig) -> float | None:
-        return attempt(plain(node), keys, later, train)
+        return attempt(plain(node), keys, unchecked, train)
 
     status: Any = 0
     if left != 0:

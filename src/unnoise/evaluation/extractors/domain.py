@@ -8,8 +8,8 @@ Shapes: B pictures, C channels, h × w pixels that the network reads (``size``),
 """
 
 import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -179,7 +179,9 @@ def fit(learned: Learned, batches: Iterable[tuple[Tensor, Tensor]]) -> DomainExt
     repeated. The result is a function of the seed and the batches: it is computed in float32 on the
     CPU by one thread, whatever number there is.
     """
-    with torch.random.fork_rng(devices=[]), _one_thread():
+    with torch.random.fork_rng(devices=[]), ExitStack() as after:
+        after.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(1)
         torch.manual_seed(learned.seed)
         extractor = DomainExtractor(DomainNetwork(learned.channels, len(learned.classes)), learned)
         network = extractor.network.train().requires_grad_(True)
@@ -202,13 +204,3 @@ def _shifted(x: Tensor, most: int) -> Tensor:
     top, left = torch.randint(2 * most + 1, (2,)).tolist()
     padded = F.pad(x, (most,) * 4, mode="replicate")
     return padded[:, :, top : top + x.shape[2], left : left + x.shape[3]]
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -19,12 +19,6 @@ def features(pooled: Tensor, logits: Tensor | None = None) -> Features:
     return Features(pooled, pooled, pooled if logits is None else logits)
 
 
-def cross(D: int) -> Tensor:
-    """2D vectors (2D, D) with mean 0 and unbiased covariance I: ±√(D − ½) along each axis."""
-    axes = math.sqrt(D - 0.5) * torch.eye(D)
-    return torch.cat((axes, -axes))
-
-
 def normals(name: str, n: int, D: int) -> Tensor:
     """n draws of N(0, I): (n, D)."""
     return Noise(0, torch.arange(n)).normal(name, (D,))
@@ -41,7 +35,8 @@ def value(kind: str, real: Features, drawn: Features, device: torch.device) -> f
 
 def frechet(device: torch.device) -> Result:
     """Of N(0, I) and N(0.1·1, 1.21·I) in 4 dimensions: 4·0.1² + 4·(1.1 − 1)² = 0.08."""
-    real = cross(4)
+    axes = math.sqrt(4 - 0.5) * torch.eye(4)
+    real = torch.cat((axes, -axes))  # 8 vectors with mean 0 and unbiased covariance I
     return Result(value("fd", features(real), features(0.1 + 1.1 * real), device), 0.08, 1e-6)
 
 
@@ -93,18 +88,17 @@ def score(device: torch.device) -> Result:
 
 
 RMS = {"garments": 0.9334177, "sprites": 3.467404}
-"""Root mean square of the pooled features of ``pictures``, as recorded."""
-
-
-def pictures() -> Tensor:
-    """Eight noisy pictures (8, 3, 40, 40) uint8, of a size that no extractor reads."""
-    colour = 128 + 60 * Noise(0, torch.arange(8)).normal("pictures", (3, 40, 40))
-    return colour.round().clamp(0, 255).to(torch.uint8)
+"""What ``features_rms`` found, as recorded."""
 
 
 def features_rms(name: str, device: torch.device) -> Result:
-    """Root mean square of its pooled features; a file with a wrong digest is an error."""
-    found = extract(shipped(name).to(device), [pictures()], device).pooled
+    """Root mean square of its pooled features of eight noisy pictures; a wrong digest is an error.
+
+    The pictures are 40 × 40, a size that no extractor reads.
+    """
+    colour = 128 + 60 * Noise(0, torch.arange(8)).normal("pictures", (3, 40, 40))
+    pictures = colour.round().clamp(0, 255).to(torch.uint8)
+    found = extract(shipped(name).to(device), [pictures], device).pooled
     rms = float(found.double().square().mean().sqrt())
     return Result(rms, RMS[name], 1e-4 * RMS[name])
 

@@ -26,7 +26,7 @@ SEEDED = "weights by Philox, float64 on the CPU"
 def small_unet() -> UNet:
     """The network of conf/network/unet_1m.yaml, for pictures of ``SHAPE``."""
     return UNet(
-        (3, 16, 16), 3, channels=32, multipliers=(1, 2, 2), attention_resolutions=(8,), head_size=32
+        SHAPE, 3, channels=32, multipliers=(1, 2, 2), attention_resolutions=(8,), head_size=32
     )
 
 

@@ -12,17 +12,9 @@ from unnoise.diffusion import schedules
 from unnoise.diffusion.denoiser import Denoiser, Prediction
 from unnoise.diffusion.levels import diffuse, posterior, transition
 from unnoise.diffusion.noise import Noise
-from unnoise.diffusion.schedules import (
-    EDMSchedule,
-    NoiseSchedule,
-    RectifiedFlow,
-    cosine,
-    linear,
-    precise,
-)
+from unnoise.diffusion.schedules import EDMSchedule, NoiseSchedule, RectifiedFlow, linear, precise
 from unnoise.evaluation.selftest.check import Check, Result, group, with_float64
 
-RELATIVE = 1e-5  # the published values have six digits
 T = 1000
 
 
@@ -31,7 +23,7 @@ def last_alpha_bar(
 ) -> Result:
     """ᾱ_T, the share of the picture's variance that is left where sampling starts."""
     alphas_cumprod = getattr(schedules, maker)(*arguments).alphas_cumprod
-    return Result(float(alphas_cumprod[-1]), published, RELATIVE * published)
+    return Result(float(alphas_cumprod[-1]), published, 1e-5 * published)  # six digits are
 
 
 def power(device: torch.device) -> Result:
@@ -153,7 +145,7 @@ CHECKS += [
         ("x0-prediction", "F = x0",
          partial(round_trip, kinds.X0Prediction(), linear(), lambda x0, eps, a, s: x0)),
         ("v-prediction", "F = alpha·ε − sigma·x0 (Salimans & Ho 2022)",
-         partial(round_trip, kinds.VPrediction(), cosine(),
+         partial(round_trip, kinds.VPrediction(), schedules.cosine(),
                  lambda x0, eps, a, s: a * eps - s * x0)),
         ("a flow's velocity", "F = ε − x0 (Lipman et al. 2023, with time reversed)",
          partial(round_trip, kinds.FlowPrediction(), RectifiedFlow(),

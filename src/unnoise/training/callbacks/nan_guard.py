@@ -51,15 +51,6 @@ class Step(NamedTuple):
             return "loss"
         return "weight" if math.isfinite(self.gradient_norm) else "gradient"
 
-    def rows(self) -> list[dict[str, int | float | str]]:
-        """The samples of this rank in plain numbers."""
-        rows = [
-            dict(zip(part, row, strict=True))
-            for part in self.samples
-            for row in zip(*(each.tolist() for each in part.values()), strict=True)
-        ]
-        return [row | {"loss": _plain(row["loss"])} for row in rows]
-
 
 class BadNumbers(Callback):
     """Counts steps that are not finite, which GenerativeModule skips, and ends hopeless training.
@@ -132,8 +123,11 @@ class BadNumbers(Callback):
             if above >= self.spike:
                 log_metrics(trainer, {"train/loss_spike": above})
             self._losses.append(loss)
-        if module.skipped and not (math.isfinite(loss) and _scaled(trainer)):
-            self._count(trainer, step)
+        if module.skipped:
+            scaler = getattr(trainer.precision_plugin, "scaler", None)
+            scaled = scaler is not None and scaler.get_scale() > 1  # an overflow lowers it
+            if not (math.isfinite(loss) and scaled):
+                self._count(trainer, step)
 
     def way_on(self, trainer: Trainer, rollbacks: int, error: NotFinite) -> RollBack | NotFinite:
         """What to raise instead of ``error``; every rank calls it.
@@ -153,7 +147,12 @@ class BadNumbers(Callback):
                 remove_with_digest(later)
             return RollBack(checkpoint)
         path, step = RunDirectory(run_dir).bad_batch, self._last_bad or self._last
-        rows = sorted(chain(*ranks.gather(step.rows())), key=lambda row: row["position"])
+        here = [
+            dict(zip(part, row, strict=True))
+            for part in step.samples
+            for row in zip(*(each.tolist() for each in part.values()), strict=True)
+        ]
+        rows = sorted(chain(*ranks.gather(here)), key=lambda row: row["position"])
         report = {
             "error": str(error),
             "step": step.number,
@@ -161,7 +160,7 @@ class BadNumbers(Callback):
             "loss": _plain(step.loss),
             "gradient_norm": _plain(step.gradient_norm),
             "rollbacks": rollbacks,
-            "samples": rows,
+            "samples": [row | {"loss": _plain(row["loss"])} for row in rows],
         }
         if first:
             text = json.dumps(report, indent=2) + "\n"
@@ -183,12 +182,6 @@ class BadNumbers(Callback):
                 f"{len(self._bad)} of the last {self.within} steps to step {step.number} had a "
                 "loss or a gradient that is not finite"
             )
-
-
-def _scaled(trainer: Trainer) -> bool:
-    """Whether gradients are scaled up, as under fp16, so that an overflow lowers the scale."""
-    scaler = getattr(trainer.precision_plugin, "scaler", None)
-    return scaler is not None and scaler.get_scale() > 1
 
 
 def leap(loss: float, before: Iterable[float]) -> float:

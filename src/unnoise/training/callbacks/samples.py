@@ -57,13 +57,14 @@ class SampleGrid(Callback):
     def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Draw the last grid and the animation, unless they were drawn before the run resumed."""
         with _or_without(trainer, "the sample grid"):
-            if not _grid(trainer).exists():
+            files = RunDirectory(Path(trainer.default_root_dir))
+            if not files.grid(trainer.global_step).exists():
                 self._draw(trainer, module, self.final, animate=True)
 
     def _draw(self, trainer: Trainer, module: Any, sampler: Any, animate: bool) -> None:
         if not trainer.is_global_zero:
             return
-        model = module.ema.model
+        files, model = RunDirectory(Path(trainer.default_root_dir)), module.ema.model
         steps = model.steps(sampler)
         shown = {round(i * steps / FRAMES) for i in range(1, FRAMES + 1)}
         taken = itertools.count(1)
@@ -89,11 +90,10 @@ class SampleGrid(Callback):
             )
         caption = _caption(model.caption(sampler), drawn.captions)
         if len(frames) > 1:
-            path = _samples(trainer) / "denoising.gif"
-            first = drawn[:MOVING]
-            save_gif([sheet(replace(first, pixels=frame)) for frame in frames], path)
-            log_picture(trainer, "denoising", path, caption)
-        image, path = sheet(drawn), _grid(trainer)
+            moving = [sheet(replace(drawn[:MOVING], pixels=frame)) for frame in frames]
+            write_durably(files.denoising, lambda temporary: save_gif(moving, temporary))
+            log_picture(trainer, "denoising", files.denoising, caption)
+        image, path = sheet(drawn), files.grid(trainer.global_step)
         write_durably(path, lambda temporary: image.save(temporary, "PNG"))
         log_picture(trainer, "samples", path, caption)
 
@@ -113,7 +113,7 @@ class ForwardProcess(Callback):
             self._draw(trainer, module)
 
     def _draw(self, trainer: Trainer, module: Any) -> None:
-        path = _samples(trainer) / "forward_process.png"
+        path = RunDirectory(Path(trainer.default_root_dir)).forward_process
         if not trainer.is_global_zero or path.exists():
             return
         images = trainer.datamodule.validation_split  # type: ignore[attr-defined]
@@ -148,13 +148,3 @@ def _or_without(trainer: Trainer, what: str) -> Iterator[None]:
     except Exception as error:
         reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
         say(f"{what} of step {trainer.global_step} is left out ({reason}); training goes on")
-
-
-def _grid(trainer: Trainer) -> Path:
-    return RunDirectory(_samples(trainer).parent).grid(trainer.global_step)
-
-
-def _samples(trainer: Trainer) -> Path:
-    folder = RunDirectory(Path(trainer.default_root_dir)).samples
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder

@@ -26,16 +26,7 @@ class Dashboard(Logger):
     """
 
     remedy, needed = "", False
-
-    @property
-    def name(self) -> str:
-        """Lightning requires a name."""
-        return type(self).__name__
-
-    @property
-    def version(self) -> str:
-        """Lightning requires a version."""
-        return ""
+    name = version = ""  # Lightning requires both
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any) -> None:
         """``begin`` is given the config."""
