@@ -112,10 +112,7 @@ def present(callbacks: Callbacks) -> Iterator[Problem]:
 
 
 def extractors(data: ImageSource, callbacks: Callbacks) -> Iterator[Problem]:
-    """There is an extractor for each measurement, as far as that shows without reading it.
-
-    And its metrics exist.
-    """
+    """Each measurement's metrics exist, and its extractor, as far as shows without reading it."""
     from unnoise.data.source import own_extractor
     from unnoise.evaluation.estimates import metric_problems
     from unnoise.evaluation.extractors.find import NAMES

@@ -88,17 +88,18 @@ def score(device: torch.device) -> Result:
 
 
 RMS = {"garments": 0.9334177, "sprites": 3.467404}
-"""What ``features_rms`` found, as recorded."""
+"""Root mean square of the pooled features of ``pictures``, as recorded."""
+
+
+def pictures() -> Tensor:
+    """Eight noisy pictures (8, 3, 40, 40) uint8, of a size that no extractor reads."""
+    colour = 128 + 60 * Noise(0, torch.arange(8)).normal("pictures", (3, 40, 40))
+    return colour.round().clamp(0, 255).to(torch.uint8)
 
 
 def features_rms(name: str, device: torch.device) -> Result:
-    """Root mean square of its pooled features of eight noisy pictures; a wrong digest is an error.
-
-    The pictures are 40 × 40, a size that no extractor reads.
-    """
-    colour = 128 + 60 * Noise(0, torch.arange(8)).normal("pictures", (3, 40, 40))
-    pictures = colour.round().clamp(0, 255).to(torch.uint8)
-    found = extract(shipped(name).to(device), [pictures], device).pooled
+    """Root mean square of its pooled features; a file with a wrong digest is an error."""
+    found = extract(shipped(name).to(device), [pictures()], device).pooled
     rms = float(found.double().square().mean().sqrt())
     return Result(rms, RMS[name], 1e-4 * RMS[name])
 

@@ -86,13 +86,11 @@ def hardware(device: torch.device) -> dict[str, str]:
 
 
 def _line(cells: Sequence[str], verdict: str) -> str:
-    name, *numbers = (_padded(c, w) for c, w in zip(cells, WIDTHS, strict=True))
-    return "  ".join((name, *numbers, verdict))
-
-
-def _padded(text: str, width: int) -> str:
-    """With spaces up to a width, in which the tilde of β̃ takes none."""
-    return text + " " * (width - sum(not combining(letter) for letter in text))
+    padded = []
+    for text, width in zip(cells, WIDTHS, strict=True):
+        letters = sum(not combining(each) for each in text)  # the tilde of β̃ takes no room
+        padded.append(text + " " * (width - letters))
+    return "  ".join((*padded, verdict))
 
 
 def _number(value: float) -> str:

@@ -47,10 +47,7 @@ def replay(run_dir: Path, board: WeightsAndBiases) -> int:
     """Send config, manifest, every line of ``metrics.jsonl``, the pictures and how the run ended.
 
     Steps are those that were logged; a server's own of the run's id are not sent again. Captions
-    say the step alone.
-
-    Returns:
-        How many lines there were.
+    say the step alone. Returns how many lines there were.
 
     Raises:
         FileNotFoundError: there is no ``metrics.jsonl``, or no ``manifest.json``.
