@@ -74,6 +74,7 @@ def test_an_array_is_not_larger_than_its_file(tmp_path):
 def test_a_drawn_file_of_a_shared_run_is_not_a_pickle(mark, objects, tmp_path):
     (tmp_path / "step_00000001.ckpt").write_bytes(b"")
     gallery = Gallery(tmp_path, SampleSet(checkpoint=tmp_path / "step_00000001.ckpt", recipe={}))
+    gallery.folder.mkdir(parents=True)
     np.savez(gallery.folder / "000000-000000.npz", pixels=objects, cost=objects)
     with pytest.warns(UserWarning, match="is damaged"):
         assert gallery.missing(1, 1) == [range(1)]
