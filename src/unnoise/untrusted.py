@@ -1,6 +1,7 @@
 """Readers of files from anyone: they execute nothing, and take no more memory than the file has.
 
-Every file of tensors, arrays or YAML that may come from somewhere else is opened here.
+Every file of tensors, arrays or YAML that may come from somewhere else is opened here. Readers
+raise FileNotFoundError where there is no such file, and UnsafeFile where it is damaged or no such.
 """
 
 import json
@@ -48,7 +49,6 @@ class UnsafeFile(ValueError):
 
     def __init__(self, path: str | Path, reason: object) -> None:
         super().__init__(f"{path} {' '.join(str(reason).split())}")
-        self.path = Path(path)
 
 
 @contextmanager
@@ -69,7 +69,6 @@ def load_tensors(path: str | Path) -> Any:
     tensors, whatever torch or an environment variable would allow.
 
     Raises:
-        FileNotFoundError: there is no such file.
         UnsafeFile: the file is damaged, of another kind, or claims to hold more than it does.
     """
     import torch
@@ -175,12 +174,7 @@ def check_fit(path: Path, build: Callable[[], "nn.Module"], state: Mapping[str, 
 
 
 def load_safetensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, str]]:
-    """The tensors of a safetensors file, and its metadata.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        UnsafeFile: the file is damaged, or none.
-    """
+    """The tensors of a safetensors file, and its metadata."""
     from safetensors import safe_open
 
     size = path.stat().st_size
@@ -205,7 +199,6 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an .npz file by name, or that of an .npy file under the name "".
 
     Raises:
-        FileNotFoundError: there is no such file.
         UnsafeFile: the file is damaged, none, holds objects, or is made to swell.
     """
     size = path.stat().st_size
@@ -253,7 +246,6 @@ def load_yaml(path: Path) -> Any:
     """The plain containers and values of a YAML file.
 
     Raises:
-        FileNotFoundError: there is no such file.
         UnsafeFile: it is no YAML, too long, names objects, or has too many references.
     """
     if path.stat().st_size > LONGEST:

@@ -12,7 +12,6 @@ from pydantic import Field
 from unnoise.cli.request import Data, Request, data_fault, run_request
 from unnoise.config.faults import Folder, Look, Number, folder_fault
 from unnoise.config.problems import Problem
-from unnoise.data.source import own_extractor
 from unnoise.evaluation.extractors.find import train_extractor
 from unnoise.runs.layout import shown
 
@@ -44,12 +43,12 @@ class ExtractorTraining(Request):
             yield Problem("out", fault)
         if not data_fault(self.data) and len(self.data.class_names()) < 2:
             yield Problem("data", "its pictures have no classes")
-        if self.name is None and own_extractor(self.data) is None:
+        if self.name is None and self.data.extractor is None:
             yield Problem("name", "missing: it becomes a part of fd_<name>, as in name=pets")
 
     def answer(self, config: dict[str, Any]) -> None:
         """Train, measure, write, and say where."""
-        name, started = self.name or own_extractor(self.data), time.monotonic()
+        name, started = self.name or self.data.extractor, time.monotonic()
         assert name is not None  # checked
         extractor = train_extractor(self.data, name, self.seed, self.steps)
         learned = extractor.learned

@@ -270,9 +270,8 @@ class _Composer:
 
     def resolved(self, container: DictConfig | ListConfig, name: Any, key: str) -> Any:
         """``container[name]`` as a plain tree; what cannot be resolved is reported."""
-        if OmegaConf.is_missing(container, name) and not OmegaConf.is_interpolation(
-            container, name
-        ):
+        interpolated = OmegaConf.is_interpolation(container, name)
+        if OmegaConf.is_missing(container, name) and not interpolated:
             return "???"
         try:
             value = container[name]

@@ -29,15 +29,10 @@ FAMILIES, DATA = ("unnoise.models",), ("unnoise.data",)
 MODEL = ("unnoise.networks", "unnoise.diffusion")
 """All that a checkpoint may name as its model, for its data, and for the parts of its model."""
 EXTERNAL = (
-    "torch.optim.Adam",
-    "torch.optim.AdamW",
-    "torch.optim.SGD",
-    "lightning.Trainer",
-    "lightning.pytorch.Trainer",
-    "optuna.pruners.MedianPruner",
-    "optuna.pruners.PercentilePruner",
-    "optuna.pruners.SuccessiveHalvingPruner",
-    "optuna.pruners.HyperbandPruner",
+    *("torch.optim.Adam", "torch.optim.AdamW", "torch.optim.SGD"),
+    *("lightning.Trainer", "lightning.pytorch.Trainer"),
+    *("optuna.pruners.MedianPruner", "optuna.pruners.PercentilePruner"),
+    *("optuna.pruners.SuccessiveHalvingPruner", "optuna.pruners.HyperbandPruner"),
 )
 NOBODYS = (
     *sorted(sys.stdlib_module_names),
@@ -80,7 +75,7 @@ def resolve_target(path: object, within: Sequence[str] = CLASSES_FROM) -> Callab
         names = [n for n, found in vars(module).items() if _allowed(found, path, within)]
         raise ConfigError(f"{module_name} has no '{name}'{did_you_mean(name, names)}")
     target = getattr(module, name)
-    if not _allowed(target, path, within) or not _is_public(target):
+    if not _allowed(target, path, within):
         raise _refusal(path, within)
     return target  # type: ignore[no-any-return]
 
@@ -99,16 +94,13 @@ def _allowed(target: Any, path: str, within: Sequence[str]) -> bool:
     if not (inspect.isclass(target) or inspect.isfunction(target)):
         return False
     home = target.__module__
+    if getattr(sys.modules.get(home), target.__qualname__, None) is not target:
+        return False  # the name that it gives itself does not lead to it
     if path in EXTERNAL:
         return inspect.isclass(target) and inside(home, (path.partition(".")[0],))
     if inside(home, USERS_PACKAGES):
         return True
     return inside(home, within) and (inspect.isclass(target) or inside(home, FUNCTIONS_FROM))
-
-
-def _is_public(target: Any) -> bool:
-    """Whether the name that the object gives itself leads to it."""
-    return getattr(sys.modules.get(target.__module__), target.__qualname__, None) is target
 
 
 def _refusal(path: str, within: Sequence[str]) -> ConfigError:

@@ -1,8 +1,4 @@
-"""The check of a whole configuration before any compute: signatures are the schema.
-
-The keys of each node are compared with the parameters of its target, each value with the type hint,
-ranges included. All problems are found in one pass.
-"""
+"""The check of a whole configuration before any compute: signatures are the schema."""
 
 import functools
 import inspect
@@ -18,11 +14,12 @@ from unnoise.runs.identity import Argument, Role, Spelling
 
 
 def problems(config: Mapping[str, Any], schema: Callable[..., Any]) -> list[Problem]:
-    """All that is wrong with a plain, resolved configuration.
+    """All that is wrong with a plain, resolved configuration, found in one pass.
 
-    ``schema`` is a function or dataclass with one parameter for each key of the root. Values are
-    checked strictly against type hints, ``Annotated[..., Field(ge=...)]`` ranges included, by the
-    rules of JSON: a list will do for a tuple or sequence, an int for a float, a string for a Path.
+    ``schema`` is a function or dataclass with one parameter for each key of the root. The keys of
+    a node are compared with the parameters of its target, values strictly with type hints,
+    ``Annotated[..., Field(ge=...)]`` ranges included, by the rules of JSON: a list will do for a
+    tuple or sequence, an int for a float, a string for a Path.
     Hints that cannot be evaluated are not checked.
     """
     return list(_arguments(config, schema, key=""))

@@ -21,6 +21,7 @@ class _Cifar(ClassicImages):
     than 32 resamples.
     """
 
+    train_size = 50_000
     hosts = (
         "https://www.cs.toronto.edu/~kriz/",
         "https://mindspore-website.obs.cn-north-4.myhuaweicloud.com/notebook/datasets/",
@@ -79,7 +80,6 @@ class CIFAR10(_Cifar):
     """Colour photographs of ten things, 50,000 + 10,000 (Krizhevsky 2009)."""
 
     title = "CIFAR-10"
-    train_size = 50_000
     folder = "cifar10"
     subfolders = ("cifar-10-batches-bin",)
     names = listed("airplane, automobile, bird, cat, deer, dog, frog, horse, ship, truck")
@@ -96,7 +96,6 @@ class CIFAR100(_Cifar):
     """Colour photographs of a hundred things, 500 + 100 of each; fine labels (Krizhevsky 2009)."""
 
     title = "CIFAR-100"
-    train_size = 50_000
     folder = "cifar100"
     subfolders = ("cifar-100-binary",)
     names = listed(

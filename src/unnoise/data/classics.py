@@ -154,6 +154,8 @@ class _Idx(ClassicImages):
     ``fit``; any other resamples. The files may be gzipped or not.
     """
 
+    train_size = 60_000
+
     def __init__(
         self,
         root: Downloaded = None,
@@ -204,7 +206,6 @@ class MNIST(_Idx):
     extractor = "digits"
 
     title = "MNIST"
-    train_size = 60_000
     folder = "mnist"
     subfolders = ("MNIST/raw", "raw")
     names = tuple("0123456789")
@@ -227,7 +228,6 @@ class FashionMNIST(_Idx):
     extractor = "garments"
 
     title = "Fashion-MNIST"
-    train_size = 60_000
     folder = "fashion_mnist"
     subfolders = ("FashionMNIST/raw", "raw", "fashion-mnist")
     names = listed(

@@ -1,8 +1,4 @@
-"""A user's own images: a folder of files.
-
-Without folders that say otherwise, images are held out for validation by a hash of what they are
-(path or pixels), so an image stays on its side when others are added.
-"""
+"""A user's own images: a folder of files."""
 
 import hashlib
 import os
@@ -29,7 +25,7 @@ _VALIDATION = ("validation", "val", "test")  # the first that is there
 
 
 def held_out(key: bytes, share: float) -> bool:
-    """Whether the item of this key is one of the ``share`` kept for validation."""
+    """Whether a key is one of the ``share`` for validation: it stays so when others are added."""
     return int.from_bytes(hashlib.sha256(key).digest()[:8]) < share * 2**64
 
 
@@ -37,8 +33,7 @@ def held_out(key: bytes, share: float) -> bool:
 class FileImages(Images):
     """Images decoded from their files each time they are read.
 
-    ``fingerprint`` reads every file once, when it is first used. ``quarantined`` says which
-    files were unreadable, and what replaces each.
+    ``fingerprint`` reads every file once, when it is first used.
     """
 
     def __init__(

@@ -61,9 +61,7 @@ class TableImages(Images):
         encoded = self.column.cast_column(self.name, Image(decode=False))
         for row, label in zip(encoded, self.labels.tolist(), strict=True):
             image = row[self.name]
-            data = (
-                image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
-            )
+            data = Path(image["path"]).read_bytes() if image["bytes"] is None else image["bytes"]
             digest.update(hashlib.sha256(data).digest() + label.to_bytes(8))
         for caption in self.captions or ():
             digest.update(caption.encode() + b"\0")
@@ -136,14 +134,8 @@ class HuggingFaceImages(ImageSource):
         self.prepare()
         table = self._tables[split]
         labels = [0] * len(table) if self.label_column is None else self._labels(table)
-        return TableImages(
-            table,
-            self._image_column(table),
-            torch.tensor(labels, dtype=torch.int64),
-            self._captions(table),
-            self.shape,
-            self.fit,
-        )
+        column, captions = self._image_column(table), self._captions(table)
+        return TableImages(table, column, torch.tensor(labels), captions, self.shape, self.fit)
 
     @cached_property
     def _tables(self) -> "dict[Split, Dataset]":
@@ -190,13 +182,12 @@ class HuggingFaceImages(ImageSource):
         return self.image_column
 
     def _labels(self, table: "Dataset") -> list[int]:
-        assert self.label_column is not None
-        self._require(table, self.label_column)
-        labels = list(table[self.label_column])
+        column = self.label_column
+        assert column is not None
+        self._require(table, column)
+        labels = list(table[column])
         if not all(isinstance(label, int) and label >= 0 for label in labels):
-            raise ValueError(
-                f"{self.name}: {self.label_column!r} must hold integers from 0, one an image"
-            )
+            raise ValueError(f"{self.name}: {column!r} must hold integers from 0, one an image")
         return labels
 
     def _captions(self, table: "Dataset") -> list[str] | None:

@@ -1,7 +1,4 @@
-"""Images held in memory, and the pixel conversions the image sources share.
-
-Shapes: N images, C channels (1 grey, 3 colour), H × W pixels. Pixels are uint8 throughout.
-"""
+"""Images held in memory: N of C channels (1 grey, 3 colour) and H × W pixels, uint8."""
 
 import hashlib
 from collections.abc import Sequence

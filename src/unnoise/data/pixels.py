@@ -1,4 +1,4 @@
-"""Images held in memory, and the pixel conversions the image sources share.
+"""The pixel conversions that the image sources share.
 
 Shapes: N images, C channels (1 grey, 3 colour), H × W pixels. Pixels are uint8 throughout.
 """

@@ -1,9 +1,4 @@
-"""Pictures by number, and the order in which training reads them.
-
-Training reads one endless stream. Position p = 0, 1, 2, … of the stream is picture
-``order(epoch)[p mod N]`` of epoch ``p div N``, so a position says everything: which picture,
-whether it is mirrored, and (as the sample's id) which noise it meets. Nothing else is state:
-a run that has taken k steps of B samples resumes at position k·B.
+"""Data sets: pictures by number, in two splits.
 
 Shapes: B batch, C channels, H × W pixels, N pictures in the split.
 """
@@ -84,6 +79,7 @@ class ImageSource(ABC):
 
     shape: tuple[int, ...]
     captioned: bool = False
+    extractor: str | None = None  # the name of the one that comes with the set
 
     def __init__(self, image_size: ImageSize, channels: int) -> None:
         self.shape = (channels, *sides(image_size))
@@ -134,9 +130,3 @@ class HasLessons(Protocol):
     def lessons(self, split: Split) -> Images:
         """A split, labelled with these classes."""
         ...
-
-
-def own_extractor(source: ImageSource) -> str | None:
-    """The name of the extractor that comes with a data set, its ``extractor``, or None."""
-    name: str | None = getattr(source, "extractor", None)
-    return name

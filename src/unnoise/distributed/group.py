@@ -137,13 +137,12 @@ def gather(value: Any) -> list[Any]:
     return values
 
 
-def check_same(what: str, tree: Mapping[str, Any]) -> None:
-    """Compare a plain tree of dicts and lists with rank 0's; every rank calls it.
+def check_same(what: str, mine: Mapping[str, Any]) -> None:
+    """Compare values by dotted keys with rank 0's; every rank calls it.
 
     Raises:
-        ConfigMismatch: on every rank, if one has another tree; it names the keys that differ.
+        ConfigMismatch: on every rank, if one has others; it names the keys that differ.
     """
-    mine = dict(_leaves(tree))
     firsts = broadcast(mine)
     differ = sorted(k for k in mine.keys() | firsts.keys() if mine.get(k) != firsts.get(k))
     differences = broadcast(gather(differ))
@@ -170,11 +169,3 @@ def _meet(backend: str, timeout: timedelta) -> None:
     )
     own = backend == "nccl"
     _group = dist.new_group(backend="gloo", timeout=timeout) if own else dist.group.WORLD
-
-
-def _leaves(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(tree, Mapping) and tree:
-        for name, value in tree.items():
-            yield from _leaves(value, f"{key}.{name}" if key else str(name))
-    else:
-        yield key, tree

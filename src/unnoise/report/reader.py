@@ -68,11 +68,6 @@ class Run:
         return {int(path.stem[5:]): path for path in paths if path.stem[5:].isdecimal()}
 
     @property
-    def checkpoints(self) -> list[Path]:
-        """The checkpoints, the newest last."""
-        return RunDirectory(self.folder).saved()
-
-    @property
     def step(self) -> int:
         """The last logged step."""
         return max((curve[-1][0] for curve in self.curves.values()), default=0)

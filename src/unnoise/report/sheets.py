@@ -37,7 +37,8 @@ def grid(
     columns = columns or math.ceil(math.sqrt(n * height / w))
     least = 1 if captions is None else -(-_READABLE // w)
     factor = max(least, width // (columns * (w + _GAP)))
-    pictures = [_enlarged(image, factor) for image in images]
+    pixels = images.permute(0, 2, 3, 1).cpu().numpy().repeat(factor, 1).repeat(factor, 2)
+    pictures = [Image.fromarray(each[..., 0] if each.shape[-1] == 1 else each) for each in pixels]
     w, height = w * factor, height * factor
     texts = [] if captions is None else [_wrapped(caption, w - 2 * _INDENT) for caption in captions]
     rows = range(0, n, columns)
@@ -117,11 +118,6 @@ def save_gif(frames: Sequence[Image.Image], path: Path, seconds: float = 4.0) ->
     durations = [each] * (len(frames) - 1) + [each + int(250 * seconds)]
     first, *rest = [frame.convert("P", palette=Image.Palette.ADAPTIVE) for frame in frames]
     first.save(path, "GIF", save_all=True, append_images=rest, duration=durations, loop=0)
-
-
-def _enlarged(image: Tensor, factor: int) -> Image.Image:
-    pixels = image.permute(1, 2, 0).cpu().numpy().repeat(factor, 0).repeat(factor, 1)
-    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
 # Text

@@ -56,6 +56,15 @@ class Value:
     is_default: bool
 
 
+def leaves(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Each value of a config with its dotted key; a list is one value."""
+    if isinstance(tree, Mapping) and tree:
+        for name, value in tree.items():
+            yield from leaves(value, f"{key}.{name}" if key else str(name))
+    elif key:
+        yield key, tree
+
+
 def values(config: Mapping[str, Any], arguments: Arguments) -> dict[str, Value]:
     """All values of a config by their dotted keys; a list is one value.
 

@@ -100,11 +100,6 @@ def closed(
     return _write(run_dir, manifest | ended)
 
 
-def add_rollback(manifest: Manifest, step: int, to: int) -> None:
-    """Note a rollback from ``step`` to an earlier one; ``closed`` writes it."""
-    manifest["rollbacks"].append({"time": time.strftime(TIME), "from": step, "to": to})
-
-
 def pruned(run_dir: Path) -> str | None:
     """Why a search ended the run, and at which step; None if it did not."""
     return read(run_dir).get("pruned")

@@ -17,6 +17,7 @@ from unnoise.distributed.devices import count, lightning_precision
 from unnoise.distributed.environment import place
 from unnoise.files import write_durably
 from unnoise.runs import manifest
+from unnoise.runs.identity import leaves
 from unnoise.runs.layout import RunDirectory, step_of
 from unnoise.runs.lock import held
 from unnoise.training.callbacks.checkpoints import DurableCheckpointIO, NotFinite
@@ -53,7 +54,7 @@ def fit(
     with stop.hearing(), meeting as cluster:
         run_dir, checkpoint = ranks.broadcast((run_dir, checkpoint))
         assert run_dir is not None
-        ranks.check_same("configuration", config)
+        ranks.check_same("configuration", dict(leaves(config)))
         with held(run_dir) if first else nullcontext():
             if first:
                 text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
@@ -165,7 +166,8 @@ def _recorded(
     finally:
         took, step = time.monotonic() - begun, trainer.global_step
         if isinstance(ended_by, RollBack):
-            manifest.add_rollback(record, step, step_of(ended_by.checkpoint))
+            back = {"from": step, "to": step_of(ended_by.checkpoint)}
+            record["rollbacks"].append({"time": time.strftime(manifest.TIME), **back})
         try:
             times = [row["time"] for row in metrics.rows()]
             record = manifest.closed(run_dir, record, step, device, took, times, ended_by)

@@ -113,11 +113,10 @@ def present(callbacks: Callbacks) -> Iterator[Problem]:
 
 def extractors(data: ImageSource, callbacks: Callbacks) -> Iterator[Problem]:
     """Each measurement's metrics exist, and its extractor, as far as shows without reading it."""
-    from unnoise.data.source import own_extractor
     from unnoise.evaluation.estimates import metric_problems
     from unnoise.evaluation.extractors.find import NAMES
 
-    own, known = own_extractor(data) or "inception", ("auto", "inception", *NAMES)
+    own, known = data.extractor or "inception", ("auto", "inception", *NAMES)
     for key, callback in callbacks.items():
         if not (settings := getattr(getattr(callback, "evaluator", None), "keywords", {})):
             continue

@@ -140,13 +140,9 @@ class SpritesFile(ImageSource):
     def images(self, split: Split) -> TensorImages:
         """The split's distinct sprites in the order of the file."""
         pixels, labels = self._load()
-        return _open_distinct(
-            torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(),
-            torch.from_numpy(labels.argmax(1).astype(np.int64)),
-            self.shape,
-            split,
-            self.validation_share,
-        )
+        sprites = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+        numbers = torch.from_numpy(labels.argmax(1))
+        return _open_distinct(sprites, numbers, self.shape, split, self.validation_share)
 
     def _load(self) -> tuple[np.ndarray, np.ndarray]:
         self.check()

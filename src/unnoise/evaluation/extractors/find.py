@@ -8,7 +8,7 @@ import torch
 
 from unnoise.data.classics import MNIST, FashionMNIST
 from unnoise.data.downloads import fetch
-from unnoise.data.source import HasLessons, Images, ImageSource, Split, own_extractor
+from unnoise.data.source import HasLessons, Images, ImageSource, Split
 from unnoise.data.stream import split_loader, training_loader
 from unnoise.evaluation.extractors import inception
 from unnoise.evaluation.extractors.base import Extractor
@@ -41,7 +41,7 @@ def find_extractor(
     Raises:
         ValueError: there is no such extractor, or what it needs is not there.
     """
-    name = (own_extractor(source) or "inception") if name == "auto" else name
+    name = (source.extractor or "inception") if name == "auto" else name
     if name == "inception":
         return InceptionExtractor(inception_weights(weights), resize).to(device)
     if weights is not None or resize != "original":

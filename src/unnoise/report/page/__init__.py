@@ -16,12 +16,13 @@ from markupsafe import Markup
 from unnoise.files import write_durably
 from unnoise.report.page.about import about, headlines, state_text, summary
 from unnoise.report.page.charts import curves
-from unnoise.report.page.comparison import config_rows, labels, leaves, typed
+from unnoise.report.page.comparison import config_rows, labels, typed
 from unnoise.report.page.evaluations import evaluations
 from unnoise.report.page.leaderboard import leaderboard
 from unnoise.report.page.samples import samples, side_by_side
 from unnoise.report.page.table import breakable, number
 from unnoise.report.reader import Run, read_run
+from unnoise.runs.identity import leaves
 
 SCRIPTS = ("chart.js", "figures.js", "page.js")
 

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from unnoise.report.page.comparison import at, leaves
+from unnoise.report.page.comparison import at
 from unnoise.report.page.table import duration, number
 from unnoise.report.reader import Run
+from unnoise.runs.identity import leaves
+from unnoise.runs.layout import RunDirectory
 
 HEADS = {
     "validation/loss": "validation loss",
@@ -15,7 +17,6 @@ HEADS = {
 """Headings of the metrics that say how good a run is, besides those of its quality."""
 STATES = {"pruned": "pruned by a search", "unfinished": "not finished", "unknown": "state unknown"}
 """States of a run whose text is not their name."""
-MEBIBYTE = 1 << 20
 
 
 def state_text(run: Run) -> str:
@@ -71,7 +72,7 @@ def headlines(run: Run) -> dict[str, str]:
 
 def about(run: Run) -> dict[str, Any]:
     """What the numbers of a run depend on, as "facts", and the "checkpoints": [(file, MiB)]."""
-    manifest = run.manifest
+    manifest, files = run.manifest, RunDirectory(run.folder)
     peak = manifest.get("peak_memory_mb")
     commit, *changed = str(manifest.get("git_commit") or "").split("-")
     experiments = [o.partition("=")[2] for o in run.overrides if o.startswith("experiment=")]
@@ -99,5 +100,5 @@ def about(run: Run) -> dict[str, Any]:
     }
     return {
         "facts": {name: value for name, value in facts.items() if value not in (None, "–", "")},
-        "checkpoints": [(file, file.stat().st_size / MEBIBYTE) for file in run.checkpoints],
+        "checkpoints": [(path, path.stat().st_size / 2**20) for path in files.saved()],
     }

@@ -2,10 +2,11 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unnoise.report.reader import Run
+from unnoise.runs.identity import leaves
 
 LOSS = (
     *("data", "schedule", "prediction", "objective", "learned_variance", "conditioning"),
@@ -42,15 +43,6 @@ def labels(runs: Sequence[Run]) -> list[str]:
 def _own(run: Run, same: Sequence[Run]) -> str:
     own = [each for each in run.overrides if not all(each in other.overrides for other in same)]
     return " ".join(own) or "as it is"
-
-
-def leaves(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Each value of a config with its dotted key; a list is one value."""
-    if isinstance(tree, Mapping) and tree:
-        for name, value in tree.items():
-            yield from leaves(value, f"{key}.{name}" if key else str(name))
-    elif key:
-        yield key, tree
 
 
 def at(config: Any, key: str) -> Any:

@@ -12,14 +12,8 @@ from unnoise.report.reader import Run, Table
 
 COSTS = {"evaluations": "evaluations a picture", "seconds": "seconds a picture"}
 """The costs of drawing, and their headings."""
-SETTINGS = {
-    "step": "checkpoint",
-    "averaged": "averaging",
-    "sampler": "sampler",
-    "steps": "steps",
-    "guidance": "guidance",
-    "precision": "precision",
-    "seed": "seed",
+SETTINGS = {"step": "checkpoint", "averaged": "averaging"} | {
+    name: name for name in ("sampler", "steps", "guidance", "precision", "seed")
 }
 """The settings of drawing, and their headings."""
 Owned = tuple[str, Score]
@@ -47,7 +41,13 @@ class Measure(NamedTuple):
 
 def evaluations(runs: Sequence[Run], labels: Sequence[str]) -> dict[str, list[Any]] | None:
     """A "qualities" table for each fingerprint, and other "measures"."""
-    tables = groups(all_scores(runs, labels))
+    scores: list[Owned] = []  # each once; controls belong to no run
+    for run, label in zip(runs, labels, strict=True):
+        for score in run.scores:
+            owned = ("–" if score.samples.is_control else label, score)
+            if score.metrics and owned not in scores:
+                scores.append(owned)
+    tables = groups(scores)
     qualities = [
         Quality(
             fingerprint,
@@ -63,17 +63,6 @@ def evaluations(runs: Sequence[Run], labels: Sequence[str]) -> dict[str, list[An
         for table in run.tables
     ]
     return {"qualities": qualities, "measures": measures} if qualities or measures else None
-
-
-def all_scores(runs: Sequence[Run], labels: Sequence[str]) -> list[Owned]:
-    """The scores of all runs, each once; controls belong to no run ("–")."""
-    scores: list[Owned] = []
-    for run, label in zip(runs, labels, strict=True):
-        for score in run.scores:
-            owned = ("–" if score.samples.is_control else label, score)
-            if score.metrics and owned not in scores:
-                scores.append(owned)
-    return scores
 
 
 def groups(owned: Sequence[Owned]) -> list[tuple[Fingerprint, list[Owned]]]:

@@ -34,7 +34,7 @@ def leaderboard(runs: Sequence[Run], labels: Sequence[str], page: Path) -> dict[
             values = "Losses" if "loss" in metric else f"Values of {head(metric)}"
             reasons.append((values, max(numbers) + 1, ", ".join(differ)))
         table.append(_metric(runs, metric, numbers))
-    newest = [run.checkpoints[-1] if run.checkpoints else None for run in runs]
+    newest = [next(reversed(RunDirectory(run.folder).saved()), None) for run in runs]
     table += [
         Column("images/s", [Cell(run.speed) for run in runs], -1),
         Column("took", [Cell(run.seconds, duration(run.seconds)) for run in runs], 1),
