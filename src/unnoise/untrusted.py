@@ -168,7 +168,8 @@ def check_fit(path: Path, build: Callable[[], "nn.Module"], state: Mapping[str, 
         network = build()
     for name, wanted in network.state_dict().items():
         found = tuple(state[name].shape) if name in state else "missing"
-        if found != tuple(wanted.shape):
+        is_number = name in state and state[name].is_floating_point()
+        if found != tuple(wanted.shape) or is_number != wanted.is_floating_point():
             own = f"its own config wants {tuple(wanted.shape)}"
             raise UnsafeFile(path, f"has weights {name} {found}, but {own}")
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import unnoise
-from unnoise.cli import evaluate, report, sample, train
+from unnoise.cli import evaluate, figure, report, sample, train
 
 GAN = (
     "experiment=sprites_gan trainer=cpu logger=none data.size=80 data.validation_size=20 "
@@ -83,6 +83,8 @@ def test_it_is_evaluated_and_reported(run, monkeypatch, tmp_path, capsys):
         ("schedule=cosine", "schedule"),
         ("sampler=ddim", "makes a Sampler, not a LatentSampler"),
         ("conditioning=class", "makes a ClassConditioner, not null"),
+        ("callbacks=likelihood", "callbacks.bits_per_dim     needs noise levels"),
+        ("+conditioning.x=1", "conditioning"),
         ("callbacks=default", "callbacks.samples.sampler  is a Sampler, but the run's"),
         ("discriminator.scales=5", "discriminator  16×16 pixels cannot be"),
         ("+network.shape=[3,8,8]", "network.shape  is no key"),
@@ -100,3 +102,21 @@ def test_what_a_gan_cannot_draw_is_refused(wish, run, monkeypatch, capsys):
         command(monkeypatch, sample.main, f"run={run}", "n=2", wish)
     text = capsys.readouterr().err + str(ended.value)
     assert any(word in text for word in ("a GAN draws", "unconditional"))
+
+
+@pytest.mark.parametrize(
+    ("main", "words", "message"),
+    [
+        (evaluate.main, ["measure=likelihood", "n=2"], "takes a diffusion model, not a GAN"),
+        (evaluate.main, ["guidance=[1,2]"], "latent has no guidance"),
+        (evaluate.main, ["steps=[5]"], "latent has no steps"),
+        (evaluate.main, ["evaluations=[5]"], "latent draws in one evaluation"),
+        (figure.main, ["figure=samplers"], "takes a diffusion model, not a GAN"),
+        (figure.main, ["figure=captions"], "takes a diffusion model, not a GAN"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_what_needs_noise_levels_is_refused(main, words, message, run, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command(monkeypatch, main, f"run={run}", "device=cpu", *words)
+    assert message in capsys.readouterr().err + str(ended.value)

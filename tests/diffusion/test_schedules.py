@@ -10,7 +10,7 @@ from unnoise.diffusion.denoiser import EpsilonPrediction, FlowPrediction, VPredi
 from unnoise.diffusion.levels import CLEAN
 from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.schedules import RectifiedFlow
-from unnoise.models.diffusion import check_prediction
+from unnoise.diffusion.schedules.base import check_prediction
 
 ALL = [
     schedules.linear,

@@ -208,6 +208,35 @@ def test_a_model_of_another_shape_draws_nothing(shape, whole, tmp_path):
         unnoise.load(tmp_path / "file.ckpt")
 
 
+@pytest.mark.parametrize(
+    ("key", "change"),
+    [
+        ("network", {"head_size": 0, "attention_resolutions": [16]}),
+        ("network", {"multipliers": [-1]}),
+        ("schedule", {"T": 0}),
+        ("sampler", {"_target_": "unnoise.networks.adversarial.LatentSampler"}),
+        ("learned_variance", "yes"),
+        ("sampler", None),
+        ("conditioning", {"_target_": "unnoise.networks.autoencoders.Identity"}),
+    ],
+    ids=str,
+)
+def test_parts_that_cannot_be_are_refused_when_loaded(key, change, whole, tmp_path):
+    part = whole["config"][key]
+    changed = part | change if isinstance(part, dict) and key != "sampler" else change
+    config = whole["config"] | {key: changed}
+    torch.save({**whole, "config": config}, tmp_path / "file.ckpt")
+    with pytest.raises(UnsafeFile, match=r"file\.ckpt"):
+        unnoise.load(tmp_path / "file.ckpt")
+
+
+def test_weights_that_are_no_real_numbers_are_refused(whole, tmp_path):
+    state = {k: v.long() for k, v in whole["state_dict"].items()}
+    torch.save({**whole, "state_dict": state}, tmp_path / "file.ckpt")
+    with pytest.raises(UnsafeFile, match="but its own config wants"):
+        unnoise.load(tmp_path / "file.ckpt")
+
+
 def test_a_good_checkpoint_is_loaded(whole, tmp_path):
     torch.save(whole, tmp_path / "file.ckpt")
     assert len(unnoise.load(tmp_path / "file.ckpt", device="cpu").sample(1)) == 1

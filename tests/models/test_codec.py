@@ -1,5 +1,7 @@
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from unnoise.diffusion.denoiser import Clip, Denoiser, X0Prediction
@@ -8,6 +10,9 @@ from unnoise.diffusion.samplers import DDIM, Sampler
 from unnoise.diffusion.schedules import linear
 from unnoise.models.codec import LatentCodec, PixelCodec
 from unnoise.models.diffusion import DiffusionModel
+from unnoise.models.edits import EditKeys
+from unnoise.models.gan import GAN
+from unnoise.networks.adversarial import Generator
 from unnoise.networks.autoencoders import Autoencoder, Identity
 
 DATA = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
@@ -69,3 +74,75 @@ def test_the_identity_is_a_codec_without_effect():
     assert torch.equal(latent.encode(DATA), pixels.encode(DATA))
     assert (latent.shape, latent.bounded) == (pixels.shape, pixels.bounded)
     assert not list(latent.parameters())
+
+
+class Times4(Autoencoder):
+    """A latent of the picture's size, four times as large."""
+
+    def latent_shape(self, shape):
+        return tuple(shape)
+
+    def encode(self, x):
+        return 4 * x
+
+    def decode(self, z):
+        return z / 4
+
+
+def latent(autoencoder=None):
+    codec = LatentCodec(autoencoder or Times4(), (1, 16, 16))
+    return DiffusionModel(Denoiser(Says(codec.encode(DATA)), X0Prediction()), linear(), codec)
+
+
+def pixels():
+    codec = PixelCodec((1, 16, 16))
+    return DiffusionModel(Denoiser(Says(codec.encode(DATA)), X0Prediction()), linear(), codec)
+
+
+class Learns(Times4):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.drop = nn.Conv2d(1, 1, 1), nn.Dropout(0.5)
+
+    def encode(self, x):
+        return self.drop(self.conv(x))
+
+
+def test_the_autoencoder_is_frozen_and_in_evaluation_mode():
+    model = latent(Learns()).train()
+    x = model.codec.encode(DATA)
+    assert not x.requires_grad
+    assert torch.equal(x, model.codec.encode(DATA))
+    assert model.denoiser.training
+    assert not any(p.requires_grad for p in model.codec.parameters())
+
+
+def test_what_is_for_pixels_is_refused_in_a_latent():
+    batch, noise = {"image": DATA, "label": torch.tensor([0])}, Noise(0, torch.arange(1))
+    with pytest.raises(ValueError, match="a likelihood of pictures takes a model of pixels"):
+        latent().variational_bound(batch, noise, 4)
+    assert pixels().variational_bound(batch, noise, 4).total.isfinite().all()
+    assert latent(Identity()).variational_bound(batch, noise, 4).total.isfinite().all()
+    with pytest.raises(ValueError, match="a classifier of pictures takes a model of pixels"):
+        latent().sample(Sampler(DDIM(), steps=2), noise, batch, classifier=object())
+    with pytest.raises(ValueError, match="works on another signal"):
+        latent().sample(Sampler(DDIM(), steps=2), noise, weak=pixels())
+    gan = GAN(Generator((1, 16, 16), latent=2, channels=4))
+    with pytest.raises(ValueError, match="takes a diffusion model, not a GAN"):
+        latent().sample(Sampler(DDIM(), steps=2), noise, weak=gan)
+
+
+def test_edits_hold_the_signal_of_the_codec(tmp_path):
+    Image.fromarray(DATA[0, 0].numpy()).save(tmp_path / "picture.png")
+    mask = np.zeros((16, 16), dtype=np.uint8)
+    mask[:8] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    files = str(tmp_path / "picture.png"), str(tmp_path / "mask.png")
+    keys = EditKeys(edit="inpaint", image=files[0], mask=files[1], strength=None, resample=1)
+    model, noise = latent(), Noise(0, torch.arange(1))
+    edit, given = keys.make_edit(1, model.codec, "crop")
+    assert torch.equal(given["original"], DATA)
+    drawn = model.sample(Sampler(DDIM(), steps=3), noise, edit=edit)
+    assert torch.equal(drawn[:, :, 8:], DATA[:, :, 8:])
+    with pytest.raises(ValueError, match="another size than the picture"):
+        keys.make_edit(1, LatentCodec(Folded(), (1, 16, 16)), "crop")

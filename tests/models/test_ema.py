@@ -67,3 +67,13 @@ def test_decay_rises_to_its_limit(decay):
     values = [ema.decay_at(t) for t in range(100_000)]
     assert values == sorted(values)
     assert values[-1] == decay
+
+
+def test_buffers_are_copied_and_not_averaged():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    ema = EMA(model, 0.5)
+    for _ in range(3):
+        model(torch.randn(8, 2) + 5)
+        ema.update(list(model.parameters()), list(model.buffers()))
+    assert torch.equal(ema.model[1].running_mean, model[1].running_mean)
+    assert model[1].num_batches_tracked == ema.model[1].num_batches_tracked == 3

@@ -65,6 +65,7 @@ class FigureDrawing(Request):
         return RunDirectory.of(find_checkpoint(Path(self.run))).figures
 
     def _drawn(self) -> Image.Image:
+        from unnoise.models.diffusion import diffusion_model
         from unnoise.models.trained import load
 
         if isinstance(self.figure, DataFigure):
@@ -75,9 +76,10 @@ class FigureDrawing(Request):
         trained = load(self.run, averaged=self.averaged, device=self.device)
         data = self.data or instantiate(trained.config["data"], DATA)
         sampler = self.sampler or trained.sampler
+        model = diffusion_model(trained.model, "this figure")
         for scale in self.figure.guidance(sampler):
             trained.check_guidance(scale)
-        return self.figure.draw(trained.model, sampler, data)
+        return self.figure.draw(model, sampler, data)
 
 
 def main() -> None:

@@ -68,7 +68,7 @@ class Drawing(EditKeys, Request):
         started = time.monotonic()
         trained = load(self.run, averaged=self.averaged, device=self.device)
         fit = trained.config["data"].get("fit", "crop")
-        edit, given = self.make_edit(self.n, trained.model.shape, fit)
+        edit, given = self.make_edit(self.n, trained.model.codec, fit)
         parts = gather(self._drawn(trained, edit, fit))
         if not parts:
             return

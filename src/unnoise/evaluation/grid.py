@@ -52,6 +52,9 @@ def sample_sets(
 def recipe(sampler: Node, steps: int | None = None, scale: float | None = None) -> Node:
     """A sampler's node with another number of steps and another guidance scale, where given."""
     node = dict(sampler)
+    given = {"steps": steps, "guidance": scale}
+    if missing := [key for key in given if given[key] is not None and key not in node]:
+        raise ValueError(f"{sampler_name(sampler)} has no {' and no '.join(missing)}")
     if steps is not None:
         node["steps"] = steps
     if scale is not None:
@@ -74,6 +77,8 @@ def _recipes(keys: Mapping[str, Any], own: Node) -> Iterator[tuple[str, Node]]:
 
 def _steps(keys: Mapping[str, Any], node: Node) -> list[int | None]:
     if keys["evaluations"] is not None:
+        if "stepper" not in node:
+            raise ValueError(f"{sampler_name(node)} draws in one evaluation: leave evaluations out")
         stepper = instantiate(node, MODEL).stepper
         return [steps_for(count, stepper) for count in keys["evaluations"]]
     return keys["steps"] or [None]

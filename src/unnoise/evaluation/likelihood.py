@@ -18,6 +18,7 @@ from unnoise.diffusion.likelihood import ode_bits_per_dim
 from unnoise.diffusion.noise import Noise
 from unnoise.evaluation.measure import Keys, Measure, Result
 from unnoise.evaluation.results import aligned
+from unnoise.models.diffusion import diffusion_model
 
 TERMS = ("prior L_T", "steps L_1 … L_T−1", "decoder L_0", "bound, in all", "ODE")
 
@@ -55,7 +56,13 @@ class Likelihood(Measure):
         yield from wrong
         if not any(problem.key == "run" for problem in wrong):
             try:
-                self.trained(self.averaged).model.schedule.grid(self.steps)
+                model = self.trained(self.averaged).model
+                model = diffusion_model(model, "measure=likelihood", of_pixels=True)
+            except ValueError as error:
+                yield Problem("run", str(error))
+                return
+            try:
+                model.schedule.grid(self.steps)
             except ValueError as error:
                 yield Problem("steps", str(error))
 

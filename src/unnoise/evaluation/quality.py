@@ -92,10 +92,11 @@ class Quality(Measure):
         trained = self.trained(self.averaged[0])
         try:
             checkpoints = find_checkpoints(Path(self.run), self.checkpoints)
+            sets = [*sample_sets(keys, trained.config["sampler"], checkpoints)]
         except ValueError as error:
             yield Problem("run", str(error))
             return
-        for name, samples in sample_sets(keys, trained.config["sampler"], checkpoints):
+        for name, samples in sets:
             try:
                 trained.check_recipe(instantiate(samples.recipe, MODEL))
             except ValueError as error:

@@ -1,16 +1,30 @@
 """What evaluation, callbacks, commands and the API know of a generative family."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
+from unnoise.diffusion.levels import NoiseLevel
 from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.samplers import Watch
 from unnoise.models.codec import Codec
 from unnoise.networks.conditioning import Conditioner
+
+
+class Classifier(Protocol):
+    """A classifier of noisy pictures, to guide by; ``names`` are those of its classes."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """One for each class."""
+        ...
+
+    def log_probability(self, x_t: Tensor, level: NoiseLevel, labels: Tensor) -> Tensor:
+        """ln p(y | x_t) of each picture's own label (B,): (B,), differentiable in x_t."""
+        ...
 
 
 class GenerativeModel(nn.Module, ABC):

@@ -1,22 +1,26 @@
 """Between data and the signal that a model works on: pixels, or a latent."""
 
 from abc import ABC, abstractmethod
+from typing import Self
 
+import torch
 from torch import Tensor, nn
 
 from unnoise.data.pixels import to_pixels, to_signal
-from unnoise.networks.autoencoders import Autoencoder
+from unnoise.networks.autoencoders import Autoencoder, Identity
 
 
 class Codec(nn.Module, ABC):
     """Data (B, *data_shape) to a signal (B, *shape), and back.
 
-    ``bounded`` says whether signals lie in [−1, 1], so that estimates of x0 can be clipped to it.
+    ``bounded`` says whether signals lie in [−1, 1], so that estimates of x0 can be clipped to it;
+    ``is_pixels`` whether they are the pixels themselves, as a likelihood of pictures needs.
     """
 
     data_shape: tuple[int, ...]
     shape: tuple[int, ...]
     bounded: bool
+    is_pixels: bool
 
     @abstractmethod
     def encode(self, data: Tensor) -> Tensor:
@@ -30,7 +34,7 @@ class Codec(nn.Module, ABC):
 class PixelCodec(Codec):
     """uint8 0 … 255 as −1 … 1: the signal is the picture."""
 
-    bounded = True
+    bounded = is_pixels = True
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -52,11 +56,17 @@ class LatentCodec(Codec):
         super().__init__()
         self.autoencoder, self.pixels = autoencoder, PixelCodec(data_shape)
         self.data_shape, self.shape = tuple(data_shape), autoencoder.latent_shape(data_shape)
-        self.bounded = autoencoder.bounded
+        self.bounded, self.is_pixels = autoencoder.bounded, isinstance(autoencoder, Identity)
+        self.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """The autoencoder is frozen: it stays in evaluation mode."""
+        return super().train(False)
 
     def encode(self, data: Tensor) -> Tensor:
         """The latent of the pixels as −1 … 1."""
-        return self.autoencoder.encode(self.pixels.encode(data))
+        with torch.no_grad():
+            return self.autoencoder.encode(self.pixels.encode(data))
 
     def decode(self, signal: Tensor) -> Tensor:
         """The decoded pixels."""

@@ -1,14 +1,14 @@
 """The diffusion model: what is trained, averaged, saved and drawn from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from unnoise.diffusion.denoiser import Denoise, Denoised, Denoiser, Prediction
+from unnoise.diffusion.denoiser import Denoise, Denoised, Denoiser
 from unnoise.diffusion.editing import Edit
 from unnoise.diffusion.guidance import Guidance, Pair, classifier_guided, extrapolated
 from unnoise.diffusion.levels import NoiseLevel, Variance
@@ -17,23 +17,11 @@ from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.objectives import Loss, Objective
 from unnoise.diffusion.samplers import Sampler, Watch
 from unnoise.diffusion.schedules import LEAST_LOG_SNR, NoiseSchedule
+from unnoise.diffusion.schedules.base import check_prediction
 from unnoise.diffusion.times import TimeSampler
-from unnoise.models.base import GenerativeModel
+from unnoise.models.base import Classifier, GenerativeModel
 from unnoise.models.codec import Codec, codec_of
 from unnoise.networks.conditioning import Condition, Conditioner, read
-
-
-class Classifier(Protocol):
-    """A classifier of noisy pictures, to guide by; ``names`` are those of its classes."""
-
-    @property
-    def names(self) -> Sequence[str]:
-        """One for each class."""
-        ...
-
-    def log_probability(self, x_t: Tensor, level: NoiseLevel, labels: Tensor) -> Tensor:
-        """ln p(y | x_t) of each picture's own label (B,): (B,), differentiable in x_t."""
-        ...
 
 
 class DiffusionModel(GenerativeModel):
@@ -64,6 +52,9 @@ class DiffusionModel(GenerativeModel):
     @classmethod
     def of(cls, parts: Mapping[str, Any], shape: tuple[int, ...]) -> Self:
         """From the parts; ValueError if the network is for another signal than the codec's."""
+        kinds = {"learned_variance": bool, "conditioning": Conditioner | None}
+        if wrong := [key for key, kind in kinds.items() if not isinstance(parts[key], kind)]:
+            raise ValueError(f"{wrong[0]} is {parts[wrong[0]]!r}")
         keys = "network", "prediction", "learned_variance"
         denoiser, codec = Denoiser(*(parts[k] for k in keys)), codec_of(parts["autoencoder"], shape)
         if parts["network"].shape != codec.shape:
@@ -72,6 +63,8 @@ class DiffusionModel(GenerativeModel):
 
     def check_recipe(self, recipe: Sampler) -> None:
         """ValueError for more steps than there are, or a variance that was not learned."""
+        if not isinstance(recipe, Sampler):
+            raise ValueError(f"a diffusion model does not draw with {type(recipe).__name__}")
         self.schedule.grid(recipe.steps, recipe.spacing)
         if getattr(recipe.stepper, "variance", None) == "learned" and self.variance != "learned":
             raise ValueError("the run did not learn a variance")
@@ -171,10 +164,11 @@ class DiffusionModel(GenerativeModel):
         """The bound on −ln p of the pictures of a batch with "image", over all levels or some.
 
         Raises:
-            ValueError: fewer than two steps, or more than the process has.
+            ValueError: fewer than two steps, or more than the process has; the signal is a latent.
         """
         condition = self.condition(batch, torch.ones_like(noise.ids, dtype=torch.bool))
         levels, x0 = self.schedule.grid(steps), self.codec.encode(batch["image"])
+        diffusion_model(self, "a likelihood of pictures", of_pixels=True)
         return bound(self.under(condition), levels, x0, noise, self.variance)
 
     def under(self, condition: Condition | None) -> Denoise:
@@ -234,6 +228,7 @@ class DiffusionModel(GenerativeModel):
                     return strong
             pair = self._pair(batch, condition, kept, weak)
             return extrapolated(strong, pair, guidance)
+        diffusion_model(self, "guidance by a classifier of pictures", of_pixels=True)
         if batch is None or "label" not in batch:
             raise ValueError("a classifier guides towards labels: give a batch with 'label'")
         if guidance.rescale:
@@ -265,6 +260,19 @@ class DiffusionModel(GenerativeModel):
         return pair
 
 
+def diffusion_model(model: GenerativeModel, what: str, of_pixels: bool = False) -> DiffusionModel:
+    """The model, if it is one of diffusion, and of pixels where only that will do for ``what``.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not isinstance(model, DiffusionModel):
+        raise ValueError(f"{what} takes a diffusion model, not a {type(model).__name__}")
+    if of_pixels and not model.codec.is_pixels:
+        raise ValueError(f"{what} takes a model of pixels, not of latents")
+    return model
+
+
 def check_weak(weak: DiffusionModel, model: DiffusionModel) -> None:
     """Whether one model can guide another: both must see the same pictures on the same path.
 
@@ -274,8 +282,11 @@ def check_weak(weak: DiffusionModel, model: DiffusionModel) -> None:
     Raises:
         ValueError: they do not.
     """
+    weak = diffusion_model(weak, "guidance by a weak model")
     if weak.shape != model.shape:
         raise ValueError(f"the weak model draws pictures {weak.shape}, but the model {model.shape}")
+    if weak.codec.is_pixels != model.codec.is_pixels or weak.codec.shape != model.codec.shape:
+        raise ValueError("the weak model works on another signal than the model")
     schedules = model.schedule, weak.schedule
     ends = [each.level(torch.tensor(each.ends, dtype=torch.float64)).log_snr for each in schedules]
     noisiest, cleanest = torch.stack(ends).clamp(min=LEAST_LOG_SNR).unbind(1)
@@ -284,14 +295,3 @@ def check_weak(weak: DiffusionModel, model: DiffusionModel) -> None:
     ours, theirs = (each.level(each.time_at(log_snr)) for each in schedules)
     if low > high or not all(torch.allclose(a, b) for a, b in zip(ours, theirs, strict=True)):
         raise ValueError("the weak model was trained with another schedule than the model")
-
-
-def check_prediction(prediction: Prediction, schedule: NoiseSchedule) -> None:
-    """ValueError if the prediction divides by alpha = 0 at the noisiest level."""
-    noisiest = schedule.grid(1)[0]
-    if not all(bool(c.isfinite()) for c in prediction.coefficients(noisiest.alpha, noisiest.sigma)):
-        raise ValueError(
-            f"{type(prediction).__name__} cannot be used with this schedule: at its last level "
-            "nothing is left of the picture (alpha = 0), so that the noise there says nothing "
-            "about it; use v, x0 or flow"
-        )

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from unnoise.config.problems import Problem
 from unnoise.data.given import picture_size, read_pictures
-from unnoise.data.pixels import to_pixels, to_signal
 from unnoise.data.source import Fit
 from unnoise.diffusion.editing import Edit, ImageToImage, Inpaint, Interpolate
+from unnoise.models.codec import Codec
 
 NEEDS = {
     "inpaint": ("image", "mask", "resample"),
@@ -65,17 +65,15 @@ class EditKeys:
             if (w, h) != (mask_w, mask_h):
                 yield Problem("mask", f"is {mask_w}×{mask_h} pixels, but the image {w}×{h}")
 
-    def make_edit(
-        self, n: int, shape: Sequence[int], fit: Fit
-    ) -> tuple[Edit | None, dict[str, Tensor]]:
+    def make_edit(self, n: int, codec: Codec, fit: Fit) -> tuple[Edit | None, dict[str, Tensor]]:
         """The edit of n samples, and the pictures that it is made from, uint8 (1, C, H, W) by name.
 
         Raises:
-            ValueError: a file is damaged, or the mask is black.
+            ValueError: a file is damaged, the mask is black, or the latent has another size.
         """
         if self.edit is None:
             return None, {}
-        images = to_signal(read_pictures(self.files, shape, fit))
+        images = codec.encode(read_pictures(self.files, codec.data_shape, fit))
         first = images[:1]
         if self.edit == "interpolate":
             edit: Edit = Interpolate(first, images[1:], n)
@@ -86,10 +84,12 @@ class EditKeys:
         else:
             assert self.mask is not None
             assert self.resample is not None
-            mask = read_pictures([self.mask], (1, *shape[1:]), fit) > 127
+            mask = read_pictures([self.mask], (1, *codec.data_shape[1:]), fit) > 127
+            if mask.shape[2:] != images.shape[2:]:
+                raise ValueError("inpainting is not for a latent of another size than the picture")
             edit = Inpaint(first, mask, self.resample)
             given = {"original": first, "masked": first.masked_fill(mask, HIDDEN)}
-        return edit, {name: to_pixels(x) for name, x in given.items()}
+        return edit, {name: codec.decode(x) for name, x in given.items()}
 
 
 def unreadable_pictures(key: str, files: Sequence[str], numbered: bool = False) -> list[Problem]:

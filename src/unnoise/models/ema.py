@@ -1,6 +1,7 @@
 """The exponential moving average of a model's weights."""
 
 import copy
+from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 import torch
@@ -33,11 +34,16 @@ class EMA(nn.Module, Generic[Model]):
         return min(self.decay, (1 + t) / (10 + t))
 
     @torch.no_grad()
-    def update(self, parameters: list[Tensor]) -> None:
-        """Follow the parameters of the model that the copy was made of, in their order."""
+    def update(self, parameters: list[Tensor], buffers: Sequence[Tensor] = ()) -> None:
+        """Follow the model that the copy was made of: its parameters, in their order, averaged.
+
+        Buffers, such as the statistics of a batch norm, are copied.
+        """
         if self._count is None:
             self._count = int(self.updates)
         weight = 1 - self.decay_at(self._count)
         torch._foreach_lerp_(self._parameters_of_copy, parameters, weight)
+        for own, other in zip(self.model.buffers(), buffers, strict=bool(buffers)):
+            own.copy_(other)
         self._count += 1
         self.updates.fill_(self._count)

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from unnoise.data.source import Images
 from unnoise.diffusion.editing import Edit, Interpolate
-from unnoise.models.base import GenerativeModel
-from unnoise.models.diffusion import Classifier
+from unnoise.models.base import Classifier, GenerativeModel
 from unnoise.networks.conditioning import ClassConditioner
 
 Batch = dict[str, Any]

@@ -19,9 +19,9 @@ from unnoise.diffusion.levels import NoiseLevel
 from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.samplers import Sampler, Watch, steps_taken
 from unnoise.distributed.devices import named_device
-from unnoise.models.base import GenerativeModel
+from unnoise.models.base import Classifier, GenerativeModel
 from unnoise.models.build import build
-from unnoise.models.diffusion import Classifier, DiffusionModel
+from unnoise.models.diffusion import DiffusionModel
 from unnoise.models.prompts import Prompts
 from unnoise.runs.checkpoints import check_layout, find_checkpoint, is_whole
 from unnoise.untrusted import UnsafeFile, load_tensors
@@ -241,9 +241,10 @@ def load(
         model = build(path, content["model"], config, state)
         model.load_state_dict(state)
         sampler = instantiate(config["sampler"], MODEL)
+        model.check_recipe(sampler)
     except UnsafeFile:
         raise
-    except (KeyError, TypeError, AttributeError, RuntimeError, ValueError, ConfigError) as error:
+    except Exception as error:  # whatever a damaged config makes a constructor raise
         raise UnsafeFile(path, f"is not a whole checkpoint of unnoise: {error}") from error
     model.eval().requires_grad_(False).to(named_device(device))
     return TrainedModel(model, sampler, config, path, data_root)

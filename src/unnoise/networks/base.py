@@ -22,10 +22,7 @@ class Backbone(nn.Module, ABC):
     """
 
     def __init__(
-        self,
-        shape: Sequence[Count],
-        outputs: Count,
-        condition: ConditionShape = UNCONDITIONAL,
+        self, shape: Sequence[Count], outputs: Count, condition: ConditionShape = UNCONDITIONAL
     ) -> None:
         super().__init__()
         self.shape, self.outputs, self.condition_shape = tuple(shape), outputs, condition

@@ -76,7 +76,7 @@ class DiT(Backbone):
         if condition.spatial is not None:
             x = torch.cat([x, condition.spatial], dim=1)
         h = self.embed(F.pixel_unshuffle(x, self.patch).flatten(2).transpose(1, 2))
-        h = h + self.positions.to(h)  # (B, N, D)
+        h = h + self.positions  # (B, N, D), float32 also under autocast
         mask, first = None, 0
         if condition.tokens is not None:
             tokens = self.tokens(condition.tokens)

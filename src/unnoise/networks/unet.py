@@ -184,7 +184,8 @@ def _check(
     absent = [r for r in attention_resolutions if r not in resolutions]
     if absent:
         raise ValueError(
-            f"attention_resolutions {absent} do not occur: the levels have {resolutions}"
+            f"attention_resolutions {absent} do not occur: the longer sides of the levels are "
+            f"{resolutions}"
         )
     attending = [w for w, r in zip(widths, resolutions, strict=True) if r in attention_resolutions]
     undivided = sorted({w for w in (*attending, widths[-1]) if head_size and w % head_size})

@@ -48,9 +48,15 @@ def problems_of(config: dict[str, Any]) -> list[Problem]:
     faulty = {problem.key for problem in wrong}
     parts: dict[str, Any] = {k: UNKNOWN if k in faulty else v for k, v in keys.items()}
     for names, device in ((small, "cpu"), (on_meta, "meta"), (networks, "meta")):
-        whole = completed(schema, keys, unbuilt | parts) if names is networks else keys
+        try:
+            whole = completed(schema, keys, unbuilt | parts) if names is networks else keys
+        except ValueError as error:
+            wrong.append(Problem("autoencoder", str(error)))
+            whole = completed(schema, keys, unbuilt)
         objects, more = built(whole, names, device, wrong)
-        parts, wrong = parts | objects, [*wrong, *more]
+        plain = [key for key in on_meta if isinstance(objects.get(key), dict)]
+        more += [Problem(key, f"has no _target_: choose {key}=...") for key in plain]
+        parts, wrong = parts | objects | dict.fromkeys(plain, UNKNOWN), [*wrong, *more]
     wrong += broken(schema.rules, parts)
     for key, notes in notes_of(schema).items():
         set_here = {name for note in notes if isinstance(note, Sets) for name in note.names}

@@ -59,7 +59,9 @@ class GenerativeModule(LightningModule, ABC):
         self.idle_since: float | None = None
         self._make_optimizer: OptimizerFactory = recipe.optimizer
         self._averaged: list[Tensor] = list(model.parameters())
-        self._trained = [p for each in (model, *helpers) for p in each.parameters()]
+        self._trained = [
+            p for each in (model, *helpers) for p in each.parameters() if p.requires_grad
+        ]
         self._rate = recipe.warmup_steps, recipe.lr_decay, recipe.max_steps
         parts = [part for each in (model, *helpers) for part in each.modules()]
         self._reseed = any(isinstance(part, nn.Dropout) and part.p > 0 for part in parts)
@@ -96,7 +98,7 @@ class GenerativeModule(LightningModule, ABC):
         """Step, and update the average: once an optimizer step, before any checkpoint."""
         super().optimizer_step(*args, **kwargs)
         if not self.skipped:
-            self.ema.update(self._averaged)
+            self.ema.update(self._averaged, list(self.model.buffers()))
 
     def configure_gradient_clipping(self, *args: Any, **kwargs: Any) -> None:
         """Scale the gradient to a norm of at most ``gradient_clip``, or drop it if not finite.

@@ -18,9 +18,9 @@ from unnoise.diffusion.denoiser import Prediction
 from unnoise.diffusion.objectives import Objective, VariationalBound
 from unnoise.diffusion.samplers import Sampler
 from unnoise.diffusion.schedules import NoiseSchedule
+from unnoise.diffusion.schedules.base import check_prediction
 from unnoise.diffusion.weights import Weight
 from unnoise.distributed.devices import count
-from unnoise.models.diffusion import check_prediction
 from unnoise.networks.conditioning import ClassConditioner, Conditioner
 
 Rule = Callable[..., Iterator[Problem]]
@@ -136,8 +136,10 @@ def extractors(data: ImageSource, callbacks: Callbacks) -> Iterator[Problem]:
 
 
 def one_family(sampler: Any, callbacks: Callbacks) -> Iterator[Problem]:
-    """What draws while a run trains is of the family of the run's sampler."""
+    """What draws or measures while a run trains is for its family."""
     for name, callback in callbacks.items():
+        if getattr(callback, "needs_levels", False) and not isinstance(sampler, Sampler):
+            yield Problem(f"callbacks.{name}", "needs noise levels, which this family has not")
         for key in ("sampler", "final"):
             own = getattr(callback, key, sampler)
             if own is not UNKNOWN and type(own) is not type(sampler):
@@ -243,10 +245,7 @@ def guidance(
 
 
 def variance(
-    learned_variance: bool,
-    objective: Objective,
-    sampler: Sampler,
-    callbacks: Callbacks,
+    learned_variance: bool, objective: Objective, sampler: Sampler, callbacks: Callbacks
 ) -> Iterator[Problem]:
     """A variance that is sampled from must be learned, and one that is learned needs its loss."""
     learned = "set learned_variance=true (and an objective that trains it: hybrid or vlb)"

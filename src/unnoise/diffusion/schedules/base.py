@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from unnoise.diffusion.denoiser import Prediction
 from unnoise.diffusion.levels import CLEAN, NoiseLevel
 
 Spacing = Literal["uniform", "quadratic", "log_snr", "karras"]
@@ -72,3 +73,14 @@ class NoiseSchedule(ABC):
         """steps + 1 levels from pure noise to CLEAN; None takes ``T``; ValueError if too many."""
         times = self.times(self.T if steps is None else steps, spacing)
         return [self.level(t) for t in times] + [CLEAN]
+
+
+def check_prediction(prediction: Prediction, schedule: NoiseSchedule) -> None:
+    """ValueError if the prediction divides by alpha = 0 at the noisiest level."""
+    noisiest = schedule.grid(1)[0]
+    if not all(bool(c.isfinite()) for c in prediction.coefficients(noisiest.alpha, noisiest.sigma)):
+        raise ValueError(
+            f"{type(prediction).__name__} cannot be used with this schedule: at its last level "
+            "nothing is left of the picture (alpha = 0), so that the noise there says nothing "
+            "about it; use v, x0 or flow"
+        )

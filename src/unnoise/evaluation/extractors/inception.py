@@ -76,9 +76,7 @@ class InceptionExtractor(Extractor):
 
 def _network(weights: Path) -> nn.Module:
     """The network with its weights, which torch-fidelity itself would read as any pickle."""
-    from torch_fidelity.feature_extractor_inceptionv3 import (  # type: ignore[import-untyped]
-        FeatureExtractorInceptionV3,
-    )
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3  # type: ignore[import-untyped]
 
     try:
         if file_digest(weights) == SHA256:  # published as a plain pickle

@@ -22,7 +22,7 @@ class BitsPerDim(Measurement):
     is that of ``unnoise-evaluate measure=likelihood`` with the run's seed.
     """
 
-    seconds = "validation/bits_per_dim_seconds"
+    seconds, needs_levels = "validation/bits_per_dim_seconds", True
 
     def __init__(
         self,

@@ -16,7 +16,6 @@ from lightning import Callback, LightningModule, Trainer
 from pydantic import Field
 from torch import Tensor
 
-from unnoise.data.pixels import to_signal
 from unnoise.diffusion.levels import NoiseLevel
 from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.schedules import NoiseSchedule
@@ -78,16 +77,9 @@ class SampleGrid(Callback):
                 frames.append(model.codec.decode(scaled).cpu())
 
         model.eval()
+        watcher, n = watch if animate else None, self.count
         with trainer.precision_plugin.forward_context():
-            drawn = draw(
-                model,
-                sampler,
-                prompts,
-                module.seed,
-                range(self.count),
-                batch_size=self.count,
-                watch=watch if animate else None,
-            )
+            drawn = draw(model, sampler, prompts, module.seed, range(n), n, watcher)
         caption = _caption(model.caption(sampler), drawn.captions)
         if len(frames) > 1:
             moving = [sheet(replace(drawn[:MOVING], pixels=frame)) for frame in frames]
@@ -104,6 +96,8 @@ class ForwardProcess(Callback):
     Each column is headed by its time t. Noisy pictures are scaled as in ``strip``.
     """
 
+    needs_levels = True
+
     def __init__(self, pictures: Count = 4, levels: Annotated[int, Field(ge=2)] = 12) -> None:
         self.pictures, self.levels = pictures, levels
 
@@ -118,7 +112,7 @@ class ForwardProcess(Callback):
             return
         images = trainer.datamodule.validation_split  # type: ignore[attr-defined]
         ids = torch.arange(min(self.pictures, len(images)))
-        x0 = to_signal(images.read(ids))
+        x0 = module.model.codec.encode(images.read(ids))
         eps = Noise(module.seed, ids).normal("eps", x0.shape[1:])
         schedule: NoiseSchedule = module.model.schedule
         rows = strip(schedule, x0, eps, self.levels)
