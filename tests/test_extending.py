@@ -97,3 +97,18 @@ def test_the_guide_has_every_part_that_the_readme_promises():
     table = readme.partition("## Extend it")[2].partition("## ")[0]
     promised = re.findall(r"^\| \*\*(.+?)\*\* \|", table, re.M)
     assert [name.lower() for name in SECTIONS] == promised
+
+
+def test_the_code_of_the_readme_stands_in_the_source():
+    root = Path(__file__).parents[1]
+    idea = (root / "README.md").read_text().partition("## The idea")[2].partition("## ")[0]
+    blocks = [text for kind, text in BLOCK.findall(idea) if kind == "python"]
+    sources = [
+        [line.strip() for line in path.read_text().splitlines()]
+        for path in (root / "src").glob("**/*.py")
+    ]
+    assert len(blocks) == 3
+    for block in blocks:
+        lines = [line.strip() for line in block.splitlines()]
+        places = [s[i : i + len(lines)] for s in sources for i in range(len(s))]
+        assert lines in places, block
