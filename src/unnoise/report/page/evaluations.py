@@ -20,7 +20,7 @@ Owned = tuple[str, Score]
 """The label of a run, and a score of it."""
 
 
-class Quality(NamedTuple):
+class QualityTable(NamedTuple):
     """A table of comparable scores; ``apart`` says why they are not in the tables before."""
 
     fingerprint: Fingerprint
@@ -30,7 +30,7 @@ class Quality(NamedTuple):
     cost: Chart | None
 
 
-class Measure(NamedTuple):
+class Measured(NamedTuple):
     """Another measurement, such as adherence or likelihood."""
 
     run: str
@@ -49,7 +49,7 @@ def evaluations(runs: Sequence[Run], labels: Sequence[str]) -> dict[str, list[An
                 scores.append(owned)
     tables = groups(scores)
     qualities = [
-        Quality(
+        QualityTable(
             fingerprint,
             *_quality_table(group, len(runs) > 1),
             ["; ".join(other.differences(fingerprint)) for other, _ in tables[:k]],
@@ -163,14 +163,14 @@ def cost_data(group: Sequence[Owned]) -> dict[str, Any]:
     }
 
 
-def _measure(label: str, table: Table) -> Measure:
+def _measure(label: str, table: Table) -> Measured:
     def cell(key: str, value: Any) -> Cell:
         percent = isinstance(value, float) and key in ("share", "low", "high")
         return Cell(value, f"{100 * value:.1f} %" if percent else None)
 
     keys = dict.fromkeys(key for row in table.rows for key in row)
     columns = [Column(key, [cell(key, row.get(key)) for row in table.rows]) for key in keys]
-    return Measure(label, table.measure, columns, {k: _plain(v) for k, v in table.about.items()})
+    return Measured(label, table.measure, columns, {k: _plain(v) for k, v in table.about.items()})
 
 
 def _plain(value: Any) -> str:
