@@ -70,7 +70,7 @@ def dit_s() -> tuple[nn.Module, ...]:
 def first_output(device: torch.device) -> Result:
     """max |output| of a fresh DiT, whose blocks are the identity (adaLN-Zero)."""
     network = DiT(SHAPE, 3, width=64, depth=2, heads=2).to(device)
-    return Result(float(network(*inputs(device)).abs().max()), 0, 0)
+    return Result(network(*inputs(device)).abs().max().item(), 0, 0)
 
 
 def first_loss(device: torch.device) -> Result:
