@@ -8,7 +8,7 @@ import torch
 
 from unnoise.cli import classifier
 from unnoise.data.sprites import Sprites
-from unnoise.evaluation.judges import splits
+from unnoise.evaluation.classifiers import splits
 from unnoise.models.classifier import NoisyClassifier, accuracy
 
 
@@ -20,7 +20,7 @@ def command(monkeypatch, *arguments):
 def test_it_trains_writes_and_tells_the_accuracy(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("unnoise.models.classifier.LOG_SNRS", (0.0,))
-    monkeypatch.setattr("unnoise.evaluation.judges.UNSEEN", 100)
+    monkeypatch.setattr("unnoise.evaluation.classifiers.UNSEEN", 100)
     command(monkeypatch, "data=sprites", "data.size=600", "data.validation_size=60", "steps=9",
             "target=label", "network.channels=8", "network.multipliers=[1,2]",
             "precision=fp32")  # fmt: skip
@@ -65,7 +65,7 @@ def test_mistakes_are_told_before_anything_is_read(overrides, told, monkeypatch,
 
 def test_two_trainings_with_one_seed_give_one_classifier(monkeypatch, tmp_path):
     monkeypatch.setattr("unnoise.models.classifier.LOG_SNRS", ())
-    monkeypatch.setattr("unnoise.evaluation.judges.UNSEEN", 100)
+    monkeypatch.setattr("unnoise.evaluation.classifiers.UNSEEN", 100)
     for name in ("a", "b"):
         torch.rand(3)
         command(monkeypatch, "data=sprites", "data.size=200", "data.validation_size=30", "steps=3",

@@ -19,8 +19,8 @@ import unnoise
 from unnoise.cli import evaluate
 from unnoise.config.nodes import instantiate
 from unnoise.data.sprites import KINDS, Sprites
-from unnoise.evaluation.adherence import judged
-from unnoise.evaluation.judges import PromptSet, pixels, prompt_sets, shown, splits
+from unnoise.evaluation.adherence import compared
+from unnoise.evaluation.classifiers import PromptSet, pixels, prompt_sets, shown, splits
 from unnoise.evaluation.likelihood import Likelihood
 from unnoise.models.classifier import NoisyClassifier
 
@@ -228,11 +228,11 @@ def test_captions_are_of_pairings_seen_and_held_out():
     judges = {t: Oracle(t, seen.real, held_out.real) for t in ("kind", "colour")}
     for prompts in (seen, held_out):
         assert prompts.options(judges)["captions"] == list(prompts.real.captions)
-        real = judged("real", prompts, None, judges, pixels(prompts.real))
+        real = compared("real", prompts, None, judges, pixels(prompts.real))
         assert [row.agreement.share for row in real] == [1, 1, 1]
         for offset in (0, 1):
             shuffled = prompts.real.images[(np.arange(30) - offset) % 30]
-            rows = list(judged("drawn", prompts, 2.0, judges, shuffled))
+            rows = list(compared("drawn", prompts, 2.0, judges, shuffled))
             assert [row.label for row in rows] == ["kind", "colour", "kind and colour"]
             assert {row.guidance for row in rows} == {2.0}
             first = prompts.real.attributes[:30]

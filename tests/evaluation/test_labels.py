@@ -1,7 +1,7 @@
 import torch
 
 from unnoise.data.sprites import COLOURS, KINDS, Sprites
-from unnoise.evaluation.judges import UNSEEN, shown, splits
+from unnoise.evaluation.classifiers import UNSEEN, shown, splits
 
 SOURCE = Sprites(size=60, validation_size=40)
 

@@ -19,7 +19,7 @@ from unnoise.config.nodes import instantiate
 from unnoise.config.problems import Problem
 from unnoise.diffusion.schedules import NoiseSchedule
 from unnoise.distributed.devices import named_device
-from unnoise.evaluation.judges import Target, splits
+from unnoise.evaluation.classifiers import Target, splits
 from unnoise.models.classifier import FOLDER, NoisyClassifier, by_noise_level, train
 from unnoise.runs.identity import digest
 from unnoise.runs.layout import shown

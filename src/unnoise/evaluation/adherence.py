@@ -12,7 +12,7 @@ from unnoise.config.faults import Count, Number, Run
 from unnoise.config.problems import Problem
 from unnoise.diffusion.samplers import Sampler
 from unnoise.distributed.group import broadcast, join
-from unnoise.evaluation import judges as judging
+from unnoise.evaluation import classifiers
 from unnoise.evaluation.evaluator import Evaluator
 from unnoise.evaluation.gallery import SampleSet
 from unnoise.evaluation.grid import recipe
@@ -27,7 +27,7 @@ Z = 1.959963984540054  # Φ(Z) − Φ(−Z) = 0.95
 
 @dataclass(frozen=True)
 class Agreement:
-    """``agreed`` of ``n`` samples are judged to show what their prompt says."""
+    """``agreed`` of ``n`` samples show what their prompt says, by a classifier."""
 
     agreed: int
     n: int
@@ -59,7 +59,7 @@ class Row:
         pictures: "real" or "drawn".
         prompts: the name of the set of prompts.
         guidance: the scale; None for real pictures.
-        label: what was judged: "label", "kind", "kind and colour", …
+        label: what was recognised: "label", "kind", "kind and colour", …
         agreement: how many agree.
     """
 
@@ -139,7 +139,7 @@ class Adherence(Measure):
             yield Problem("guidance", "is empty: give scales, as guidance=[1,2]")
 
     def problems(self, keys: Keys) -> Iterator[Problem]:
-        """What is wrong between the keys, the run and the judges."""
+        """What is wrong between the keys, the run and the classifiers."""
         wrong = list(self.model_problems(self.averaged))
         yield from wrong
         if wrong:
@@ -152,9 +152,9 @@ class Adherence(Measure):
         except ValueError as error:
             yield Problem("steps", str(error))
         try:
-            labels = judging.judged_labels(trained, by_classifier)
+            labels = classifiers.needed_labels(trained, by_classifier)
             if "label" not in labels:
-                judging.prompt_sets(trained.source, labels, self.n)
+                classifiers.prompt_sets(trained.source, labels, self.n)
         except ValueError as error:
             yield Problem("n" if str(error).startswith("n ") else "run", str(error))
             return
@@ -163,34 +163,34 @@ class Adherence(Measure):
                 trained.check_guidance(scale)
         except ValueError as error:
             yield Problem("guidance", str(error))
-        judges, found = judging.find_judges(self.judges, labels, trained.config["data"])
+        judges, found = classifiers.find(self.judges, labels, trained.config["data"])
         yield from found
         if self.classifier is not None:
-            _, found = judging.find_judges([self.classifier], labels, trained.config["data"])
+            _, found = classifiers.find([self.classifier], labels, trained.config["data"])
             yield from (replace(problem, key="classifier") for problem in found)
             if classifier_file(self.classifier) in judges.values():
                 reason = "also guides, and so judges itself: train another with another seed"
                 yield Problem("judge", reason, "warning")
 
     def measure(self, keys: Keys) -> Result | None:
-        """Draw what is not drawn yet, judge it and real pictures, and write."""
+        """Draw what is not drawn yet, classify it and real pictures, and write."""
         place, device = join(), self.torch_device
         trained, checkpoint = self.trained(self.averaged), self.checkpoint
-        labels = judging.judged_labels(trained, self.classifier is not None)
-        files, _ = judging.find_judges(self.judges, labels, trained.config["data"])
+        labels = classifiers.needed_labels(trained, self.classifier is not None)
+        files, _ = classifiers.find(self.judges, labels, trained.config["data"])
         if place.rank == 0:
             trained.source.prepare()
         broadcast(None)  # the other ranks wait for the data
-        judges = {label: judging.load_judge(path).to(device) for label, path in files.items()}
-        sets = judging.prompt_sets(trained.source, labels, self.n)
+        judges = {label: classifiers.load(path).to(device) for label, path in files.items()}
+        sets = classifiers.prompt_sets(trained.source, labels, self.n)
         guide = None if self.classifier is None else classifier_file(self.classifier)
-        guiding = {} if guide is None else {"classifier": judging.load_judge(guide).to(device)}
+        guiding = {} if guide is None else {"classifier": classifiers.load(guide).to(device)}
         evaluator = Evaluator(
             source=trained.source, device=device, batch_size=self.batch_size, place=place
         )
         rows: list[Row] = []
         for prompts in sets if place.rank == 0 else ():
-            rows += judged("real", prompts, None, judges, judging.pixels(prompts.real))
+            rows += compared("real", prompts, None, judges, classifiers.pixels(prompts.real))
         for prompts in sets:
             for scale in self.guidance:
                 samples = SampleSet(
@@ -207,7 +207,7 @@ class Adherence(Measure):
                     self.folder / "drawn", samples, self.n, lambda: trained, title, **options
                 )
                 if place.rank == 0:
-                    rows += judged("drawn", prompts, scale, judges, gallery.read(self.n))
+                    rows += compared("drawn", prompts, scale, judges, gallery.read(self.n))
         if place.rank > 0:
             return None
         about: dict[str, Any] = {
@@ -219,11 +219,11 @@ class Adherence(Measure):
         return Result(table(rows), self.write_rows(about, [row.values for row in rows]))
 
 
-def judged(
+def compared(
     kind: Literal["real", "drawn"],
-    prompts: judging.PromptSet,
+    prompts: classifiers.PromptSet,
     guidance: float | None,
-    judges: judging.Judges,
+    judges: classifiers.Classifiers,
     shown: Tensor,
 ) -> Iterator[Row]:
     """A row for each judge of samples that are to show the first of some prompts, and for all."""

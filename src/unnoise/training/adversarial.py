@@ -33,8 +33,8 @@ class AdversarialModule(GenerativeModule):
         for scores, at in ((of_real, x), (of_fake, y)):
             loss = loss + gradient_penalty(scores, at, self.gamma)
         weights = {name: p.detach() for name, p in self.discriminator.named_parameters()}
-        judged = torch.func.functional_call(self.discriminator, weights, (fake,))
-        loss = loss + relativistic(judged, of_real.detach())
+        of_made = torch.func.functional_call(self.discriminator, weights, (fake,))
+        loss = loss + relativistic(of_made, of_real.detach())
         return {"loss": self.recorded(loss.mean()), "per_sample": loss.detach()}
 
     def on_validation_epoch_start(self) -> None:

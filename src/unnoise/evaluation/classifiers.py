@@ -1,4 +1,4 @@
-"""The classifiers that judge drawn samples, and the prompts that are judged."""
+"""Classifiers of what samples show, and the prompts that they are compared with."""
 
 import functools
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ def splits(data: ImageSource, target: Target) -> Splits:
     """The pictures of a data set, labelled with the target.
 
     Where pairings are held out, a classifier also learns those, since it has to
-    judge pictures of them.
+    recognise pictures of them.
     """
     training, validation = data.images("train"), data.images("validation")
     if not isinstance(data, HoldsOut):
@@ -80,9 +80,9 @@ def _values(images: Images, target: str) -> list[str]:
 
 SAME_DATA = ("_target_", "image_size", "fit", "channels", "classes", "seed")
 """Keys of a data node in which a classifier must agree with the run."""
-load_judge = functools.cache(NoisyClassifier.load)
+load = functools.cache(NoisyClassifier.load)
 """Reads a file once, for the check and for what follows."""
-Judges = dict[str, NoisyClassifier]
+Classifiers = dict[str, NoisyClassifier]
 """Classifiers by what they predict: "label", "kind" or "colour"."""
 
 
@@ -97,26 +97,26 @@ class PromptSet:
     real: Images
     captions: Sequence[str] | None = None
 
-    def options(self, judges: Judges) -> dict[str, Any]:
+    def options(self, classifiers: Classifiers) -> dict[str, Any]:
         """The prompts as options of a model's ``draw``."""
         if self.captions is not None:
             return {"captions": list(self.captions)}
-        return {"labels": list(range(len(judges["label"].names)))}
+        return {"labels": list(range(len(classifiers["label"].names)))}
 
-    def labels(self, judges: Judges, n: int | None = None) -> dict[str, Tensor]:
-        """What samples 0 … n − 1 are to show, else the real ones do: (N,) int64 for each judge."""
+    def labels(self, classifiers: Classifiers, n: int | None = None) -> dict[str, Tensor]:
+        """What samples 0 … n − 1 are to show, else the real ones do: for each classifier (N,)."""
         if n is not None and self.captions is None:
-            return {"label": torch.arange(n) % len(judges["label"].names)}
-        return {key: shown(self.real, key, each.names)[:n] for key, each in judges.items()}
+            return {"label": torch.arange(n) % len(classifiers["label"].names)}
+        return {key: shown(self.real, key, each.names)[:n] for key, each in classifiers.items()}
 
 
-def judged_labels(trained: TrainedModel, by_classifier: bool) -> tuple[str, ...]:
-    """What must be judged of a model's samples: "label", or "kind" and "colour" of captions.
+def needed_labels(trained: TrainedModel, by_classifier: bool) -> tuple[str, ...]:
+    """What must be recognised in a model's samples: "label", or "kind" and "colour" of captions.
 
     ``by_classifier`` says that it is guided by one, to its classes.
 
     Raises:
-        ValueError: the model is unconditional, or reads something that cannot be judged.
+        ValueError: the model is unconditional, or reads what no classifier recognises.
     """
     conditioner = trained.model.conditioner
     reads = () if conditioner is None else conditioner.reads
@@ -131,7 +131,7 @@ def judged_labels(trained: TrainedModel, by_classifier: bool) -> tuple[str, ...]
     raise ValueError(f"classes and captions can be judged; the model reads {' and '.join(reads)}")
 
 
-def find_judges(
+def find(
     given: Sequence[str] | None, needed: Sequence[str], data: dict[str, Any]
 ) -> tuple[dict[str, Path], list[Problem]]:
     """A classifier's file for each of the needed labels, and what is wrong with those given.
@@ -142,29 +142,29 @@ def find_judges(
         files = sorted(FOLDER.glob("*/classifier.pt"), key=lambda path: path.stat().st_mtime)
     else:
         files = [classifier_file(each) for each in given]
-    judges: dict[str, Path] = {}
+    classifiers: dict[str, Path] = {}
     faults = []
     for path in files:
         try:
-            judge = load_judge(path)
+            classifier = load(path)
         except (FileNotFoundError, ValueError) as error:
             faults.append(str(error))
             continue
-        if "data" not in judge.about:
+        if "data" not in classifier.about:
             faults.append(f"{path} does not say what data it is for")
-        elif different := _differences(judge.about["data"], data):
+        elif different := _differences(classifier.about["data"], data):
             faults.append(f"{path} is for other data: {different}")
-        elif given is not None or judge.target in needed:
-            judges[judge.target] = path
+        elif given is not None or classifier.target in needed:
+            classifiers[classifier.target] = path
     found = [] if given is None else [Problem("judge", fault) for fault in faults]
-    missing = [label for label in needed if label not in judges]
+    missing = [label for label in needed if label not in classifiers]
     if missing and not found:
         size = f"data.image_size={data['image_size']}".replace(" ", "")
         train = [f"unnoise-classifier data=… {size} target={label}" for label in missing]
         where = f"in {FOLDER}" if given is None else "among those given"
         reason = f"no judge of {' and '.join(missing)} for this data {where}: train it by "
         found.append(Problem("judge", reason + " and ".join(train)))
-    return judges, found
+    return classifiers, found
 
 
 def _differences(theirs: dict[str, Any], data: dict[str, Any]) -> str:
@@ -177,7 +177,7 @@ def prompt_sets(data: ImageSource, labels: Sequence[str], n: int) -> list[Prompt
     """Every class; or captions of pairings seen in training, and of pairings held out from it.
 
     Raises:
-        ValueError: there are no captions that could be judged, or fewer than n.
+        ValueError: no captions have held-out pairings, or there are fewer than n.
     """
     if "label" in labels:
         return [PromptSet("class", data.images("validation"))]
