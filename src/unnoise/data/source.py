@@ -3,10 +3,12 @@
 Shapes: B batch, C channels, H × W pixels, N pictures in the split.
 """
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, Protocol, TypedDict, runtime_checkable
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -65,6 +67,15 @@ class Images(ABC):
     @abstractmethod
     def read(self, indices: Tensor) -> Tensor:
         """Pictures ``indices`` (B,) as uint8 (B, C, H, W)."""
+
+    def contents(self) -> Iterator[tuple[str, str]]:
+        """(name, hex digest) of each picture in order; by default of pixels, label and caption."""
+        for rows in torch.split(torch.arange(len(self)), 256):
+            pixels, labels = self.read(rows).numpy(), self.labels[rows].tolist()
+            for index, picture, label in zip(rows.tolist(), pixels, labels, strict=True):
+                caption = "" if self.captions is None else self.captions[index]
+                digest = hashlib.sha256(picture.tobytes() + repr((label, caption)).encode())
+                yield f"image {index}", digest.hexdigest()
 
 
 class ImageSource(ABC):
