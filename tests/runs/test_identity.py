@@ -63,7 +63,7 @@ def test_the_roles_of_keys_that_are_often_changed():
     assert found[Role.SHOWN] >= {"sampler", "callbacks", "accumulate", "validate_every"}
     assert found[Role.MACHINE] == {"trainer", "logger", "workers", "rank_timeout"}
     assert found[Role.NAME] == {"name", "metric"}
-    assert found[Role.CALL] == {"resume", "sweep"}
+    assert found[Role.CALL] == {"data_changed", "resume", "sweep"}
     assert found[Role.TRAINED] >= {"seed", "network", "schedule", "max_steps", "optimizer"}
 
 

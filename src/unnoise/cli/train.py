@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from unnoise.cli.command import is_sweep, parse, run
 from unnoise.cli.results import print_results
-from unnoise.config.identity import SWEEP, root_of
+from unnoise.config.identity import OUTPUTS, SWEEP, root_of
 from unnoise.config.problems import ConfigError, Problem, errors_in
 from unnoise.config.schema import arguments
 from unnoise.distributed.environment import place
@@ -79,8 +79,10 @@ def train(config: dict[str, Any]) -> None:
         start(config, run_dir, checkpoint, _origin(hydra, config))
         print_results(run_dir, config["name"], time.monotonic() - begun)
     finally:
-        with suppress(OSError):  # Hydra makes it also for a run that is then refused
-            run_dir.rmdir()
+        outputs = OUTPUTS.resolve()
+        with suppress(OSError):  # Hydra makes them also for a run that is then refused
+            for folder in (run_dir, *(p for p in run_dir.parents if p.is_relative_to(outputs))):
+                folder.rmdir()
 
 
 def _origin(hydra: Any, config: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ class RunDirectory:
         self.path = path
         self.config = path / "config.yaml"
         self.manifest = path / "manifest.json"
+        self.content = path / "content.json.gz"  # of the data
         self.metrics = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"

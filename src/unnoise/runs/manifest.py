@@ -19,10 +19,10 @@ from typing import Any
 import torch
 
 from unnoise.files import write_durably
-from unnoise.runs.layout import RunDirectory
+from unnoise.runs.layout import RunDirectory, shown
 
 TIME = "%Y-%m-%dT%H:%M:%S%z"
-KEPT = ("started", "git_commit", "overrides", "choices", "sweep", "rollbacks")
+KEPT = ("started", "git_commit", "overrides", "choices", "sweep", "rollbacks", "data_changed")
 """Keys that a resumed run keeps."""
 Manifest = dict[str, Any]
 
@@ -38,12 +38,15 @@ def opened(
     step: int,
     origin: dict[str, Any],
     resumed: bool,
+    data_changed: str | None = None,
+    since: float | None = None,
 ) -> Manifest:
     """Write the manifest of a run that starts, or is ``resumed`` at ``step``, on ``device``.
 
     ``facts`` describe the run: name, seed, data, number of parameters, world size, precision, …
     ``origin`` may have what was typed ("overrides"), the chosen options ("choices") and the sweep
-    of which the run is a job ("sweep").
+    of which the run is a job ("sweep"). ``data_changed`` says what the data hold now that they did
+    not before. ``since``, in seconds, is when a resumed run began whose manifest does not say it.
     """
     now = {"time": time.strftime(TIME), "step": step, "git_commit": _git_commit()}
     packages = ("unnoise", "torch", "lightning", "numpy")
@@ -52,6 +55,7 @@ def opened(
         "started": now["time"],
         "resumed": [],
         "rollbacks": [],
+        "data_changed": [],
         "overrides": [],
         "choices": {},
         "sweep": None,
@@ -63,9 +67,14 @@ def opened(
         "host": platform.node(),
         "pid": os.getpid(),
     }
-    if resumed and (before := read(run_dir)):
+    if resumed:
+        before = read(run_dir)
+        if since is not None:
+            manifest["started"] = time.strftime(TIME, time.localtime(since))
         manifest |= {key: before[key] for key in KEPT if key in before}
         manifest["resumed"] = [*before.get("resumed", []), now]
+    if data_changed is not None:
+        manifest["data_changed"] = [*manifest["data_changed"], {**now, "what": data_changed}]
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     return _write(run_dir, manifest)
@@ -106,9 +115,20 @@ def pruned(run_dir: Path) -> str | None:
 
 
 def read(run_dir: Path) -> Manifest:
-    """The manifest of a run; empty if there is none."""
+    """The manifest of a run; empty if there is none.
+
+    Raises:
+        ValueError: it is damaged.
+    """
     path = RunDirectory(run_dir).manifest
-    found: Manifest = json.loads(path.read_text()) if path.exists() else {}
+    try:
+        found = json.loads(path.read_text()) if path.exists() else {}
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"{shown(path)} is damaged: put back a whole one, or move it away to go on without it"
+        )
     return found
 
 

@@ -3,6 +3,7 @@
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from unnoise.data.content import Facts, Splits
 from unnoise.data.source import Batch
 from unnoise.data.stream import split_loader, training_loader
 from unnoise.training.recipe import Recipe
@@ -21,6 +22,12 @@ class ImageDataModule(LightningDataModule):
         self.recipe, self.source = recipe, recipe.data
         self.train_images = self.source.images("train")
         self.validation_split = self.source.images("validation")
+        self.facts: Facts = {}  # of rank 0, which writes them down
+
+    @property
+    def splits(self) -> Splits:
+        """Both, by name."""
+        return {"train": self.train_images, "validation": self.validation_split}
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """The endless training stream, from the trainer's step on."""

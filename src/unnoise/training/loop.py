@@ -12,13 +12,15 @@ import yaml  # type: ignore[import-untyped]
 from lightning import Trainer
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 
+from unnoise.config.problems import ConfigError
+from unnoise.data import content
 from unnoise.distributed import group as ranks
 from unnoise.distributed.devices import count, lightning_precision
 from unnoise.distributed.environment import place
 from unnoise.files import write_durably
 from unnoise.runs import manifest
 from unnoise.runs.identity import leaves
-from unnoise.runs.layout import RunDirectory, step_of
+from unnoise.runs.layout import RunDirectory, shown, step_of
 from unnoise.runs.lock import held
 from unnoise.training.callbacks.checkpoints import DurableCheckpointIO, NotFinite
 from unnoise.training.callbacks.nan_guard import BadNumbers, RollBack
@@ -44,6 +46,7 @@ def fit(
     ``origin`` is for the manifest. Returns the run directory.
 
     Raises:
+        ConfigError: the data are not those that the run was trained on.
         ConfigMismatch: the ranks were started with different configurations.
         RunLocked: another run trains in the directory.
         NotFinite: too many steps had a loss or a gradient that is not finite, or a weight is not.
@@ -55,21 +58,43 @@ def fit(
         run_dir, checkpoint = ranks.broadcast((run_dir, checkpoint))
         assert run_dir is not None
         ranks.check_same("configuration", dict(leaves(config)))
+        data, changed = ImageDataModule(recipe), None
+        if first:
+            data.facts, changed = _known(data, run_dir, checkpoint)
+            if line := content.mapping(data.facts["classes"]):
+                print(line, flush=True)
         with held(run_dir) if first else nullcontext():
             if first:
                 text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
                 write_durably(RunDirectory(run_dir).config, lambda path: path.write_text(text))
+                content.keep(RunDirectory(run_dir).content, data.splits)
             before = manifest.read(run_dir).get("rollbacks", []) if checkpoint else []
             rollbacks = ranks.broadcast(len(before))  # each changed the noise
             while True:
                 trainer = _trainer(recipe, run_dir, cluster, stop)
                 try:
-                    _train(recipe, config, trainer, checkpoint, rollbacks, origin or {})
+                    _train(data, config, trainer, checkpoint, rollbacks, origin or {}, changed)
                     return run_dir
                 except manifest.Pruned:
                     return run_dir
                 except RollBack as back:
-                    checkpoint, rollbacks = back.checkpoint, rollbacks + 1
+                    checkpoint, rollbacks, changed = back.checkpoint, rollbacks + 1, None
+
+
+def _known(
+    data: ImageDataModule, run_dir: Path, checkpoint: Path | None
+) -> tuple[content.Facts, str | None]:
+    """What the data hold, and what else than the run's if it goes on with them all the same."""
+    names = data.source.class_names()
+    if checkpoint is not None:
+        then, kept = manifest.read(run_dir).get("data", {}), RunDirectory(run_dir).content
+        changed = content.difference(then, kept, names, data.splits)
+        if changed is not None and data.recipe.data_changed == "refuse":
+            trained = f"data: {shown(run_dir)} was trained on others: {changed}"
+            raise ConfigError(f"{trained}; data_changed=accept goes on with these")
+    else:
+        changed = None
+    return content.facts(names, data.splits), changed
 
 
 def devices_of(recipe: Recipe) -> int:
@@ -108,32 +133,29 @@ def _trainer(recipe: Recipe, run_dir: Path, cluster: ClusterEnvironment, stop: S
 
 
 def _train(
-    recipe: Recipe,
+    data: ImageDataModule,
     config: dict[str, Any],
     trainer: Trainer,
     checkpoint: Path | None,
     rollbacks: int,
     origin: dict[str, Any],
+    changed: str | None,
 ) -> None:
     """Train to the end; RollBack is raised if training must continue from an earlier step."""
+    recipe = data.recipe
     module = recipe.module(completed(type(recipe), config, vars(recipe)), rollbacks)
-    data = ImageDataModule(recipe)
+    module.data_facts = data.facts
     if recipe.compile:
         recipe.network.compile()
-    images = data.train_images
     facts = {
         "name": recipe.name,
         "seed": recipe.seed,
-        "data": {
-            "train_images": len(images),
-            "fingerprint": images.fingerprint,
-            "quarantined": [*images.quarantined, *data.validation_split.quarantined],
-        },
+        "data": data.facts,
         "parameters": sum(p.numel() for p in recipe.network.parameters()),
         "world_size": trainer.world_size,
         "precision": trainer.precision,
     }
-    recorded = _recorded(trainer, config, facts, checkpoint, origin)
+    recorded = _recorded(trainer, config, facts, checkpoint, origin, changed)
     with recorded if trainer.is_global_zero else nullcontext():
         try:
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
@@ -149,13 +171,16 @@ def _recorded(
     facts: dict[str, Any],
     checkpoint: Path | None,
     origin: dict[str, Any],
+    changed: str | None,
 ) -> Iterator[None]:
     """Open manifest and loggers at the checkpoint's step; finally write how training ended."""
     run_dir, device = Path(trainer.default_root_dir), trainer.strategy.root_device
     step, metrics = 0 if checkpoint is None else step_of(checkpoint), trainer.loggers[0]
     assert isinstance(metrics, JsonLines)
     metrics.rewind(step)
-    record = manifest.opened(run_dir, facts, device, step, origin, checkpoint is not None)
+    since = next((row["time"] for row in metrics.rows()), None)
+    resumed = checkpoint is not None
+    record = manifest.opened(run_dir, facts, device, step, origin, resumed, changed, since)
     loggers.begin(trainer, config, record, step)
     begun, ended_by = time.monotonic(), None
     try:

@@ -11,6 +11,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from unnoise.data.content import Facts
 from unnoise.data.source import Batch
 from unnoise.diffusion.noise import Noise
 from unnoise.models.base import GenerativeModel
@@ -51,6 +52,7 @@ class GenerativeModule(LightningModule, ABC):
         self.ema: EMA[Any] = EMA(model, recipe.ema_decay)
         self.seed: int = recipe.seed
         self.config, self.rollbacks = config, rollbacks
+        self.data_facts: Facts = {}
         self._noise_seed = hashed(self.seed, "rollback", rollbacks) if rollbacks else self.seed
         self.gradient_clip: float | None = recipe.gradient_clip
         self.loss = self.gradient_norm = 0.0  # of the last step; the loss is of this rank's share
@@ -123,8 +125,9 @@ class GenerativeModule(LightningModule, ABC):
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what the model is rebuilt from."""
+        """Add what the model is rebuilt from, and what the data hold."""
         checkpoint |= {"config": self.config, "model": named(self.model), "layout": LAYOUT}
+        checkpoint |= {"data": self.data_facts}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let Lightning count its batches from the optimizer steps taken.

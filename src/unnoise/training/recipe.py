@@ -25,7 +25,7 @@ from unnoise.training.optimization import OptimizerFactory
 from unnoise.training.rules import DIFFUSION, SHARED, Rule
 
 if TYPE_CHECKING:
-    from lightning import LightningModule
+    from unnoise.training.module import GenerativeModule
 
 
 class Sets(NamedTuple):
@@ -72,6 +72,7 @@ class Recipe(ABC):
     metric: Annotated[str, Role.NAME]
     sweep: Annotated[Literal["run", "status"], Role.CALL]
     resume: Annotated[bool | str, Role.CALL]
+    data_changed: Annotated[Literal["refuse", "accept"], Role.CALL] = "refuse"
 
     rules: ClassVar[tuple[Rule, ...]] = SHARED
     givers: ClassVar[tuple[str, ...]] = ("data", "conditioning")
@@ -87,7 +88,7 @@ class Recipe(ABC):
         """
 
     @abstractmethod
-    def module(self, config: dict[str, Any], rollbacks: int = 0) -> "LightningModule":
+    def module(self, config: dict[str, Any], rollbacks: int = 0) -> "GenerativeModule":
         """What Lightning trains: the model, its losses and optimizers.
 
         The ``completed`` config is kept in checkpoints; ``rollbacks`` counts returns to one.
@@ -123,7 +124,7 @@ class DiffusionRecipe(Recipe):
         condition = conditioner if conditioner is UNKNOWN else shape_node(conditioner)
         return {"network": {"shape": shape, "outputs": outputs, "condition": condition}}
 
-    def module(self, config: dict[str, Any], rollbacks: int = 0) -> "LightningModule":
+    def module(self, config: dict[str, Any], rollbacks: int = 0) -> "GenerativeModule":
         """The module of ``unnoise.training.diffusion``."""
         from unnoise.training.diffusion import DiffusionModule
 
@@ -148,7 +149,7 @@ class AdversarialRecipe(Recipe):
         shape = data if data is UNKNOWN else [*data.shape]
         return {"network": {"shape": shape}, "discriminator": {"shape": shape}}
 
-    def module(self, config: dict[str, Any], rollbacks: int = 0) -> "LightningModule":
+    def module(self, config: dict[str, Any], rollbacks: int = 0) -> "GenerativeModule":
         """The module of ``unnoise.training.adversarial``."""
         from unnoise.training.adversarial import AdversarialModule
 

@@ -14,8 +14,8 @@ from unnoise.distributed.environment import place, requeued
 from unnoise.distributed.group import ConfigMismatch, RankLost, RankTimeout
 from unnoise.distributed.launcher import RankFailed, train_on_ranks
 from unnoise.networks.conditioning import TextConditioner
-from unnoise.runs import lock
-from unnoise.runs.checkpoints import DamagedCheckpoints, newest_whole
+from unnoise.runs import lock, manifest
+from unnoise.runs.checkpoints import newest_whole
 from unnoise.runs.layout import RunDirectory, shown, step_of
 from unnoise.training.recipe import Recipe, completed
 from unnoise.untrusted import UnsafeFile
@@ -63,7 +63,8 @@ def start_from(run_dir: Path, config: dict[str, Any], is_job: bool = False) -> P
     lock.check(run_dir)
     try:
         checkpoint = newest_whole(run_dir) if goes_on else None
-    except DamagedCheckpoints as error:
+        manifest.read(run_dir)
+    except ValueError as error:
         raise ConfigError(f"resume: {error}") from error
     if checkpoint is not None:
         print(f"resuming {shown(run_dir)} at step {step_of(checkpoint)}")
