@@ -236,7 +236,10 @@ def test_a_picture_too_large_to_be_read_is_told(arguments, runs, here, monkeypat
             ["edit=inpaint", "image=colour.png"],
             "mask  missing: edit=inpaint needs it; give it as mask=...",
         ),
-        (["edit=inpaint", "image=colour.png", "mask=black.png"], "the mask marks nothing: white"),
+        (
+            ["edit=inpaint", "image=colour.png", "mask=black.png"],
+            "marks nothing: white is painted",
+        ),
         (["edit=inpaint", "image=colour.png", "mask=square.png"], "32×32 pixels, but the image 48"),
         (["edit=inpaint", "image=nowhere.png", "mask=mask.png"], "there is no file nowhere.png"),
         (["edit=inpaint", "image=text.png", "mask=mask.png"], "text.png is not a picture"),

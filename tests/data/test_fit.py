@@ -10,8 +10,9 @@ from torch import Tensor
 
 from unnoise.config.compose import check_command_line
 from unnoise.config.identity import identity_of
+from unnoise.data.decoding import fitted
 from unnoise.data.folders import ImageFolder
-from unnoise.data.pixels import check_multiple, fitted, resize
+from unnoise.data.pixels import check_multiple, resize
 from unnoise.data.source import ImageSource
 from unnoise.data.sprites import SpriteSheet
 from unnoise.training.check import problems_of

@@ -42,7 +42,7 @@ def test_what_is_no_picture_is_said(pixels, tmp_path):
     with pytest.raises(ValueError, match=r"has 9 × 8 pixels.*has 8 × 8"):
         given_pictures(folder)
     (folder / "9.png").write_text("no picture")
-    with pytest.raises(ValueError, match=r"9\.png is unreadable"):
+    with pytest.raises(ValueError, match=r"9\.png is not a picture that can be read"):
         given_pictures(folder)
 
 
@@ -63,3 +63,11 @@ def test_damaged_arrays_are_told(content, pixels, tmp_path):
     np.savez(tmp_path / "empty.npz")
     with pytest.raises(ValueError, match=r"empty\.npz is no whole"):
         given_pictures(tmp_path / "empty.npz")
+
+
+def test_deep_pictures_are_read_by_the_range_of_the_data(tmp_path):
+    Image.fromarray(np.full((8, 8), 4095, np.uint16)).save(tmp_path / "deep.png")
+    assert (given_pictures(tmp_path) == 15).all()
+    assert (given_pictures(tmp_path, range=(0, 4095)) == 255).all()
+    with pytest.raises(ValueError, match=r"deep\.png: it has 64 pixels, more than data.most"):
+        given_pictures(tmp_path, most_pixels=63)

@@ -3,8 +3,9 @@ import pytest
 import torch
 from PIL import Image
 
+from unnoise.data.decoding import fitted, from_pil
 from unnoise.data.memory import TensorImages
-from unnoise.data.pixels import check_multiple, enlarge, fitted, from_pil, pad, resize, to_channels
+from unnoise.data.pixels import check_multiple, enlarge, pad, resize, to_channels
 
 
 def some_images(n: int = 4, channels: int = 3, size: int = 8, seed: int = 0) -> torch.Tensor:

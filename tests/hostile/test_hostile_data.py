@@ -106,7 +106,7 @@ def test_members_of_a_data_set_s_archive_stay_in_it(mark, tmp_path):
 def test_pictures_that_claim_billions_of_pixels_are_not_decoded(tmp_path):
     (tmp_path / "pictures").mkdir()
     png(tmp_path / "pictures" / "bomb.png")
-    with pytest.raises(ValueError, match=r"bomb\.png is unreadable"):
+    with pytest.raises(ValueError, match=r"bomb\.png: it has 3,600,000,000 pixels"):
         given_pictures(tmp_path / "pictures")
     source = ImageFolder(str(tmp_path / "pictures"), 16, in_memory=True, validation_share=0.001)
     with pytest.raises(ValueError, match=r"bomb\.png"):

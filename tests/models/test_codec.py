@@ -4,6 +4,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from unnoise.data.decoding import Decoder
 from unnoise.diffusion.denoiser import Clip, Denoiser, X0Prediction
 from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.samplers import DDIM, Sampler
@@ -140,9 +141,9 @@ def test_edits_hold_the_signal_of_the_codec(tmp_path):
     files = str(tmp_path / "picture.png"), str(tmp_path / "mask.png")
     keys = EditKeys(edit="inpaint", image=files[0], mask=files[1], strength=None, resample=1)
     model, noise = latent(), Noise(0, torch.arange(1))
-    edit, given = keys.make_edit(1, model.codec, "crop")
+    edit, given = keys.make_edit(1, model.codec, Decoder((1, 16, 16)))
     assert torch.equal(given["original"], DATA)
     drawn = model.sample(Sampler(DDIM(), steps=3), noise, edit=edit)
     assert torch.equal(drawn[:, :, 8:], DATA[:, :, 8:])
     with pytest.raises(ValueError, match="another size than the picture"):
-        keys.make_edit(1, LatentCodec(Folded(), (1, 16, 16)), "crop")
+        keys.make_edit(1, LatentCodec(Folded(), (1, 16, 16)), Decoder((1, 16, 16)))

@@ -14,8 +14,8 @@ from unnoise.api import Model, Pictures, load
 from unnoise.cli.request import Request, run_request
 from unnoise.config.faults import Count, Device, Folder, Look, Number, Run, folder_fault, run_fault
 from unnoise.config.problems import Problem
+from unnoise.data.decoding import Decoder
 from unnoise.data.given import read_pictures
-from unnoise.data.source import Fit
 from unnoise.diffusion.editing import Edit
 from unnoise.diffusion.samplers import Sampler
 from unnoise.distributed.group import gather, join
@@ -67,9 +67,9 @@ class Drawing(EditKeys, Request):
         """Draw, write, and say where; of several processes each draws a part, the first writes."""
         started = time.monotonic()
         trained = load(self.run, averaged=self.averaged, device=self.device)
-        fit = trained.config["data"].get("fit", "crop")
-        edit, given = self.make_edit(self.n, trained.model.codec, fit)
-        parts = gather(self._drawn(trained, edit, fit))
+        decoder = Decoder.of(trained.model.shape, trained.config["data"])
+        edit, given = self.make_edit(self.n, trained.model.codec, decoder)
+        parts = gather(self._drawn(trained, edit, decoder))
         if not parts:
             return
         pictures = Pictures.joined(part for part in parts if part is not None)
@@ -96,7 +96,7 @@ class Drawing(EditKeys, Request):
         for what, file in written.items():
             print(f"  {what:<8} {shown(out / file)}")
 
-    def _drawn(self, trained: Model, edit: Edit | None, fit: Fit) -> Pictures | None:
+    def _drawn(self, trained: Model, edit: Edit | None, decoder: Decoder) -> Pictures | None:
         """This process's pictures, with what else the request names read from its files."""
         here, model = join(), trained.model
         first, end = (self.n * k // here.world_size for k in (here.rank, here.rank + 1))
@@ -105,7 +105,7 @@ class Drawing(EditKeys, Request):
         keys = "sampler", "steps", "guidance", "seed", "labels", "captions", "batch_size"
         options = {key: getattr(self, key) for key in keys}
         if self.images is not None:
-            options["images"] = read_pictures(self.images, model.shape, fit)
+            options["images"] = read_pictures(self.images, decoder)
         if self.weak is not None:
             options["weak"] = load(self.weak, averaged=self.averaged, device=str(model.device))
         if self.classifier is not None:

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Annotated, Literal, final
 
 import torch
-from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
+from unnoise.data.decoding import MOST_PIXELS, Decoder, MostPixels, Range
 from unnoise.data.memory import TensorImages, Unreadable
-from unnoise.data.pixels import fitted
 from unnoise.data.source import Fit, Images, ImageSize, ImageSource, Split
 from unnoise.runs.identity import Role
 
@@ -36,23 +35,19 @@ class FileImages(Images):
     ``fingerprint`` reads every file once, when it is first used.
     """
 
-    def __init__(
-        self, paths: Sequence[Path], labels: Tensor, shape: tuple[int, ...], fit: Fit
-    ) -> None:
-        self.paths, self.labels = paths, labels
-        self.shape, self.fit = shape, fit
+    def __init__(self, paths: Sequence[Path], labels: Tensor, decoder: Decoder) -> None:
+        self.paths, self.labels, self.decoder = paths, labels, decoder
 
     def read(self, indices: Tensor) -> Tensor:
         """Images ``indices`` (B,) as uint8 (B, C, H, W); Unreadable names one that is."""
-        images = torch.empty((len(indices), *self.shape), dtype=torch.uint8)
+        images = torch.empty((len(indices), *self.decoder.shape), dtype=torch.uint8)
         for row, index in enumerate(indices.tolist()):
             images[row] = self._decode(index)
         return images
 
     def _decode(self, index: int) -> Tensor:
         try:
-            with Image.open(self.paths[index]) as picture:
-                return fitted(picture, self.shape, self.fit)
+            return self.decoder(self.paths[index])
         except Exception as error:  # a damaged file makes Pillow raise nearly anything
             raise Unreadable(
                 f"image {index}, {self.paths[index]}, is unreadable: {error}"
@@ -89,16 +84,14 @@ class FileImages(Images):
             rows[index] = next(
                 k % n for k in range(index + 1, index + n) if problems[k % n] is None
             )
-        images = FileImages(
-            [self.paths[row] for row in rows], self.labels[rows], self.shape, self.fit
-        )
+        images = FileImages([self.paths[row] for row in rows], self.labels[rows], self.decoder)
         images.quarantined = [f"{problems[k]}; {self.paths[rows[k]]} replaces it" for k in bad]
         return images
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the files, their labels, the shape and the fit."""
-        digest = hashlib.sha256(repr((self.shape, self.fit)).encode())
+        """SHA-256 of the files, their labels, and how they are decoded."""
+        digest = hashlib.sha256(repr(self.decoder.deciding).encode())
         for path, label in zip(self.paths, self.labels.tolist(), strict=True):
             digest.update(hashlib.sha256(path.read_bytes()).digest() + label.to_bytes(8))
         return digest.hexdigest()
@@ -118,7 +111,8 @@ class ImageFolder(ImageSource):
 
     An unreadable image ends what reads it. With ``quarantine`` above 0 every file is decoded once
     when a split is opened, and for up to that many unreadable ones of a split the next by path
-    stands in, with its class; more are an error at once.
+    stands in, with its class; more are an error at once. ``range`` and ``most_pixels`` are the
+    ``Decoder``'s.
     """
 
     def __init__(
@@ -131,8 +125,12 @@ class ImageFolder(ImageSource):
         in_memory: bool = False,
         quarantine: Annotated[int, Field(ge=0)] = 0,
         fit: Fit = "crop",
+        range: Range | None = None,
+        most_pixels: MostPixels = MOST_PIXELS,
     ) -> None:
         super().__init__(image_size, channels)
+        self.range, self.most_pixels = range, most_pixels
+        self.decoder = Decoder(self.shape, fit, range, most_pixels)
         self.root = root
         self.classes, self.validation_share, self.in_memory = classes, validation_share, in_memory
         self.quarantine, self.fit = quarantine, fit
@@ -170,7 +168,7 @@ class ImageFolder(ImageSource):
                 "add images, or change data.validation_share"
             )
         paths, labels = zip(*chosen, strict=True)
-        files = FileImages(paths, torch.tensor(labels), self.shape, self.fit)
+        files = FileImages(paths, torch.tensor(labels), self.decoder)
         if self.quarantine:
             files = files.without_unreadable(self.quarantine)
         if not self.in_memory:

@@ -10,8 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from unnoise.data.decoding import fitted
 from unnoise.data.memory import Unreadable
-from unnoise.data.pixels import fitted
 from unnoise.data.source import Fit, Images, ImageSize, ImageSource, Split
 
 if TYPE_CHECKING:

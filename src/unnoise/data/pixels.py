@@ -3,9 +3,7 @@
 Shapes: N images, C channels (1 grey, 3 colour), H × W pixels. Pixels are uint8 throughout.
 """
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.nn.functional import pad as pad_edges
@@ -26,15 +24,16 @@ def resize(images: Tensor, size: tuple[int, ...], fit: Fit = "crop") -> Tensor:
     """Images (N, C, h, w) resampled to (N, C, *size), antialiased; ``fit`` where shapes differ."""
     (height, width), (H, W) = images.shape[-2:], size
     if fit == "crop":  # to the shape of the size
-        h, w = _scaled(size, min(height / H, width / W))
+        h, w = scaled(size, min(height / H, width / W))
         images = images[..., (height - h) // 2 :, (width - w) // 2 :][..., :h, :w]
-    inside = _scaled((height, width), min(H / height, W / width)) if fit == "pad" else (H, W)
+    inside = scaled((height, width), min(H / height, W / width)) if fit == "pad" else (H, W)
     if images.shape[-2:] != inside:
         images = interpolate(images, inside, mode="bilinear", antialias=True)
     return pad(images, size) if fit == "pad" else images
 
 
-def _scaled(size: tuple[int, ...], by: float) -> tuple[int, int]:
+def scaled(size: tuple[int, ...], by: float) -> tuple[int, int]:
+    """A size ``by`` as large, of whole pixels; at least one."""
     return max(1, round(size[0] * by)), max(1, round(size[1] * by))
 
 
@@ -63,32 +62,6 @@ def to_channels(images: Tensor, channels: int) -> Tensor:
         return images.repeat(1, 3, 1, 1)
     r, g, b = images.to(torch.int32).unbind(1)
     return ((299 * r + 587 * g + 114 * b + 500) // 1000).to(torch.uint8).unsqueeze(1)
-
-
-def from_pil(picture: Image.Image, channels: int) -> Image.Image:
-    """A picture of any mode as 8-bit grey ("L") or colour ("RGB"), upright, on white."""
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
-        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture)
-    return picture.convert("L" if channels == 1 else "RGB")
-
-
-def fitted(picture: Image.Image, shape: tuple[int, ...], fit: Fit = "crop") -> Tensor:
-    """A picture of any size and mode, resampled with antialiasing: uint8 ``shape`` (C, H, W)."""
-    channels, height, width = shape
-    picture = from_pil(picture, channels)
-    if fit == "crop" and picture.size != (width, height):
-        picture = ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC)
-    elif picture.size != (width, height):
-        by = min(height / picture.height, width / picture.width)
-        inside = _scaled((picture.width, picture.height), by) if fit == "pad" else (width, height)
-        picture = picture.resize(inside, Image.Resampling.BICUBIC)
-    pixels = np.array(picture).reshape(picture.height, picture.width, channels)
-    return pad(torch.from_numpy(pixels).permute(2, 0, 1), (height, width)).contiguous()
 
 
 def to_signal(image: Tensor) -> Tensor:

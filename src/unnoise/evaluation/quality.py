@@ -13,6 +13,7 @@ from pydantic import Field
 from unnoise.config.faults import Count, Number
 from unnoise.config.nodes import MODEL, instantiate
 from unnoise.config.problems import Problem
+from unnoise.data.decoding import Decoder
 from unnoise.data.given import given_pictures
 from unnoise.data.source import ImageSource, Split
 from unnoise.diffusion.samplers import Sampler
@@ -169,8 +170,10 @@ class Quality(Measure):
             yield evaluator.score(name, samples, gallery.read(n), gallery.folder)
         if self.images is not None:
             path = Path(self.images)
-            pixels = given_pictures(path)
-            n, shape = len(pixels), evaluator.source.shape[1:]
+            source = evaluator.source
+            decoder = Decoder.of(source.shape, vars(source))
+            pixels = given_pictures(path, decoder.range, decoder.most_pixels)
+            n, shape = len(pixels), source.shape[1:]
             if pixels.shape[2:] != shape:
                 (h, w), (height, width) = pixels.shape[2:], shape
                 raise ValueError(

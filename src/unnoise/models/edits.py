@@ -8,8 +8,8 @@ from pydantic import Field
 from torch import Tensor
 
 from unnoise.config.problems import Problem
-from unnoise.data.given import picture_size, read_pictures
-from unnoise.data.source import Fit
+from unnoise.data.decoding import Decoder, TooLarge
+from unnoise.data.given import check_picture, fitted_mask, read_mask, read_pictures
 from unnoise.diffusion.editing import Edit, ImageToImage, Inpaint, Interpolate
 from unnoise.models.codec import Codec
 
@@ -61,19 +61,20 @@ class EditKeys:
             unreadable += unreadable_pictures("mask", [self.mask])
         yield from unreadable
         if self.mask is not None and files and not unreadable:
-            (w, h), (mask_w, mask_h) = picture_size(files[0]), picture_size(self.mask)
-            if (w, h) != (mask_w, mask_h):
-                yield Problem("mask", f"is {mask_w}×{mask_h} pixels, but the image {w}×{h}")
+            yield from mask_problems(self.mask, files[0])
 
-    def make_edit(self, n: int, codec: Codec, fit: Fit) -> tuple[Edit | None, dict[str, Tensor]]:
+    def make_edit(
+        self, n: int, codec: Codec, decoder: Decoder
+    ) -> tuple[Edit | None, dict[str, Tensor]]:
         """The edit of n samples, and the pictures that it is made from, uint8 (1, C, H, W) by name.
 
         Raises:
-            ValueError: a file is damaged, the mask is black, or the latent has another size.
+            ValueError: a file is damaged, nothing of the mask is left at the model's size, or the
+                latent has another size.
         """
         if self.edit is None:
             return None, {}
-        images = codec.encode(read_pictures(self.files, codec.data_shape, fit))
+        images = codec.encode(read_pictures(self.files, decoder))
         first = images[:1]
         if self.edit == "interpolate":
             edit: Edit = Interpolate(first, images[1:], n)
@@ -84,9 +85,14 @@ class EditKeys:
         else:
             assert self.mask is not None
             assert self.resample is not None
-            mask = read_pictures([self.mask], (1, *codec.data_shape[1:]), fit) > 127
+            marked = read_mask(self.mask, self.files[0], decoder.most_pixels)
+            mask = fitted_mask(marked, decoder.shape[1:], decoder.fit)
             if mask.shape[2:] != images.shape[2:]:
                 raise ValueError("inpainting is not for a latent of another size than the picture")
+            if not mask.any():
+                raise ValueError(
+                    f"{self.mask} marks too little: at the model's size no pixel is half white"
+                )
             edit = Inpaint(first, mask, self.resample)
             given = {"original": first, "masked": first.masked_fill(mask, HIDDEN)}
         return edit, {name: codec.decode(x) for name, x in given.items()}
@@ -97,7 +103,20 @@ def unreadable_pictures(key: str, files: Sequence[str], numbered: bool = False) 
     found = []
     for number, file in enumerate(files):
         try:
-            picture_size(file)
+            check_picture(file)
         except ValueError as error:
             found.append(Problem(f"{key}.{number}" if numbered else key, str(error)))
     return found
+
+
+def mask_problems(mask: str, photo: str) -> Iterator[Problem]:
+    """What is wrong with a mask, or a warning if it is white all over: nothing is kept then."""
+    try:
+        least, _ = read_mask(mask, photo).getextrema()
+    except TooLarge:
+        return  # the run's data say how large it may be
+    except ValueError as error:
+        yield Problem("mask", str(error))
+    else:
+        if least == 255:
+            yield Problem("mask", f"{mask} is white: nothing of the image is kept", "warning")

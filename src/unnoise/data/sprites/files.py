@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from unnoise.data.decoding import from_pil
 from unnoise.data.folders import Share, held_out
 from unnoise.data.memory import TensorImages
-from unnoise.data.pixels import check_multiple, enlarge, from_pil, to_channels
+from unnoise.data.pixels import check_multiple, enlarge, to_channels
 from unnoise.data.source import ImageSize, ImageSource, Split, sides
 from unnoise.runs.identity import Role
 from unnoise.untrusted import load_arrays
