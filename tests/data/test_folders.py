@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 
 from unnoise.data.folders import ImageFolder
-from unnoise.data.memory import Unreadable
+from unnoise.data.memory import Removed, Unreadable
+from unnoise.data.splits import held_out
 from unnoise.data.sprites import SpritesFile, SpriteSheet
 from unnoise.data.stream import split_loader
 
@@ -31,13 +32,12 @@ def all_rows(images) -> torch.Tensor:
 
 def paths(root: Path, split: str, **settings) -> set[str]:
     images = ImageFolder(str(root), 8, **settings).images(split)
-    return {path.relative_to(root).as_posix() for path in images.paths}
+    return {name for name, _ in images.contents()}
 
 
 def test_classes_are_the_first_folders(tmp_path):
     paint(tmp_path / "dogs" / "deep" / "er" / "a.png")
     paint(tmp_path / "cats" / "b.png", BLUE)
-    (tmp_path / "empty").mkdir()
     source = ImageFolder(str(tmp_path), 8, classes=2, validation_share=1e-9)
     assert source.class_names() == ("cats", "dogs")
     images = source.images("train")
@@ -84,21 +84,106 @@ def test_images_stay_on_their_side_when_others_come(tmp_path):
     assert before <= paths(tmp_path, "validation", validation_share=0.6)
 
 
-@pytest.mark.parametrize("name", ["validation", "val", "test"])
-def test_split_folders_are_taken_at_their_word(tmp_path, name):
+@pytest.mark.parametrize("train", ["train", "Training"])
+@pytest.mark.parametrize(
+    "name", ["validation", "valid", "val", "dev", "test", "testing", "Test", "VAL"]
+)
+def test_split_folders_are_taken_at_their_word(tmp_path, train, name):
     for i in range(20):
-        paint(tmp_path / "train" / "cats" / f"{i}.png")
+        paint(tmp_path / train / "cats" / f"{i}.png")
+    paint(tmp_path / train / "dogs" / "y.png")
     paint(tmp_path / name / "dogs" / "x.png")
+    paint(tmp_path / name / "cats" / "x.png")
     source = ImageFolder(str(tmp_path), 8)
     assert source.class_names() == ("cats", "dogs")
-    assert len(source.images("train")) == 20
-    assert source.images("validation").labels.tolist() == [1]
+    assert source.images("train").labels.tolist() == [0] * 20 + [1]
+    assert source.images("validation").labels.tolist() == [0, 1]
+    assert source.check() == 21
+
+
+def test_of_several_splits_for_validation_the_first_is_taken_and_the_others_are_said(
+    tmp_path, capsys
+):
+    for number, split in enumerate(("train", "Test", "dev", "val")):
+        paint(tmp_path / split / "a.png", (number, 0, 0))
+    paint(tmp_path / "banner.png")
+    source = ImageFolder(str(tmp_path), 8)
+    source.check()
+    assert all_rows(source.images("validation"))[:, 0, 0, 0].tolist() == [3]
+    said = (
+        "Test is not read, since val is; dev is not read, since val is; pictures beside the split"
+    )
+    assert said in capsys.readouterr().err
 
 
 def test_a_class_may_be_called_train(tmp_path):
     paint(tmp_path / "train" / "a.png")
     paint(tmp_path / "car" / "a.png")
-    assert ImageFolder(str(tmp_path), 8).class_names() == ("car", "train")
+    assert ImageFolder(str(tmp_path), 8, validation_share=1e-9).class_names() == ("car", "train")
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ("train/a/1 val/a/1 cats/1", "has train, val, which reads as a split, beside cats: rename"),
+        ("test/1 cats/1 dogs/1", "has test, which reads as a split, beside cats, dogs: rename"),
+        ("train/a/1 a/1", "has train, which reads as a split, beside a: rename"),
+        ("train/a/1 train/b/1", "has train, but no pictures in val: add them there, or hold out"),
+        ("test/1", "has test, but no pictures in train"),
+        ("train/1 Train/1 val/1", "has Train and train: put all that is for training into one"),
+        (
+            "sets/train/a/1 sets/test/a/1",
+            r"has splits \(test, train\) inside sets: name that folder",
+        ),
+        ("train/a/1 train/b/1 val/a/1", "train has the class b, val has not"),
+        ("train/a/1 val/a/1 val/b/1", "val has the class b, train has not"),
+        ("train/a/1 val/1", "val has pictures outside any class folder, train has not"),
+        ("train/a/1 train/1 val/a/1", r"train has images of its own beside class folders \(a\)"),
+        ("train/a/1 train/b/x.heic val/a/1", r"folder b without pictures \(1 file skipped: .heic"),
+        ("a/1 b/x.heic b/y/z.txt", r"folder b without pictures \(2 files skipped: .heic 1, .txt"),
+        ("a/1 b/", r"a folder b without pictures \(it is empty\) among its class folders: remove"),
+        ("a.txt b/c", r"has no images below it: 2 files skipped: .txt 1, no suffix 1"),
+        ("a/", "has no images below it: there are no files at all"),
+    ],
+)
+def test_a_class_never_vanishes_and_a_split_is_no_class(tmp_path, files, message):
+    for name in files.split():
+        path = tmp_path / name
+        if name[-1].isdigit():
+            paint(path.with_name(f"{path.name}.png"))
+        elif name.endswith("/"):
+            path.mkdir(parents=True)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"x")
+    with pytest.raises(
+        (ValueError, FileNotFoundError), match=rf"^data\.root {tmp_path}.* ?{message}"
+    ):
+        ImageFolder(str(tmp_path), 8, validation_share=1e-9).check()
+
+
+def test_a_class_without_training_pictures_is_named(tmp_path):
+    held, kept = sorted(range(99), key=lambda k: not held_out(f"b/{k}.png".encode(), 0.1))[::98]
+    paint(tmp_path / "a" / "1.png")
+    paint(tmp_path / "b" / f"{held}.png")
+    with pytest.raises(ValueError, match="all pictures of the class b fall to validation"):
+        ImageFolder(str(tmp_path), 8).check()
+    paint(tmp_path / "b" / f"{kept}.png")
+    assert ImageFolder(str(tmp_path), 8).check() == 2
+
+
+def test_numbers_in_class_names_are_in_order(tmp_path):
+    names = "0 1 2 10 é class2 class10 class10b 01"
+    for name in names.split():
+        paint(tmp_path / name / "1.png")
+        paint(tmp_path / name / "2.png")
+    images = ImageFolder(str(tmp_path), 8, validation_share=1e-9)
+    in_order = ("0", "01", "1", "2", "10", "class2", "class10", "class10b", "é")
+    assert images.class_names() == in_order
+    train = images.images("train")
+    folders = [name.partition("/")[0] for name, _ in train.contents()]
+    assert folders == sorted(folders), "the stream goes by path, as ever"
+    assert [in_order[label] for label in train.labels] == folders
 
 
 def test_in_memory_gives_the_same_images(tmp_path):
@@ -124,6 +209,7 @@ def test_fingerprint_follows_pixels_and_labels(tmp_path):
 
     paint(tmp_path / "a" / "1.png")
     paint(tmp_path / "b" / "2.png", BLUE)
+    paint(tmp_path / "b" / "3.png", BLUE)
     first = fingerprint()
     assert fingerprint() == first
     (tmp_path / "b" / "2.png").rename(tmp_path / "a" / "2.png")
@@ -135,13 +221,13 @@ def test_fingerprint_follows_pixels_and_labels(tmp_path):
 def test_an_unreadable_image_is_named(tmp_path):
     colours(tmp_path)
     images = ImageFolder(str(tmp_path), 8).images("train")
-    broken = images.paths[3]
+    broken = Path(images.path(3))
     broken.write_bytes(broken.read_bytes()[:40])
     assert images.read(torch.tensor([2, 4])).shape == (2, 3, 8, 8)
     with pytest.raises(ValueError, match=rf"image 3, {broken}, is unreadable"):
         images.read(torch.tensor([2, 3]))
     broken.unlink()
-    with pytest.raises(ValueError, match=rf"image 3, {broken}, is unreadable"):
+    with pytest.raises(Removed, match=rf"image 3, {broken}, was removed after its folder was"):
         images.read(torch.tensor([3]))
 
 

@@ -6,7 +6,6 @@ what is missing is downloaded once and checked against the published MD5.
 
 import gzip
 import math
-import os
 import zlib
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unnoise.data.downloads import fetch
+from unnoise.data.downloads import data_folder, fetch
 from unnoise.data.memory import TensorImages
 from unnoise.data.pixels import pad, resize, to_channels
 from unnoise.data.source import Fit, ImageSize, ImageSource, Split
@@ -82,8 +81,7 @@ class ClassicImages(ImageSource):
         """The folder that missing files are downloaded into."""
         if self.root is not None:
             return Path(self.root).expanduser()
-        cache = os.environ.get("UNNOISE_DATA") or Path.home() / ".cache" / "unnoise"
-        return Path(cache).expanduser() / self.folder
+        return data_folder() / self.folder
 
     def class_names(self) -> tuple[str, ...]:
         """The names the authors gave the classes."""

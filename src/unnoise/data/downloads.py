@@ -1,6 +1,7 @@
 """Fetching one published file: whole and verified under its name, or not there at all."""
 
 import hashlib
+import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,6 +19,12 @@ _TIMEOUT = 10.0  # seconds to connect, and to wait for each next block
 _BLOCK = 1 << 18
 _LEFT_BEHIND = 600.0  # seconds without a new block, after which nobody is still downloading
 _ALGORITHMS = {32: "md5", 64: "sha256"}  # by the number of hex digits
+
+
+def data_folder() -> Path:
+    """Where data sets lie that were given no place: $UNNOISE_DATA, else ~/.cache/unnoise."""
+    named = os.environ.get("UNNOISE_DATA")
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "unnoise"
 
 
 def fetch(urls: Sequence[str], path: Path, digest: str) -> None:

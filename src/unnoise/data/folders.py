@@ -1,42 +1,43 @@
 """A user's own images: a folder of files."""
 
 import hashlib
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from functools import cached_property
-from pathlib import Path
+from importlib.metadata import version
 from typing import Annotated, Literal, final
 
+import numpy as np
+import PIL
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from unnoise.data.decoding import MOST_PIXELS, Decoder, MostPixels, Range
-from unnoise.data.memory import TensorImages, Unreadable
+from unnoise.data.kept import KnownFiles
+from unnoise.data.memory import Removed, TensorImages, Unreadable
 from unnoise.data.source import Fit, Images, ImageSize, ImageSource, Split
+from unnoise.data.splits import Arranged, arranged
+from unnoise.data.walk import say, walk
 from unnoise.runs.identity import Role
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"}
-_VALIDATION = ("validation", "val", "test")  # the first that is there
-
-
-def held_out(key: bytes, share: float) -> bool:
-    """Whether a key is one of the ``share`` for validation: it stays so when others are added."""
-    return int.from_bytes(hashlib.sha256(key).digest()[:8]) < share * 2**64
-
 
 @final
 class FileImages(Images):
-    """Images decoded from their files each time they are read.
+    """Images ``rows`` (N,) of ``files``, decoded each time they are read.
 
-    ``fingerprint`` reads every file once, when it is first used.
+    ``fingerprint`` and ``contents`` read each file whose digest is not known once.
     """
 
-    def __init__(self, paths: Sequence[Path], labels: Tensor, decoder: Decoder) -> None:
-        self.paths, self.labels, self.decoder = paths, labels, decoder
+    def __init__(
+        self, files: KnownFiles, rows: np.ndarray, labels: Tensor, decoder: Decoder
+    ) -> None:
+        self.files, self.rows, self.labels, self.decoder = files, rows, labels, decoder
+
+    def path(self, index: int) -> str:
+        """Of the file of image ``index``."""
+        return self.files.listing.path(self.rows[index])
 
     def read(self, indices: Tensor) -> Tensor:
         """Images ``indices`` (B,) as uint8 (B, C, H, W); Unreadable names one that is."""
@@ -46,65 +47,88 @@ class FileImages(Images):
         return images
 
     def _decode(self, index: int) -> Tensor:
+        path = self.path(index)
         try:
-            return self.decoder(self.paths[index])
-        except Exception as error:  # a damaged file makes Pillow raise nearly anything
-            raise Unreadable(
-                f"image {index}, {self.paths[index]}, is unreadable: {error}"
+            return self.decoder(path)
+        except FileNotFoundError as error:
+            raise Removed(
+                f"image {index}, {path}, was removed after its folder was listed"
             ) from error
+        except Exception as error:  # a damaged file makes Pillow raise nearly anything
+            raise Unreadable(f"image {index}, {path}, is unreadable: {error}") from error
 
     def without_unreadable(self, most: int) -> "FileImages":
         """The same images; an unreadable one is replaced by the next readable one and its label.
 
-        Decodes every file once. The result depends on the files alone.
+        Decodes each file once that is not known to be readable. The result depends on the files
+        alone.
 
         Raises:
             Unreadable: more than ``most`` are; names each.
         """
-
-        def problem(index: int) -> str | None:
-            try:
-                self._decode(index)
-            except Unreadable as error:
-                return str(error)
-            return None
-
-        n = len(self)
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
-            problems = list(threads.map(problem, range(n)))
-        bad = [index for index in range(n) if problems[index] is not None]
+        n, index_of = len(self), {row: index for index, row in enumerate(self.rows.tolist())}
+        found = self.files.problems(self.rows, lambda row: self._decode(index_of[row]))
+        problems = {index_of[row]: problem for row, problem in found.items()}
+        bad = sorted(problems)
         if len(bad) > most or len(bad) == n:
-            listed = "; ".join(str(problems[index]) for index in bad[:10])
+            listed = "; ".join(problems[index] for index in bad[:10])
             more = f"; and {len(bad) - 10} more" if len(bad) > 10 else ""
             raise Unreadable(
                 f"{len(bad)} images are unreadable, data.quarantine is {most}: {listed}{more}"
             )
-        rows = list(range(n))
+        stand_in = np.arange(n)
         for index in bad:
-            rows[index] = next(
-                k % n for k in range(index + 1, index + n) if problems[k % n] is None
-            )
-        images = FileImages([self.paths[row] for row in rows], self.labels[rows], self.decoder)
-        images.quarantined = [f"{problems[k]}; {self.paths[rows[k]]} replaces it" for k in bad]
+            after = range(index + 1, index + n)
+            stand_in[index] = next(k % n for k in after if k % n not in problems)
+        images = FileImages(self.files, self.rows[stand_in], self.labels[stand_in], self.decoder)
+        images.quarantined = [f"{problems[k]}; {images.path(k)} replaces it" for k in bad]
         return images
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the files, their labels, and how they are decoded."""
         digest = hashlib.sha256(repr(self.decoder.deciding).encode())
-        for path, label in zip(self.paths, self.labels.tolist(), strict=True):
-            digest.update(hashlib.sha256(path.read_bytes()).digest() + label.to_bytes(8))
+        digest.update(self._digests().tobytes())
         return digest.hexdigest()
+
+    def contents(self) -> Iterator[tuple[str, str]]:
+        """(path below the root, SHA-256 of the file's digest and the label) of each image."""
+        names = self.files.listing.names
+        for row, digest in zip(self.rows.tolist(), self._digests(), strict=True):
+            yield names[row], hashlib.sha256(digest).hexdigest()
+
+    def _digests(self) -> np.ndarray:
+        """(N, 40) uint8: each file's SHA-256, then its label in eight bytes, the highest first."""
+        labels = self.labels.numpy().astype(">i8").view(np.uint8).reshape(-1, 8)
+        return np.concatenate([self.files.digests(self.rows), labels], axis=1)
+
+
+@final
+class DecodedImages(TensorImages):
+    """The images of files, decoded once."""
+
+    def __init__(self, files: FileImages) -> None:
+        super().__init__(files.read(torch.arange(len(files))), files.labels)
+        self.files, self.quarantined = files, files.quarantined
+
+    def contents(self) -> Iterator[tuple[str, str]]:
+        """Those of the files."""
+        return self.files.contents()
 
 
 @final
 class ImageFolder(ImageSource):
-    """PNG, JPEG, WebP, BMP and GIF files anywhere below ``root``, upright.
+    """Pictures in files anywhere below ``root``, in any format that Pillow reads, upright.
 
     An image's class is the first folder below ``root`` on its way; images directly in ``root`` have
-    none. If ``root`` has a folder ``train`` and one called ``validation``, ``val`` or ``test``,
-    these are the splits, and the classes lie below them. Otherwise ``validation_share`` of the
+    none. Classes are numbered by their names, the numbers in these as numbers: 2 before 10. If
+    ``root`` has a folder ``train`` (or ``training``) and one called ``validation``, ``valid``,
+    ``val``, ``dev``, ``test`` or ``testing``, the first of these that is there, in any case, they
+    are the splits, and the same classes lie below each. Otherwise ``validation_share`` of the
     images is held out by a hash of the path below ``root``.
+
+    Links are followed. Hidden files and folders count as not there; ``check`` says which other
+    files are left out. A folder that would be a class without pictures is an error.
 
     ``in_memory`` decodes all images once, when a split is opened: right for up to some 10,000
     small ones. ``classes``, where given, must be the number of classes found.
@@ -136,19 +160,19 @@ class ImageFolder(ImageSource):
         self.quarantine, self.fit = quarantine, fit
 
     def class_names(self) -> tuple[str, ...]:
-        """The folders' names, sorted; empty if the images lie directly in ``root``."""
-        parts = {folder for folder, _, _ in self._listing}
-        if "" in parts and len(parts) > 1:
-            raise ValueError(
-                f"data.root {self.root} has images of its own beside class folders "
-                f"({', '.join(sorted(parts - {''})[:3])}, …): put them into a folder too"
-            )
-        return tuple(sorted(parts - {""}))
+        """The class folders' names, with the numbers in them in order: 2 before 10."""
+        return self._arranged.class_names
 
     def check(self) -> int:
-        """The number of training images; raises what is wrong with the folder."""
+        """The number of training images; raises what is wrong with the folder.
+
+        What is left out of it is said on stderr, once.
+        """
         self.prepare()
-        return sum(split == "train" for _, _, split in self._listing)
+        left_out = [self._files.listing.left_out(), *self._arranged.notes]
+        if any(left_out):
+            say(f"data.root {self.root}: {'; '.join(filter(None, left_out))}")
+        return len(self._arranged.splits["train"][0])
 
     def prepare(self) -> None:
         """Check that there are images, and the declared number of classes."""
@@ -160,50 +184,29 @@ class ImageFolder(ImageSource):
     def images(self, split: Split) -> Images:
         """The split in the order of the files' paths."""
         self.prepare()
-        names = {name: label for label, name in enumerate(self.class_names())}
-        chosen = [(path, names.get(folder, 0)) for folder, path, of in self._listing if of == split]
-        if not chosen:
+        rows, labels = self._arranged.splits[split]
+        if not len(rows):
             raise ValueError(
-                f"no {split} images among the {len(self._listing)} below data.root {self.root}: "
-                "add images, or change data.validation_share"
+                f"no {split} images among the {len(self._files.listing.names)} below data.root "
+                f"{self.root}: add images, or change data.validation_share"
             )
-        paths, labels = zip(*chosen, strict=True)
-        files = FileImages(paths, torch.tensor(labels), self.decoder)
+        files = FileImages(self._files, rows, torch.from_numpy(labels), self.decoder)
         if self.quarantine:
             files = files.without_unreadable(self.quarantine)
-        if not self.in_memory:
-            return files
-        images = TensorImages(files.read(torch.arange(len(files))), files.labels)
-        images.quarantined = files.quarantined
-        return images
+        return DecodedImages(files) if self.in_memory else files
 
     @cached_property
-    def _listing(self) -> list[tuple[str, Path, Split]]:
-        """(class folder or "", path, split) of every image, by path."""
-        root = Path(self.root).expanduser()
-        if not root.is_dir():
-            raise FileNotFoundError(f"data.root {self.root} is not a folder")
-        held = next((root / name for name in _VALIDATION if (root / name).is_dir()), None)
-        listing: list[tuple[str, Path, Split]] = []
-        if held is not None and (root / "train").is_dir():
-            tops: dict[Split, Path] = {"train": root / "train", "validation": held}
-            for split, top in tops.items():
-                listing += [(folder, path, split) for folder, path in _walk(top)]
-        else:
-            for folder, path in _walk(root):
-                key = path.relative_to(root).as_posix().encode()
-                held_back = held_out(key, self.validation_share)
-                listing.append((folder, path, "validation" if held_back else "train"))
-        if not listing:
-            kinds = ", ".join(sorted(SUFFIXES))
-            raise FileNotFoundError(f"data.root {self.root} has no images ({kinds}) below it")
-        return listing
+    def _files(self) -> KnownFiles:
+        try:
+            listing = walk(self.root)
+        except (FileNotFoundError, ValueError) as error:
+            raise type(error)(f"data.root {error}") from error
+        if not listing.names:
+            left_out = listing.left_out() or "there are no files at all"
+            raise FileNotFoundError(f"data.root {self.root} has no images below it: {left_out}")
+        versions = f"Pillow {PIL.__version__}, unnoise {version('unnoise')}"
+        return KnownFiles(listing, f"{versions}, {vars(self.decoder)}")
 
-
-def _walk(top: Path) -> Iterator[tuple[str, Path]]:
-    """(first folder below ``top`` or "", path) of every image below it, by path."""
-    for path in sorted(top.rglob("*")):
-        parts = path.relative_to(top).parts
-        hidden = any(part.startswith(".") for part in parts)
-        if path.suffix.lower() in SUFFIXES and not hidden and path.is_file():
-            yield parts[0] if len(parts) > 1 else "", path
+    @cached_property
+    def _arranged(self) -> Arranged:
+        return arranged(self._files.listing, self.validation_share)

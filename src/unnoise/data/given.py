@@ -21,9 +21,9 @@ from unnoise.data.decoding import (
     read,
     turn_of,
 )
-from unnoise.data.folders import SUFFIXES
 from unnoise.data.pixels import pad
 from unnoise.data.source import Fit
+from unnoise.data.walk import say, walk
 from unnoise.untrusted import load_arrays
 
 T = TypeVar("T")
@@ -125,14 +125,17 @@ def given_pictures(
 
 
 def _folder(path: Path, range: Range | None, most_pixels: int) -> Tensor:
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
-    if not files:
-        raise FileNotFoundError(f"there are no pictures in {path}")
+    listing = walk(path)
+    left_out = listing.left_out()
+    if not listing.names:
+        why = f" ({left_out})" if left_out else ""
+        raise FileNotFoundError(f"there are no pictures in {path}{why}")
+    if left_out:
+        say(f"{path}: {left_out}")
+    files = [listing.path(row) for row, _ in enumerate(listing.names)]
     rows: list[Tensor] = []
     for file in files:
-        pixels = _read(
-            str(file), lambda picture: np.array(from_pil(picture, 3, range)), most_pixels
-        )
+        pixels = _read(file, lambda picture: np.array(from_pil(picture, 3, range)), most_pixels)
         rows.append(torch.from_numpy(pixels).permute(2, 0, 1))
         if rows[-1].shape != rows[0].shape:
             (_, h, w), (_, height, width) = rows[-1].shape, rows[0].shape

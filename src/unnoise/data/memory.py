@@ -19,6 +19,10 @@ class Unreadable(ValueError):
         return super().__str__().rpartition(f"{type(self).__name__}: ")[2].strip()
 
 
+class Removed(Unreadable):
+    """A picture's file has gone since its folder was listed; the message names it."""
+
+
 class TensorImages(Images):
     """Images (N, C, H, W) uint8 with labels (N,) int64 and, if any, N captions.
 
