@@ -25,11 +25,11 @@ def idx(array: np.ndarray) -> bytes:
     return struct.pack(f">I{array.ndim}I", 0x800 + array.ndim, *array.shape) + array.tobytes()
 
 
-def write_idx(folder: Path, zipped: bool = True) -> None:
+def write_idx(folder: Path, zipped: bool = True, mark: str = "-") -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for prefix in ("train", "t10k"):
         for name, array in (("images-idx3", DIGITS[prefix]), ("labels-idx1", KINDS[prefix])):
-            path, raw = folder / f"{prefix}-{name}-ubyte", idx(array)
+            path, raw = folder / f"{prefix}-{name.replace('-', mark)}-ubyte", idx(array)
             if zipped:
                 path = path.with_name(path.name + ".gz")
             path.write_bytes(gzip.compress(raw, mtime=0) if zipped else raw)
@@ -68,8 +68,9 @@ def no_download(monkeypatch):
 
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("below", ["", "FashionMNIST/raw", "fashion_mnist"])
-def test_idx_files_are_used_where_they_lie(tmp_path, zipped, below):
-    write_idx(tmp_path / below, zipped)
+@pytest.mark.parametrize("mark", ["-", "."])
+def test_idx_files_are_used_where_they_lie(tmp_path, zipped, below, mark):
+    write_idx(tmp_path / below, zipped, mark)
     source = FashionMNIST(str(tmp_path))
     source.prepare()
     for split, prefix in (("train", "train"), ("validation", "t10k")):
@@ -135,6 +136,40 @@ def test_cifar_is_read_packed_or_not(tmp_path, packed, source, files, folder):
         for channel in range(3):
             plane = records[:, source.label_bytes + 1024 * channel :][:, :1024].reshape(-1, 32, 32)
             assert np.array_equal(images.images[:, channel], plane)
+
+
+@pytest.mark.parametrize("suffix", ["tgz", "tar"])
+def test_an_archive_that_was_renamed_or_unpacked_once_is_not_downloaded(tmp_path, suffix):
+    packed = archive(CIFAR10_FILES, "cifar-10-batches-bin")
+    raw = packed if suffix == "tgz" else gzip.decompress(packed)
+    (tmp_path / f"cifar-10-binary.{suffix}").write_bytes(raw)
+    source = CIFAR10(str(tmp_path))
+    source.prepare()
+    assert source.images("train").labels.tolist() == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("source", "files", "folder"),
+    [
+        (CIFAR10, CIFAR10_FILES, "cifar-10-binary/cifar-10-batches-bin"),
+        (CIFAR10, CIFAR10_FILES, "cifar10"),
+        (CIFAR100, CIFAR100_FILES, "cifar-100-binary/cifar-100-binary"),
+    ],
+)
+def test_unpacked_folders_are_not_passed_over(tmp_path, source, files, folder):
+    (tmp_path / folder).mkdir(parents=True)
+    for name, content in files.items():
+        (tmp_path / folder / name).write_bytes(content)
+    source(str(tmp_path)).prepare()
+    assert len(source(str(tmp_path)).images("validation")) > 0
+
+
+def test_an_archive_of_pickles_is_not_passed_over_in_silence(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(classics, "fetch", lambda urls, path, digest: None)
+    (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"pickles")
+    CIFAR10(str(tmp_path)).prepare()
+    said = f"{tmp_path}/cifar-10-python.tar.gz holds pickles, which can run anything: cifar-10-bin"
+    assert said in capsys.readouterr().err
 
 
 def test_cifar_at_another_size_and_in_grey(tmp_path):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unnoise.data.classics import ClassicImages, Downloaded, listed, unpacked
 from unnoise.data.source import Fit, ImageSize, Split
+from unnoise.data.walk import say
 
 
 class _Cifar(ClassicImages):
@@ -31,7 +32,20 @@ class _Cifar(ClassicImages):
 
     def _there(self, name: str) -> bool:
         members = [member for split in self.members.values() for member in split]
-        return self._find(name) is not None or all(map(self._find, members))
+        return self._archive(name) is not None or all(map(self._find, members))
+
+    def prepare(self) -> None:
+        """Download the archive if neither it nor what is in it is there."""
+        (archive,) = self.md5
+        python = archive.replace("binary", "python")
+        if not self._there(archive) and (found := self._find(python)):
+            say(f"{found} holds pickles, which can run anything: {archive} is used instead")
+        super().prepare()
+
+    def _archive(self, name: str) -> Path | None:
+        """The archive, packed or, as some browsers leave it, not."""
+        stem = name.removesuffix(".tar.gz")
+        return self._find(name, f"{stem}.tgz", f"{stem}.tar")
 
     def _load(self, split: Split) -> tuple[Tensor, Tensor]:
         length = self.label_bytes + 3 * 32 * 32
@@ -53,7 +67,7 @@ class _Cifar(ClassicImages):
         if len(paths) == len(members):
             return [(str(path), path.read_bytes()) for path in paths]
         (archive,) = self.md5
-        path = self._find(archive)
+        path = self._archive(archive)
         if path is None:
             raise self._missing(archive)
         found, raw = {}, unpacked(path)
@@ -81,7 +95,12 @@ class CIFAR10(_Cifar):
 
     title = "CIFAR-10"
     folder = "cifar10"
-    subfolders = ("cifar-10-batches-bin",)
+    subfolders = (
+        "cifar-10-batches-bin",
+        "cifar-10-binary",
+        "cifar-10-binary/cifar-10-batches-bin",
+        "cifar-10-batches-bin/cifar-10-batches-bin",
+    )
     names = listed("airplane, automobile, bird, cat, deer, dog, frog, horse, ship, truck")
     md5: ClassVar[dict[str, str]] = {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"}
     members: ClassVar[dict[Split, Sequence[str]]] = {
@@ -97,7 +116,7 @@ class CIFAR100(_Cifar):
 
     title = "CIFAR-100"
     folder = "cifar100"
-    subfolders = ("cifar-100-binary",)
+    subfolders = ("cifar-100-binary", "cifar-100-binary/cifar-100-binary")
     names = listed(
         """apple, aquarium_fish, baby, bear, beaver, bed, bee, beetle, bicycle, bottle, bowl, boy,
         bridge, bus, butterfly, camel, can, castle, caterpillar, cattle, chair, chimpanzee, clock,

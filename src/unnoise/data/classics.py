@@ -36,7 +36,7 @@ def listed(names: str) -> tuple[str, ...]:
 def unpacked(path: Path) -> bytes:
     """The bytes of a file, or gzipped in it; ValueError if damaged, or beyond MOST_BYTES."""
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with gzip.open(path) if path.suffix in (".gz", ".tgz") else path.open("rb") as file:
             raw = file.read(MOST_BYTES + 1)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{path} is damaged ({error}): delete it to download it anew") from error
@@ -149,7 +149,8 @@ class _Idx(ClassicImages):
     """A set in the IDX format of http://yann.lecun.com/exdb/mnist: big-endian shape, then bytes.
 
     Images are 28×28 grey. An ``image_size`` of 32 adds a black border of two pixels, whatever
-    ``fit``; any other resamples. The files may be gzipped or not.
+    ``fit``; any other resamples. The files may be gzipped or not, and have a dot in their names, as
+    in ``train-images.idx3-ubyte``.
     """
 
     train_size = 60_000
@@ -165,7 +166,7 @@ class _Idx(ClassicImages):
         super().__init__(root, image_size, channels, classes, fit)
 
     def _there(self, name: str) -> bool:
-        return self._find(name, name.removesuffix(".gz")) is not None
+        return self._find(*_spellings(name.removesuffix(".gz"))) is not None
 
     def _load(self, split: Split) -> tuple[Tensor, Tensor]:
         prefix = "train" if split == "train" else "t10k"
@@ -184,7 +185,7 @@ class _Idx(ClassicImages):
         return pad(images, size) if size == (32, 32) else super()._sized(images)
 
     def _read(self, name: str, dimensions: int) -> tuple[Path, np.ndarray]:
-        path = self._find(name, f"{name}.gz")
+        path = self._find(*_spellings(name))
         if path is None:
             raise self._missing(f"{name}(.gz)")
         raw, start = unpacked(path), 4 + 4 * dimensions
@@ -195,6 +196,12 @@ class _Idx(ClassicImages):
         if data.size != math.prod(shape) or not data.size:
             raise ValueError(f"{path} declares the shape {shape}, but holds {data.size} values")
         return path, data.reshape(shape).copy()
+
+
+def _spellings(name: str) -> tuple[str, ...]:
+    """The names under which an IDX file is found, as its authors and others have published it."""
+    dotted = name.replace("-idx", ".idx")
+    return name, f"{name}.gz", dotted, f"{dotted}.gz"
 
 
 @final

@@ -22,7 +22,7 @@ _SYSTEM = {
     *("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"),
     *("__pycache__", "thumbs.db", "ehthumbs.db", "desktop.ini"),
 }
-_NO_PICTURES = {"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5"}
+_NO_PICTURES = {"EPS", "WMF", "MPEG", "IPTC", "BUFR", "GRIB", "HDF5"}
 """What Pillow knows by name, but hands to other programs, or does not read at all."""
 _SETTLED = 2 * 10**9  # nanoseconds: more than one tick of any file system's clock
 
