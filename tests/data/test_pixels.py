@@ -5,7 +5,7 @@ from PIL import Image
 
 from unnoise.data.decoding import fitted, from_pil
 from unnoise.data.memory import TensorImages
-from unnoise.data.pixels import check_multiple, enlarge, pad, resize, to_channels
+from unnoise.data.pixels import check_multiple, enlarge, narrow, pad, resize, to_channels
 
 
 def some_images(n: int = 4, channels: int = 3, size: int = 8, seed: int = 0) -> torch.Tensor:
@@ -169,3 +169,13 @@ def test_pictures_are_turned_upright():
     assert upright.size == (4, 8)
     assert np.asarray(upright)[:4].min() == 255
     assert np.asarray(upright)[4:].max() == 0
+
+
+@pytest.mark.parametrize(("highest", "told"), [(15, True), (31, True), (32, False), (255, False)])
+def test_a_split_that_uses_less_than_an_eighth_of_the_range_is_told(highest, told):
+    pixels = torch.zeros(100, 1, 4, 4, dtype=torch.uint8)
+    pixels[:, 0, 0, 0] = highest
+    line = narrow(TensorImages(pixels, torch.zeros(100, dtype=torch.int64)))
+    assert (line is not None) == told
+    if line is not None:
+        assert f"64 pictures looked at have only the values 0 … {highest} of 0 … 255" in line

@@ -152,3 +152,9 @@ def test_prompts_as_pictures_are_those_that_the_conditioner_sees():
     assert torch.equal(sketched.pictures(batch), sketched.conditioner.picture(batch))
     assert prompts().pictures({}) is None
     assert prompts(Captions()).pictures({"caption": ["x"]}) is None
+
+
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_an_empty_prompt_is_refused(empty):
+    with pytest.raises(ValueError, match="caption 1 is empty"):
+        prompts(Captions(), caption=["x", empty])

@@ -146,3 +146,31 @@ def test_encoders_are_built_without_loading() -> None:
     with torch.device("meta"):
         of = TextConditioner(HuggingFaceEncoder("nobody/nothing", width=384), width=4)
     assert of.project.weight.is_meta
+
+
+def test_an_empty_caption_is_the_null_condition() -> None:
+    of = conditioner()
+    vector, tokens, mask, _ = of({"caption": ["cat", "", "horse"]}, ALL)
+    expected = of({"caption": ["cat", "a", "horse"]}, torch.tensor([True, False, True]))
+    assert torch.equal(vector, expected.vector)
+    assert torch.equal(mask, expected.mask)
+    assert torch.equal(tokens * mask[..., None], expected.tokens * mask[..., None])
+    assert torch.equal(of({"caption": [""]}, ALL[:1]).tokens[0, 0], of.null)
+
+
+def test_captions_that_are_cut_off_are_counted_and_compared(encoder: HuggingFaceEncoder) -> None:
+    of = TextConditioner(encoder, width=4)
+    long = " ".join(["dog"] * 126)  # with start and end 128 tokens
+    assert of.cut_off(["a cat", long], "2 captions") is None
+    texts = ["a cat", f"{long} one", f"{long} two three", long, f"cat {long}", f"{long} one"]
+    said = of.cut_off(texts, "6 captions")
+    assert said is not None
+    assert "4 of 6 captions are longer than 128 tokens" in said
+    assert "the longest, number 2, has 130" in said
+    assert "2 texts in 1 groups differ behind the cut only" in said
+    cut = [encoder.embed(text) for text in texts[1:3]]
+    assert torch.equal(*cut)
+
+
+def test_an_encoder_without_a_greatest_length_cuts_nothing() -> None:
+    assert conditioner().cut_off(["a" * 1000], "1 caption") is None

@@ -1,71 +1,32 @@
 """Image data sets of the Hugging Face hub, or in its formats on disk."""
 
-import hashlib
+import sys
+from collections.abc import Sequence
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, final
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, final
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from unnoise.data.decoding import fitted
-from unnoise.data.memory import Unreadable
-from unnoise.data.source import Fit, Images, ImageSize, ImageSource, Split
+from unnoise.data import columns
+from unnoise.data.decoding import MOST_PIXELS, Decoder, MostPixels, Range
+from unnoise.data.digests import files_stamp
+from unnoise.data.source import Fit, ImageSize, ImageSource, Split
+from unnoise.data.table import TableImages
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 
-@final
-class TableImages(Images):
-    """Images decoded from a table's column each time they are read.
+class Columns(NamedTuple):
+    """Of a split: pictures, and captions or None, as Arrow's; labels (N,) int64."""
 
-    ``fingerprint`` reads every image's bytes once, when it is first used.
-    """
-
-    def __init__(
-        self,
-        table: "Dataset",
-        image_column: str,
-        labels: Tensor,
-        captions: list[str] | None,
-        shape: tuple[int, ...],
-        fit: Fit,
-    ) -> None:
-        self.column = table.select_columns([image_column])
-        self.name = image_column
-        self.labels, self.captions = labels, captions
-        self.shape, self.fit = shape, fit
-
-    def read(self, indices: Tensor) -> Tensor:
-        """Images ``indices`` (B,) as uint8 (B, C, H, W); Unreadable names one that is."""
-        images = torch.empty((len(indices), *self.shape), dtype=torch.uint8)
-        for row, index in enumerate(indices.tolist()):
-            try:
-                picture = self.column[index][self.name]
-                images[row] = fitted(picture, self.shape, self.fit)
-            except Exception as error:  # a damaged image makes Pillow raise nearly anything
-                raise Unreadable(
-                    f"image {index} of column {self.name!r} is unreadable: {error}"
-                ) from error
-        return images
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 of the encoded images, labels, captions, the shape and the fit."""
-        from datasets import Image
-
-        digest = hashlib.sha256(repr((self.shape, self.fit)).encode())
-        encoded = self.column.cast_column(self.name, Image(decode=False))
-        for row, label in zip(encoded, self.labels.tolist(), strict=True):
-            image = row[self.name]
-            data = Path(image["path"]).read_bytes() if image["bytes"] is None else image["bytes"]
-            digest.update(hashlib.sha256(data).digest() + label.to_bytes(8))
-        for caption in self.captions or ():
-            digest.update(caption.encode() + b"\0")
-        return digest.hexdigest()
+    pictures: Any
+    captions: Any | None
+    labels: Tensor
 
 
 @final
@@ -77,6 +38,14 @@ class HuggingFaceImages(ImageSource):
     of its splits; on the hub and in parquet or image folders also slices like ``train[:5%]``.
     ``image_column`` None means the only column of images; ``label_column`` None means no classes.
     ``classes``, where given, must be the number of classes found. Needs the extra ``huggingface``.
+
+    Labels are whole numbers from 0, or texts: these are the class names, in natural order, of both
+    splits together; one that is in the validation split only counts, with a warning. All captions,
+    labels and missing pictures are looked at before training, and all wrong rows told at once. With
+    ``uncaptioned`` a picture without a caption is trained on without a condition. An unreadable or
+    missing picture ends what reads it. With ``quarantine`` above 0 every picture is decoded once
+    when a split is opened, and for up to that many of a split the next row stands in, with its
+    label and caption. ``range`` and ``most_pixels`` are the ``Decoder``'s.
     """
 
     def __init__(
@@ -91,11 +60,18 @@ class HuggingFaceImages(ImageSource):
         channels: Literal[1, 3] = 3,
         classes: Annotated[int, Field(ge=0)] | None = None,
         fit: Fit = "crop",
+        uncaptioned: bool = False,
+        quarantine: Annotated[int, Field(ge=0)] = 0,
+        range: Range | None = None,
+        most_pixels: MostPixels = MOST_PIXELS,
     ) -> None:
         if label_column is None and classes:
             raise ValueError(f"classes is {classes}, but label_column is null: name the column")
         super().__init__(image_size, channels)
         self.name, self.classes, self.fit = name, classes, fit
+        self.uncaptioned, self.quarantine = uncaptioned, quarantine
+        self.range, self.most_pixels = range, most_pixels
+        self.decoder = Decoder(self.shape, fit, range, most_pixels)
         self.splits: dict[Split, str] = {"train": train_split, "validation": validation_split}
         self.image_column, self.label_column = image_column, label_column
         self.caption_column, self.captioned = caption_column, caption_column is not None
@@ -108,34 +84,72 @@ class HuggingFaceImages(ImageSource):
             )
 
     def class_names(self) -> tuple[str, ...]:
-        """The names the set gives its labels, else the numbers up to the greatest label."""
+        """The names the set gives its labels; else the labels, if texts; else their numbers."""
         if self.label_column is None:
             return ()
-        table = self._tables["train"]
-        self._require(table, self.label_column)
-        feature = table.features[self.label_column]
-        if hasattr(feature, "names"):
-            return tuple(feature.names)
-        highest = max(label for split in self.splits for label in self._labels(self._tables[split]))
-        return tuple(str(label) for label in range(highest + 1))
+        tables = self._tables
+        for table in tables.values():
+            self._require(table, self.label_column)
+        names = getattr(tables["train"].features[self.label_column], "names", None)
+        return columns.label_names([self._column(s, self.label_column) for s in tables], names)
 
     def prepare(self) -> None:
-        """Download what is missing; check columns, splits and the declared number of classes."""
-        for split, name in self.splits.items():
-            self._image_column(self._tables[split])
-            if not len(self._tables[split]):
-                raise ValueError(f"{self.name}: the split {name!r} is empty")
-        names = self.class_names()
-        if self.classes is not None and self.classes != len(names):
-            raise ValueError(f"classes is {self.classes}, but {self.name} has {len(names)}")
+        """Download what is missing; check every row, and the declared number of classes."""
+        names, found = self.class_names(), self._columns
+        there = {split: torch.bincount(each.labels) > 0 for split, each in found.items()}
+        taught = there["train"].nonzero().flatten().tolist()
+        asked = there["validation"].nonzero().flatten().tolist()
+        if unseen := [names[label] for label in asked if label not in taught]:
+            which = ", ".join(unseen[:10]) + (", …" if len(unseen) > 10 else "")
+            text = f"of {len(unseen)} classes only validation has pictures: {which}"
+            print(f"warning: {self.name}: {text}", file=sys.stderr)
 
     def images(self, split: Split) -> TableImages:
         """The split in the order of its table."""
-        self.prepare()
+        pictures, captions, labels = self._columns[split]
         table = self._tables[split]
-        labels = [0] * len(table) if self.label_column is None else self._labels(table)
-        column, captions = self._image_column(table), self._captions(table)
-        return TableImages(table, column, torch.tensor(labels), captions, self.shape, self.fit)
+        name, files = self._image_column(table), [file["filename"] for file in table.cache_files]
+        about = {"files": files_stamp(files), "table": table._fingerprint, "column": name}
+        known = about if files else None
+        images = TableImages(pictures, name, labels, captions, self.decoder, known)
+        if self.quarantine:
+            images.quarantine(self.quarantine)
+        return images
+
+    @cached_property
+    def _columns(self) -> dict[Split, Columns]:
+        """What training reads of both splits; ValueError tells all that is wrong."""
+        names, problems = self.class_names(), columns.Problems()
+        if self.classes is not None and self.classes != len(names):
+            raise ValueError(f"classes is {self.classes}, but {self.name} has {len(names)}")
+        found = {split: self._read(split, names, problems) for split in self.splits}
+        if problems:
+            raise ValueError("; ".join(problems))
+        return found
+
+    def _read(self, split: Split, names: Sequence[str], problems: columns.Problems) -> Columns:
+        table, wanted = self._tables[split], self.splits[split]
+        where = f"{self.name}, split {wanted!r}"
+        if not len(table):
+            raise ValueError(f"{self.name}: the split {wanted!r} is empty")
+        name = self._image_column(table)
+        pictures, captions = self._column(split, name), None
+        if not self.quarantine:
+            problems.add(f"{where}, {name!r}", columns.lacking(pictures), "no picture")
+        labels = torch.zeros(len(table), dtype=torch.int64)
+        if self.label_column is not None:
+            place = f"{where}, {self.label_column!r}"
+            labels = columns.labels(self._column(split, self.label_column), place, names, problems)
+        if self.caption_column is not None:
+            self._require(table, self.caption_column)
+            texts = self._column(split, self.caption_column)
+            place = f"{where}, {self.caption_column!r}"
+            captions = columns.captions(texts, place, self.uncaptioned, problems)
+        return Columns(pictures, captions, labels)
+
+    def _column(self, split: Split, name: str) -> Any:
+        """A column of a split as Arrow's, which stays on disk."""
+        return self._tables[split].select_columns([name]).with_format("arrow")[:].column(name)
 
     @cached_property
     def _tables(self) -> "dict[Split, Dataset]":
@@ -178,23 +192,10 @@ class HuggingFaceImages(ImageSource):
             raise ValueError(f"{self.name} has the image columns {found}: set image_column to one")
         self._require(table, self.image_column)
         if self.image_column not in found:
-            raise ValueError(f"{self.name}: {self.image_column!r} holds no images; {found} do")
+            kind = table.features[self.image_column]
+            cast = f"cast_column({self.image_column!r}, datasets.Image()) makes files or bytes so"
+            raise ValueError(
+                f"{self.name}: {self.image_column!r} holds no images; {found} do; it has {kind}: "
+                f"{cast}"
+            )
         return self.image_column
-
-    def _labels(self, table: "Dataset") -> list[int]:
-        column = self.label_column
-        assert column is not None
-        self._require(table, column)
-        labels = list(table[column])
-        if not all(isinstance(label, int) and label >= 0 for label in labels):
-            raise ValueError(f"{self.name}: {column!r} must hold integers from 0, one an image")
-        return labels
-
-    def _captions(self, table: "Dataset") -> list[str] | None:
-        if self.caption_column is None:
-            return None
-        self._require(table, self.caption_column)
-        captions = list(table[self.caption_column])
-        if not all(isinstance(caption, str) for caption in captions):
-            raise ValueError(f"{self.name}: {self.caption_column!r} must hold one string an image")
-        return captions

@@ -3,12 +3,18 @@
 Shapes: N images, C channels (1 grey, 3 colour), H × W pixels. Pixels are uint8 throughout.
 """
 
+from contextlib import suppress
+
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.nn.functional import pad as pad_edges
 
-from unnoise.data.source import Fit, ImageSize, sides
+from unnoise.data.memory import Unreadable
+from unnoise.data.source import Fit, Images, ImageSize, sides
+
+LOOKED_AT = 64  # pictures of a split
+NARROW = 32  # levels: an eighth of the range
 
 
 def pad(images: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -75,3 +81,18 @@ ROUNDING = "round((clamp(x) + 1) · 127.5) to uint8"
 def to_pixels(x: Tensor) -> Tensor:
     """Float −1 … 1 to uint8 0 … 255, clamped and rounded to the nearest."""
     return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def narrow(images: Images) -> str | None:
+    """That a split uses less than an eighth of the range, as 12 bits in 16 do, in a line."""
+    rows = torch.linspace(0, len(images) - 1, min(LOOKED_AT, len(images))).long()
+    with suppress(Unreadable):  # what reads it in earnest says so
+        pixels = images.read(rows)
+        least, most = int(pixels.min()), int(pixels.max())
+        if most - least < NARROW:
+            return (
+                f"{len(rows)} pictures looked at have only the values {least} … {most} of 0 … 255; "
+                "where files hold fewer bits than their format has, say data.range=[black,white], "
+                "as [0,4095] for 12 bits in 16"
+            )
+    return None

@@ -55,6 +55,9 @@ class Prompts:
                 raise ValueError(f"{key}s are given, but the model {what}")
             if len(values) == 0:
                 raise ValueError(f"{key}s are given, but the list is empty")
+        for number, text in enumerate(self.given.get("caption", ())):
+            if not text.strip():
+                raise ValueError(f"caption {number} is empty")
         if model.conditioner is not None:
             parts = model.conditioner.modules()
             tables = [part.classes for part in parts if isinstance(part, ClassConditioner)]

@@ -1,5 +1,6 @@
 """A trained model from a checkpoint, and drawing from a model under conditions."""
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,7 @@ from unnoise.models.base import Classifier, GenerativeModel
 from unnoise.models.build import build
 from unnoise.models.diffusion import DiffusionModel
 from unnoise.models.prompts import Prompts
+from unnoise.networks.conditioning import TextConditioner
 from unnoise.runs.checkpoints import check_layout, find_checkpoint, is_whole
 from unnoise.untrusted import UnsafeFile, load_tensors
 
@@ -134,7 +136,7 @@ class TrainedModel:
             weak: a worse model of the same schedule, to guide away from (autoguidance).
             classifier: of noisy pictures, to guide by; then ``labels`` are its classes.
             batch_size: pictures drawn at a time.
-            progress: show a bar.
+            progress: show a bar, and say on stderr which captions are not read to their end.
 
         Raises:
             ValueError: prompts that the model does not read, or out of range; too many steps;
@@ -151,6 +153,8 @@ class TrainedModel:
         captions = [captions] if isinstance(captions, str) else captions
         prompts = self.prompts({"label": labels, "caption": captions, "image": images}, classifier)
         prompts.check_edit(edit)
+        if progress:
+            self._say_what_is_cut(captions or ())
         steps = steps_taken(self.model.steps(sampler), 1 if edit is None else edit.strength)
         with tqdm(
             total=n * steps,
@@ -173,6 +177,13 @@ class TrainedModel:
         names = self.class_names if "label" in reads else ()
         classes = self.config["data"].get("classes")
         return Prompts(self.model, lambda: self.validation, names, given, classes, classifier)
+
+    def _say_what_is_cut(self, captions: Sequence[str]) -> None:
+        parts = self.model.conditioner.modules() if self.model.conditioner else ()
+        for part in parts:
+            for text in captions if isinstance(part, TextConditioner) else ():
+                if line := part.cut_off([text], f"the captions ({text[:40]!r} …)"):
+                    print(f"warning: {line}", file=sys.stderr)
 
     def check_recipe(self, sampler: Sampler) -> None:
         """ValueError if a sampler, with guidance by the model's own condition, cannot be used."""

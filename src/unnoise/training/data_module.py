@@ -1,11 +1,15 @@
 """The LightningDataModule: an image source as training stream and validation split."""
 
+from collections.abc import Iterator
+
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from unnoise.data.content import Facts, Splits
+from unnoise.data.pixels import narrow
 from unnoise.data.source import Batch
 from unnoise.data.stream import split_loader, training_loader
+from unnoise.networks.conditioning import TextConditioner
 from unnoise.training.recipe import Recipe
 
 
@@ -28,6 +32,20 @@ class ImageDataModule(LightningDataModule):
     def splits(self) -> Splits:
         """Both, by name."""
         return {"train": self.train_images, "validation": self.validation_split}
+
+    def warnings(self) -> Iterator[str]:
+        """What of each split a model will not see as its owner does."""
+        conditioning = self.recipe.conditioning
+        for split, images in self.splits.items():
+            if (line := narrow(images)) is not None:
+                yield f"data, {split}: {line}"
+            if images.captions is None or conditioning is None:
+                continue
+            for part in conditioning.modules():
+                if isinstance(part, TextConditioner):
+                    line = part.cut_off(images.captions, f"{len(images):,} captions")
+                    if line is not None:
+                        yield f"data, {split}: {line}"
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """The endless training stream, from the trainer's step on."""

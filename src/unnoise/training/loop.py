@@ -63,6 +63,8 @@ def fit(
             data.facts, changed = _known(data, run_dir, checkpoint)
             if line := content.mapping(data.facts["classes"]):
                 print(line, flush=True)
+            for line in data.warnings():
+                loggers.say(line)
         with held(run_dir) if first else nullcontext():
             if first:
                 text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)

@@ -3,8 +3,10 @@
 Shapes: B captions, L tokens, E width of the encoder's embeddings, D of the condition's.
 """
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,11 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
 
 from unnoise.networks.conditioning.base import Condition, Conditioner, ConditionShape, Count, read
 
 MOST_REMEMBERED = 10_000  # texts
 MOST_TOKENS = 128  # of a text; what follows is cut off
+AT_ONCE = 10_000  # texts that are split into tokens together
 
 
 class TextEncoder(ABC):
@@ -41,6 +45,13 @@ class TextEncoder(ABC):
             if not text.strip():
                 raise ValueError(f"caption {i} of {len(texts)} is empty")
         return [self._recalled(text) for text in texts]
+
+    def cut(self, texts: Sequence[str]) -> Iterator[tuple[int, int, bytes]]:
+        """Number, length in tokens and a digest of what is read, of each text that is cut off.
+
+        By default of none: an encoder with a greatest length overrides it.
+        """
+        yield from ()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "TextEncoder":
         return self
@@ -76,6 +87,24 @@ class HuggingFaceEncoder(TextEncoder):
             ids = tokenizer(text, truncation=True, max_length=most, return_tensors="pt")
             state: Tensor = model(**ids).last_hidden_state[0]
         return state
+
+    def cut(self, texts: Sequence[str]) -> Iterator[tuple[int, int, bytes]]:
+        """See TextEncoder; no text is taken to have more tokens than bytes."""
+        tokenizer, _ = self._loaded
+        most = min(MOST_TOKENS, tokenizer.model_max_length)
+        room = most - tokenizer.num_special_tokens_to_add()
+        bar = tqdm(total=len(texts), desc="captions into tokens", delay=2, leave=False)
+        for start in range(0, len(texts), AT_ONCE):
+            some = enumerate(texts[start : start + AT_ONCE], start)
+            long = [(number, text) for number, text in some if len(text.encode()) > room]
+            words = [text for _, text in long]
+            found = tokenizer(words, add_special_tokens=False, verbose=False) if words else {}
+            for (number, _), ids in zip(long, found.get("input_ids", ()), strict=True):
+                if len(ids) > room:
+                    shown = hashlib.sha256(repr(ids[:room]).encode()).digest()
+                    yield number, len(ids) + most - room, shown
+            bar.update(min(AT_ONCE, len(texts) - start))
+        bar.close()
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
@@ -121,7 +150,7 @@ def minilm() -> HuggingFaceEncoder:
 class TextConditioner(Conditioner):
     """Captions as tokens, projected from a frozen encoder's, and their mean as the vector.
 
-    tokens = W·layer_norm(encode(caption)) + b; without a caption, one learned token.
+    tokens = W·layer_norm(encode(caption)) + b; without a caption (""), one learned token.
 
     Args:
         encoder: reads ``batch["caption"]``, B strings.
@@ -137,8 +166,13 @@ class TextConditioner(Conditioner):
         self.null = nn.Parameter(torch.zeros(width))
 
     def forward(self, batch: Mapping[str, Any], keep: Tensor) -> Condition:
-        """Tokens (B, L, width), mask (B, L) and vector (B, width); ValueError for an empty text."""
-        embeddings = self.encoder.encode(read(batch, "caption"))
+        """Tokens (B, L, width), mask (B, L) and vector (B, width); ValueError for a blank text."""
+        captions = read(batch, "caption")
+        there = [caption != "" for caption in captions]
+        encoded = iter(self.encoder.encode([caption for caption in captions if caption != ""]))
+        nothing = torch.zeros(1, self.encoder.width)
+        embeddings = [next(encoded) if each else nothing for each in there]
+        keep = keep & torch.tensor(there, device=keep.device)
         lengths = torch.tensor([len(e) for e in embeddings]).to(keep.device)
         lengths = torch.where(keep, lengths, 1)
         padded = pad_sequence(embeddings, batch_first=True).to(keep.device)
@@ -151,3 +185,23 @@ class TextConditioner(Conditioner):
     def words(self, batch: Mapping[str, Any]) -> list[str]:
         """The captions."""
         return list(read(batch, "caption"))
+
+    def cut_off(self, captions: Sequence[str], what: str) -> str | None:
+        """What of N captions the encoder does not read, in a line; None if it reads all.
+
+        ``what`` says whose they are. Captions that differ only behind the cut are one to the model.
+        """
+        count, longest, where, groups = 0, 0, 0, defaultdict[bytes, set[str]](set)
+        for number, length, shown in self.encoder.cut(captions):
+            count += 1
+            groups[shown].add(captions[number])
+            if length > longest:
+                longest, where = length, number
+        if not count:
+            return None
+        alike = [len(group) for group in groups.values() if len(group) > 1]
+        same = f"; {sum(alike):,} texts in {len(alike):,} groups differ behind the cut only"
+        return (
+            f"{count:,} of {what} are longer than {MOST_TOKENS} tokens, and cut off there; the "
+            f"longest, number {where}, has {longest}{same if alike else ''}"
+        )
