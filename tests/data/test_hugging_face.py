@@ -1,6 +1,7 @@
 import hashlib
 import io
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -233,9 +234,9 @@ def test_all_wrong_rows_of_all_columns_are_told_at_once(tmp_path):
     with pytest.raises(ValueError, match="no picture") as error:
         read.prepare()
     told = str(error.value)
-    assert "split 'train', 'image': no picture in 2 of 30 rows: 4, 5;" in told
+    assert "split 'train', 'image': no picture in 2 of 30 rows: 4, 5\n" in told
     assert "split 'train', 'text': no caption (data.uncaptioned=true" in told
-    assert "in 3 of 30 rows: 1, 2, 3;" in told
+    assert "in 3 of 30 rows: 1, 2, 3\n" in told
     numbers = ", ".join(map(str, range(7, 17)))
     assert f"'n': no label from 0 to 2 in 18 of 30 rows: {numbers}, …" in told
     assert "split 'validation', 'image': no picture in 2 of 30" in told
@@ -347,11 +348,14 @@ def test_a_folder_packed_by_datasets_has_the_pictures_of_the_folder(tmp_path, mo
     packed = HuggingFaceImages(str(tmp_path / "packed"), 8, label_column="label", classes=2)
     folder = ImageFolder(photos, 8, classes=2)
     assert packed.class_names() == folder.class_names()
-    for split in ("train", "validation"):
-        a, b = packed.images(split), folder.images(split)
-        assert torch.equal(a.labels, b.labels)
-        rows = torch.arange(len(a))
-        assert torch.equal(a.read(rows), b.read(rows))
+    splits = "train", "validation"
+    files = [folder.images(split) for split in splits]
+    pixels = [images.read(torch.arange(len(images))) for images in files]
+    shutil.rmtree(photos)
+    for split, images, expected in zip(splits, files, pixels, strict=True):
+        read = packed.images(split)
+        assert torch.equal(read.labels, images.labels)
+        assert torch.equal(read.read(torch.arange(len(read))), expected)
 
 
 def test_contents_tell_rows_apart(saved):

@@ -46,6 +46,16 @@ class HuggingFaceImages(ImageSource):
     missing picture ends what reads it. With ``quarantine`` above 0 every picture is decoded once
     when a split is opened, and for up to that many of a split the next row stands in, with its
     label and caption. ``range`` and ``most_pixels`` are the ``Decoder``'s.
+
+    A folder of so many files that listing them is slow is packed into a few, with the same
+    pictures and its class folders as "label":
+
+    >>> tables = datasets.load_dataset("imagefolder", data_dir="photos")
+    >>> tables.save_to_disk("packed")
+
+    Without folders ``train`` and ``validation``, save ``tables["train"].train_test_split(0.1)``,
+    and set ``validation_split`` to test. The pictures are then read from disk by their row; they
+    are digested once, and again when a file of the table changes (its size or its time).
     """
 
     def __init__(
@@ -124,7 +134,7 @@ class HuggingFaceImages(ImageSource):
             raise ValueError(f"classes is {self.classes}, but {self.name} has {len(names)}")
         found = {split: self._read(split, names, problems) for split in self.splits}
         if problems:
-            raise ValueError("; ".join(problems))
+            raise ValueError("\n  ".join(["these rows cannot be trained on:", *problems]))
         return found
 
     def _read(self, split: Split, names: Sequence[str], problems: columns.Problems) -> Columns:
