@@ -68,6 +68,9 @@ def metrics_by_name(
     made: dict[str, Metric | MetricCollection] = {
         name: makers[kind](name) for kind, name in full.items() if kind in makers
     }
+    if "memorised" in full:  # the nearest of all
+        name = full.pop("memorised")
+        made[name] = metrics.Neighbourhood({"memorised": name}, reference.whole)
     if among := {kind: name for kind, name in full.items() if kind not in makers}:
         made["neighbourhood"] = metrics.Neighbourhood(among, reference)
     for compare in chosen:

@@ -135,6 +135,7 @@ class Evaluator:
             extractor=f"{self.extractor.name} {self.extractor.digest[:12]}",
             resize=self.extractor.resize,
             rounding=ROUNDING,
+            manifold=str(self.extractor.manifold),
         )
         return Score(name, samples, fingerprint, estimates(self.reference, seen, self.metrics))
 

@@ -156,7 +156,7 @@ class Neighbourhood(SampleMetric):
 
     Args:
         names: which of these four, and the names their values get.
-        reference: of more than five pictures.
+        reference: of more than five pictures; its ``manifold`` says what neighbours are sought by.
     """
 
     real: Tensor
@@ -171,8 +171,8 @@ class Neighbourhood(SampleMetric):
 
     def __init__(self, names: dict[str, str], reference: Reference) -> None:
         super().__init__(reference)
-        self.names = names
-        self.register_buffer("real", reference.features.pooled, persistent=False)
+        self.names, self.part = names, reference.manifold.part
+        self.register_buffer("real", reference.neighbours, persistent=False)
         for key, distance in reference.surroundings._asdict().items():
             self.register_buffer(key, distance, persistent=False)
         for key in ("n", "inside", "balls", "copied"):
@@ -181,8 +181,9 @@ class Neighbourhood(SampleMetric):
 
     def _add(self, features: Features) -> None:
         around = Surroundings(self.third, self.fifth, self.other)
-        found = neighbours.hits(features.pooled, self.real, around)
-        self.n = self.n + len(features.pooled)
+        x: Tensor = getattr(features, self.part)
+        found = neighbours.hits(x, self.real, around)
+        self.n = self.n + len(x)
         self.inside = self.inside + found.inside.sum()
         self.balls = self.balls + found.balls.sum()
         self.copied = self.copied + found.copied.sum()
@@ -202,34 +203,34 @@ class Neighbourhood(SampleMetric):
 
 
 class Stored(SampleMetric, ABC):
-    """A metric that needs all pooled features at once: its memory grows with the pictures."""
+    """A metric that needs a part of all features at once: its memory grows with the pictures."""
 
     real: Tensor
-    pooled: list[Tensor]
+    kept: list[Tensor]
 
-    def __init__(self, name: str, reference: Reference) -> None:
+    def __init__(self, name: str, reference: Reference, part: str = "pooled") -> None:
         super().__init__(reference)
-        self.name = name
-        self.register_buffer("real", reference.features.pooled, persistent=False)
-        self.add_state("pooled", [], "cat")
+        self.name, self.part = name, part
+        self.register_buffer("real", getattr(reference.features, part), persistent=False)
+        self.add_state("kept", [], "cat")
         self.reset()
 
     def reset(self) -> None:
         """Forget all pictures; what is left, (0, D), can be joined to what other processes have."""
         super().reset()
-        self.pooled.append(self.real[:0])
+        self.kept.append(self.real[:0])
 
     def held_out(self, features: Features, groups: int) -> list[Values]:
         """The values of all pictures, then of all but those of each group, i mod groups."""
         self.reset()
         self.update(features)
-        return [{self.name: value} for value in self._kept(torch.cat(self.pooled), groups)]
+        return [{self.name: value} for value in self._kept(torch.cat(self.kept), groups)]
 
     def _add(self, features: Features) -> None:
-        self.pooled.append(features.pooled)
+        self.kept.append(getattr(features, self.part))
 
     def _values(self) -> Values:
-        return {self.name: self._kept(dim_zero_cat(self.pooled), 0)[0]}
+        return {self.name: self._kept(dim_zero_cat(self.kept), 0)[0]}
 
     @abstractmethod
     def _kept(self, x: Tensor, groups: int) -> Tensor:
@@ -256,8 +257,13 @@ class Kernel(Stored):
 class Recall(Stored):
     """The share of real pictures in the manifold of drawn ones (k = 3, Kynkäänniemi et al. 2019).
 
-    That is the union of balls about each that reach to its third nearest.
+    That is the union of balls about each that reach to its third nearest. Neighbours are sought by
+    what the reference's ``manifold`` says.
     """
+
+    def __init__(self, name: str, reference: Reference) -> None:
+        super().__init__(name, reference, reference.manifold.part)
+        self.register_buffer("real", reference.neighbours, persistent=False)
 
     def _kept(self, x: Tensor, groups: int) -> Tensor:
         return neighbours.covered(self.real, x, neighbours.radii(x, groups))

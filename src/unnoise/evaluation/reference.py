@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unnoise.data.source import Images, Split
 from unnoise.evaluation.distances import Moments, kernel_mean, moments
-from unnoise.evaluation.extractors.base import Extractor, Features, extract
+from unnoise.evaluation.extractors.base import Extractor, Features, Manifold, extract
 from unnoise.evaluation.neighbours import Surroundings, surroundings
 from unnoise.files import write_durably
 from unnoise.untrusted import UnsafeFile, load_safetensors
@@ -26,11 +26,12 @@ class Reference:
     """Features of N real pictures, and what they are of.
 
     ``about`` holds "extractor", "extractor_digest", "resize", "data" (the fingerprint of the
-    pictures), "split" and "count".
+    pictures), "split" and "count". Neighbours are sought on the ``manifold``.
     """
 
     about: dict[str, Any]
     features: Features
+    manifold: Manifold = Manifold()
 
     @property
     def extractor(self) -> str:
@@ -54,9 +55,23 @@ class Reference:
         return kernel_mean(x, x.new_ones(len(x), 1))[0]
 
     @cached_property
+    def neighbours(self) -> Tensor:
+        """The features (M, D) among which neighbours are sought."""
+        part: Tensor = getattr(self.features, self.manifold.part)
+        if self.manifold.most is None or self.manifold.most >= len(part):
+            return part
+        order = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))
+        return part[order[: self.manifold.most]]
+
+    @cached_property
     def surroundings(self) -> Surroundings:
-        """How far the pictures are from each other."""
-        return surroundings(self.features.pooled)
+        """How far ``neighbours`` are from each other."""
+        return surroundings(self.neighbours)
+
+    @cached_property
+    def whole(self) -> "Reference":
+        """The same with neighbours among the pooled features of all its pictures."""
+        return self if self.manifold == Manifold() else replace(self, manifold=Manifold())
 
 
 def cached(
@@ -113,9 +128,10 @@ def reference(
     """
     count = min(count, len(images))
     about = {"data": images.fingerprint, "split": split, "count": count, "choice": "random"}
-    return cached(
+    found = cached(
         extractor.about | about, lambda: extract(extractor, spread(images, count), device)
     )
+    return replace(found, manifold=extractor.manifold)
 
 
 def spread(images: Images, count: int, batch_size: int = 256) -> Iterator[Tensor]:

@@ -39,6 +39,7 @@ class Fingerprint:
         extractor: name and digest, as "garments 1a2b3c4d5e6f".
         resize: how pictures came to the extractor's size.
         rounding: how floats became pixels.
+        manifold: what neighbours were sought by, and among how many, as "spatial of 1000".
     """
 
     count: int
@@ -46,6 +47,7 @@ class Fingerprint:
     extractor: str
     resize: str
     rounding: str
+    manifold: str = "pooled of all"
 
     def differences(self, other: "Fingerprint") -> list[str]:
         """Why numbers of the two cannot be compared; empty if they can."""

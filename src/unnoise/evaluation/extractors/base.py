@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,20 @@ class Features(NamedTuple):
     logits: Tensor
 
 
+class Manifold(NamedTuple):
+    """What precision, recall, density and coverage seek neighbours by, and among how many.
+
+    ``part`` is one of ``Features``; ``most`` real pictures are taken, None is all of the reference.
+    """
+
+    part: Literal["pooled", "spatial"] = "pooled"
+    most: int | None = None
+
+    def __str__(self) -> str:
+        """As in "spatial of 1000"."""
+        return f"{self.part} of {self.most or 'all'}"
+
+
 class Extractor(nn.Module, ABC):
     """A frozen network that turns pictures into features.
 
@@ -34,6 +48,7 @@ class Extractor(nn.Module, ABC):
     name: str
     digest: str
     resize: str
+    manifold = Manifold()
 
     @property
     def about(self) -> dict[str, str]:

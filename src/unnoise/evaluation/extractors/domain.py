@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from unnoise.data.source import ImageSize, sides
-from unnoise.evaluation.extractors.base import Extractor, Features, read
+from unnoise.evaluation.extractors.base import Extractor, Features, Manifold, read
 from unnoise.files import file_digest, write_durably
 from unnoise.untrusted import UnsafeFile, check_fit, load_safetensors
 
@@ -89,7 +89,13 @@ class DomainExtractor(Extractor):
     Pictures of another size become h × w: where theirs is a whole multiple (pixel art with each
     pixel made a square), every pixel is the mean of its square, else by antialiased bilinear
     interpolation. For colours see ``read``. ``digest`` is empty as long as there is no file.
+
+    Neighbours are sought by the spatial features: the pooled ones of a classifier collapse to a
+    point a class, and hardly tell a picture from halves of two. They are sought among 1000: in
+    pixel art, of ten thousand each has twins that differ by a tint, and nothing drawn is as near.
     """
+
+    manifold = Manifold("spatial", 1000)
 
     def __init__(self, network: DomainNetwork, learned: Learned, digest: str = "") -> None:
         super().__init__()
