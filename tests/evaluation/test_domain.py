@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from unnoise.data.sprites import Sprites
+from unnoise.evaluation.estimates import estimates
 from unnoise.evaluation.extractors import domain
+from unnoise.evaluation.extractors.base import Features, extract
 from unnoise.evaluation.extractors.domain import (
     SHIPPED,
     DomainExtractor,
@@ -13,6 +15,7 @@ from unnoise.evaluation.extractors.domain import (
     fit,
     shipped,
 )
+from unnoise.evaluation.reference import reference
 
 PLAN = Learned("bars", ("across", "down"), channels=1, size=16, data="0f", seed=3, steps=30)
 
@@ -184,3 +187,45 @@ def test_a_file_of_ours_that_was_changed_is_refused(monkeypatch):
     monkeypatch.setitem(SHIPPED, "sprites", 64 * "0")
     with pytest.raises(ValueError, match="is not there: install unnoise anew"):
         shipped("sprites")
+
+
+def halves(pictures):
+    """The upper half of each above the lower half of another."""
+    return torch.cat([pictures[:, :, :8], pictures.roll(7, 0)[:, :, 8:]], dim=2)
+
+
+def blurred(pictures):
+    means = torch.nn.functional.avg_pool2d(pictures.float(), 3, 1, 1, count_include_pad=False)
+    return means.round().to(torch.uint8)
+
+
+@pytest.fixture(scope="module")
+def sprites_reference():
+    source = Sprites(size=20_000, validation_size=1000)
+    return source.images("validation").images, reference(
+        source.images("train"), "train", 5000, shipped("sprites"), torch.device("cpu")
+    )
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "least", "most"), [(lambda x: x, 0.9, 1.0), (halves, 0.0, 0.35), (blurred, 0.0, 0.3)]
+)
+def test_precision_of_sprites_tells_real_ones_from_spoilt_ones(
+    sprites_reference, spoilt, least, most
+):
+    held_out, real = sprites_reference
+    seen = extract(shipped("sprites"), [spoilt(held_out)], torch.device("cpu"))
+    found = estimates(real, seen, ["precision", "recall", "coverage"])
+    assert least <= found["precision_sprites"].value <= most
+    if spoilt is blurred:  # none is as sharp as any real one
+        assert found["recall_sprites"].value < 0.05
+
+
+def test_memorised_is_sought_among_all_pictures(sprites_reference):
+    _, real = sprites_reference
+    copies = Features(*(part[-500:] for part in real.features))
+    found = estimates(real, copies, ["memorised", "precision"])
+    assert found["memorised_sprites"].value == 1
+    assert found["precision_sprites"].value > 0.9
+    assert len(real.neighbours) == 1000
+    assert len(real.whole.neighbours) == 5000
