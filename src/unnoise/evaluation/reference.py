@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unnoise.data.source import Images, Split
 from unnoise.evaluation.distances import Moments, kernel_mean, moments
-from unnoise.evaluation.extractors.base import Extractor, Features, Manifold, extract
+from unnoise.evaluation.extractors.base import POOLED, Extractor, Features, Manifold, extract
 from unnoise.evaluation.neighbours import Surroundings, surroundings
 from unnoise.files import write_durably
 from unnoise.untrusted import UnsafeFile, load_safetensors
@@ -31,7 +31,7 @@ class Reference:
 
     about: dict[str, Any]
     features: Features
-    manifold: Manifold = Manifold()
+    manifold: Manifold = POOLED
 
     @property
     def extractor(self) -> str:
@@ -71,7 +71,7 @@ class Reference:
     @cached_property
     def whole(self) -> "Reference":
         """The same with neighbours among the pooled features of all its pictures."""
-        return self if self.manifold == Manifold() else replace(self, manifold=Manifold())
+        return self if self.manifold == POOLED else replace(self, manifold=POOLED)
 
 
 def cached(

@@ -37,6 +37,9 @@ class Manifold(NamedTuple):
         return f"{self.part} of {self.most or 'all'}"
 
 
+POOLED = Manifold()
+
+
 class Extractor(nn.Module, ABC):
     """A frozen network that turns pictures into features.
 
@@ -48,7 +51,7 @@ class Extractor(nn.Module, ABC):
     name: str
     digest: str
     resize: str
-    manifold = Manifold()
+    manifold = POOLED
 
     @property
     def about(self) -> dict[str, str]:
