@@ -154,3 +154,7 @@ def test_labels_are_told_in_a_line():
     assert len(line) <= 100
     assert line.startswith("classes: 0=kind of bird 0, 1=kind of bird 1, ")
     assert line.endswith("… 399=kind of bird 399")
+
+
+def test_a_class_name_that_is_no_utf_8_can_be_printed():
+    assert mapping(["dogs", "caf\udce9"]).encode() == rb"classes: 0=dogs, 1=caf\udce9"

@@ -80,7 +80,8 @@ def difference(then: Facts, kept: Path, class_names: Sequence[str], splits: Spli
 
 def mapping(class_names: Sequence[str], width: int = 100) -> str:
     """Which label means which class, in one line; empty where the names say it themselves."""
-    pairs = [f"{label}={name}" for label, name in enumerate(class_names)]
+    shown = (name.encode(errors="backslashreplace").decode() for name in class_names)
+    pairs = [f"{label}={name}" for label, name in enumerate(shown)]
     if all(name == str(label) for label, name in enumerate(class_names)):
         return ""
     return textwrap.shorten(f"classes: {', '.join(pairs)}", width, placeholder=f" … {pairs[-1]}")
