@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from unnoise.data.given import given_pictures
+from unnoise.data.given import check_picture, given_pictures
 
 
 @pytest.fixture
@@ -71,3 +71,19 @@ def test_deep_pictures_are_read_by_the_range_of_the_data(tmp_path):
     assert (given_pictures(tmp_path, range=(0, 4095)) == 255).all()
     with pytest.raises(ValueError, match=r"deep\.png: it has 64 pixels, more than data.most"):
         given_pictures(tmp_path, most_pixels=63)
+
+
+def test_a_folder_is_no_picture(tmp_path):
+    with pytest.raises(ValueError, match=rf"{tmp_path} is a folder: name one picture in it"):
+        check_picture(str(tmp_path))
+
+
+def test_a_folder_is_read_as_for_training(pixels, tmp_path, capsys):
+    for name in ("__MACOSX/x", ".trash/x", "b/10", "b/2", "a/1"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        number = int(name[-1]) if name[-1].isdigit() else 0
+        picture = Image.fromarray(pixels[number].permute(1, 2, 0).numpy())
+        picture.save(tmp_path / f"{name}.tif")
+    (tmp_path / "notes.txt").write_text("no picture")
+    assert torch.equal(given_pictures(tmp_path), pixels[[1, 0, 2]])
+    assert capsys.readouterr().err == f"{tmp_path}: 1 file skipped: .txt 1\n"

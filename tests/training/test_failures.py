@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from test_train import TINY, command
 
-from unnoise.data.memory import Unreadable
+from unnoise.data.memory import Removed, Unreadable
 from unnoise.training.diffusion import DiffusionModule
 from unnoise.training.failures import explanation
 
@@ -75,6 +75,8 @@ def test_an_unreadable_image_keeps_its_message_through_a_worker_process():
     )
     config = {"data": {"quarantine": 0}}
     assert "data.quarantine=N" in explanation(Unreadable("image 3"), config)
+    told = explanation(Removed("a.png was removed after its folder was listed"), config)
+    assert told.endswith("was listed; start again once nothing changes the folder")
 
 
 @pytest.mark.parametrize("accelerator", ["gpu", "mps"])

@@ -95,6 +95,8 @@ def _read(file: str, use: Callable[[Image.Image], T], most_pixels: int = MOST_PI
         return read(file, use, most_pixels)
     except FileNotFoundError as error:
         raise ValueError(f"there is no file {file}") from error
+    except IsADirectoryError as error:
+        raise ValueError(f"{file} is a folder: name one picture in it") from error
     except TooLarge as error:
         raise TooLarge(f"{file}: {error}") from error
     except Exception as error:  # a damaged file makes Pillow raise nearly anything

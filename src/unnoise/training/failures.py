@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from unnoise.data.memory import Unreadable
+from unnoise.data.memory import Removed, Unreadable
 from unnoise.distributed.group import ConfigMismatch
 from unnoise.runs.lock import RunLocked
 from unnoise.training.callbacks.checkpoints import NotSaved
@@ -17,6 +17,8 @@ def explanation(error: BaseException, config: dict[str, Any]) -> str | None:
     lacks = isinstance(error, RuntimeError) and any(each in str(error) for each in memory)
     if lacks or isinstance(error, torch.OutOfMemoryError | MemoryError):
         return _out_of_memory(error, config)
+    if isinstance(error, Removed):
+        return f"data: {error}; start again once nothing changes the folder"
     if isinstance(error, Unreadable):
         bounded = (config.get("data") or {}).get("quarantine") == 0
         replaced = ", or let data.quarantine=N replace up to N such images" if bounded else ""
