@@ -12,13 +12,13 @@ import os
 import pkgutil
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from types import ModuleType
 from typing import Any
 
 from unnoise.config.problems import ConfigError, did_you_mean
+from unnoise.config.quick_imports import quick_imports
 
 CLASSES_FROM = tuple(
     f"unnoise.{room}"
@@ -48,7 +48,6 @@ USERS_PACKAGES = tuple(
     if name and name.partition(".")[0] not in NOBODYS
 )
 RESERVED = ("_target_", "_partial_")
-HIDDEN = ("matplotlib", "scipy", "torch_fidelity", "torchvision", "transformers")
 
 
 def resolve_target(path: object, within: Sequence[str] = CLASSES_FROM) -> Callable[..., Any]:
@@ -117,7 +116,8 @@ def _refusal(path: str, within: Sequence[str]) -> ConfigError:
 
 def _module(name: str, path: str) -> ModuleType:
     try:
-        with _quick_imports():
+        # packages of the user's may need what is hidden
+        with nullcontext() if USERS_PACKAGES else quick_imports():
             return importlib.import_module(name)
     except ModuleNotFoundError as error:
         missing = error.name or ""
@@ -129,31 +129,6 @@ def _module(name: str, path: str) -> ModuleType:
         raise ConfigError(f"there is no module '{missing}'{near}") from error
     except ImportError as error:
         raise ConfigError(f"'{path}' cannot be imported: {error}") from error
-
-
-@contextmanager
-def _quick_imports() -> Iterator[None]:
-    """Hide from torchmetrics, which Lightning imports, packages for metrics that are not used here.
-
-    Importing them takes three seconds. Packages of the user's may need them: then none is hidden.
-    """
-    from lightning_utilities.core import imports
-
-    names: Any = vars(imports)
-    version, available = names["_version"], names["package_available"]
-
-    def hiding_version(package: str) -> str:
-        if package in HIDDEN:
-            raise PackageNotFoundError(package)
-        return str(version(package))
-
-    if not USERS_PACKAGES:
-        names["_version"] = hiding_version
-        names["package_available"] = lambda package: package not in HIDDEN and available(package)
-    try:
-        yield
-    finally:
-        names["_version"], names["package_available"] = version, available
 
 
 def instantiate(node: Any, within: Sequence[str] = CLASSES_FROM) -> Any:
