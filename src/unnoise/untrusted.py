@@ -244,22 +244,47 @@ def _archive(path: Path) -> zipfile.ZipFile:
 
 
 def load_yaml(path: Path) -> Any:
-    """The plain containers and values of a YAML file.
+    """The plain containers and values of a YAML file in UTF-8, with a byte-order mark or without.
 
     Raises:
-        UnsafeFile: it is no YAML, too long, names objects, or has too many references.
+        UnsafeFile: it is no YAML, too long, names objects, has a key twice or too many references.
     """
+    return yaml_in(path)[1]
+
+
+def yaml_in(path: Path) -> tuple[str, Any]:
+    """A YAML file's text, without a byte-order mark, and what ``load_yaml`` makes of it."""
     if path.stat().st_size > LONGEST:
         raise UnsafeFile(path, f"has more than {LONGEST:,} bytes")
+    content = path.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        kind = "UTF-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "another encoding"
+        row = content[: error.start].count(b"\n") + 1
+        raise UnsafeFile(path, f"is {kind}, not UTF-8 (row {row}): save it as UTF-8") from error
     # libyaml, where it is there, is ten times as fast
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     with _refused(path, "no whole YAML file"):
-        text = path.read_text()
-        _check_nesting(path, yaml.compose(text, loader), _yaml_parts)
-        return yaml.load(text, loader)
+        try:
+            _check_nesting(path, yaml.compose(text, loader), _yaml_parts)
+            return text, yaml.load(text, loader)
+        except yaml.MarkedYAMLError as error:
+            mark, tab = error.problem_mark, "; indent with spaces, not tabs" * ("\t" in text)
+            raise ValueError(f"row {mark.line + 1}: {error.problem}{tab}") from error
+        except yaml.reader.ReaderError as error:
+            row = text[: error.position].count("\n") + 1
+            raise ValueError(f"row {row}: {error.reason}") from error
 
 
 def _yaml_parts(node: yaml.Node) -> Iterable[yaml.Node]:
-    if isinstance(node, yaml.MappingNode):
-        return [part for pair in node.value for part in pair]
-    return cast(list[yaml.Node], node.value) if isinstance(node, yaml.SequenceNode) else ()
+    """Raise ValueError if a mapping has a key twice, of which YAML would keep the last."""
+    if not isinstance(node, yaml.MappingNode):
+        found = node.value if isinstance(node, yaml.SequenceNode) else ()
+        return cast(Iterable[yaml.Node], found)
+    keys: set[str] = set()
+    for key in (pair[0] for pair in node.value if isinstance(pair[0], yaml.ScalarNode)):
+        if key.value in keys and key.value != "<<":
+            raise ValueError(f"row {key.start_mark.line + 1}: the key {key.value} is there twice")
+        keys.add(key.value)
+    return [part for pair in node.value for part in pair]

@@ -1,4 +1,4 @@
-"""Folders of configs from anyone configure a run, and nothing of Hydra itself.
+"""Folders of configs from anyone: read whole, they configure a run, and nothing of Hydra itself.
 
 Hydra builds and calls what its own part of a config names (launcher, sweeper, callbacks, logging).
 That part comes from the shipped configs, installed plugins and the command line. The files of
@@ -7,16 +7,18 @@ reported.
 """
 
 import re
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.plugins.config_source import ConfigResult
+from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import OmegaConf
 
 from unnoise.config.problems import Problem
+from unnoise.untrusted import UnsafeFile, yaml_in
 
 FOLDERS = ("command-line", "hydra.searchpath in command-line", "hydra.searchpath in main")
 """Hydra's names of sources that are folders of the user."""
@@ -44,13 +46,30 @@ class _Repository(CachingConfigRepository):
         self.refused = refused
 
     def load_config(self, config_path: str) -> ConfigResult | None:
+        text = self._checked(config_path)
         result = super().load_config(config_path)
+        if result is not None and text is not None:
+            result.header = ConfigSource._get_header_dict(text)  # Hydra's own has a byte-order mark
         if result is not None and result.provider in FOLDERS:
             for what in _strip(result, config_path):
                 instead = "type it on the command line (hydra.…=…)"
                 message = f"a config of one's own cannot have {what} for Hydra itself; {instead}"
                 self.refused[Problem(config_path, message)] = None
         return result
+
+    def _checked(self, config_path: str) -> str | None:
+        """The text of a user's file. UnsafeFile if it is not YAML in UTF-8 with keys and values."""
+        source = next((each for each in self.get_sources() if each.is_config(config_path)), None)
+        if source is None or source.scheme() != "file" or source.provider not in FOLDERS:
+            return None
+        path = Path(source.path, source._normalize_file_name(config_path))
+        text, content = yaml_in(path)
+        if not text.strip():
+            raise UnsafeFile(path, "is empty")
+        if not isinstance(content, dict | None):
+            kind = "a list" if isinstance(content, list) else "a single value"
+            raise UnsafeFile(path, f"holds {kind}: a config holds keys, as in max_steps: 100")
+        return text
 
 
 def _strip(result: ConfigResult, config_path: str) -> list[str]:
