@@ -1,7 +1,9 @@
 """Files that are complete under their name or not there at all, with digests that show damage."""
 
+import errno
 import hashlib
 import os
+import tempfile
 import uuid
 import zipfile
 from collections.abc import Callable, Sequence
@@ -11,15 +13,76 @@ SUMS = "SHA256SUMS"
 """Digests of a folder's files, as ``sha256sum -c`` reads them."""
 
 
+ROOM = 2**16
+"""Bytes that must be free for the least that any command writes."""
+_NO_PLACE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG),
+    *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG),
+}
+
+
+def folder_fault(folder: str | Path) -> str | None:
+    """Why nothing can be written to a folder, which may have to be made; None if it can."""
+    return _fault(Path(os.path.abspath(folder)))
+
+
+def file_fault(file: str | Path, suffix: str = "") -> str | None:
+    """Why a file, with this ending, cannot be written; None if it can."""
+    path = Path(os.path.abspath(file))
+    if suffix and path.suffix != suffix:
+        return f"{file} must end in {suffix}"
+    return f"{file} is a folder, not a file" if os.path.isdir(path) else _fault(path.parent, path)
+
+
+def not_written(error: BaseException) -> str | None:
+    """What an OSError of a place that cannot be written to, or has no room, says in one line."""
+    if not isinstance(error, OSError) or error.errno not in _NO_PLACE:
+        return None
+    return f"{error.filename or 'a file'} was not written: {error.strerror}"
+
+
+def _fault(folder: Path, file: Path | None = None) -> str | None:
+    there = folder
+    try:
+        there = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
+        if not there.is_dir():
+            kind = "a link that leads nowhere" if there.is_symlink() else "a file"
+            return f"{there} is {kind}, not a folder"
+        names = [*folder.relative_to(there).parts, "" if file is None else _temporary(file).name]
+        longest = max((os.fsencode(name) for name in names), key=len)
+        if len(longest) > (most := os.pathconf(there, "PC_NAME_MAX")):
+            start = longest[:24].decode(errors="replace")
+            return f"{start}… is too long a name: {len(longest)} bytes, {most} at most"
+        with tempfile.TemporaryFile(dir=there) as probe:
+            probe.write(bytes(ROOM))
+    except OSError as error:
+        return f"{there} cannot be written to: {error.strerror}"
+    return None
+
+
+def _temporary(path: Path) -> Path:
+    """Where a file is written before it has its name."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+
+
 def write_durably(path: Path, write: Callable[[Path], object]) -> None:
-    """Have ``write`` fill a temporary file beside ``path``, sync it, and put it in its place."""
+    """Have ``write`` fill a temporary file beside ``path``, sync it, and put it in its place.
+
+    Raises:
+        OSError: that failed, as on a full disk; what stood at ``path``, which it names, is whole.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary = _temporary(path)
     try:
         write(temporary)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # torch raises the latter in place of the former
+        reason = error if isinstance(error, OSError) else error.__context__
+        if isinstance(reason, OSError) and reason.errno is not None:
+            raise OSError(reason.errno, reason.strerror, str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     directory = os.open(path.parent, os.O_RDONLY)

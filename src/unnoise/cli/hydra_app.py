@@ -1,6 +1,8 @@
 """What Hydra does for a command: show a config, run a job, or several."""
 
+import os
 import string
+import sys
 import textwrap
 from argparse import Namespace
 from collections.abc import Callable
@@ -12,11 +14,12 @@ from hydra._internal.utils import get_args_parser, run_and_report
 from omegaconf import DictConfig
 
 from unnoise.config.compose import CONF, hydra_of
+from unnoise.files import not_written
 
 
 def folders(arguments: Namespace) -> list[str]:
     """The folders of configs that were typed."""
-    return [arguments.config_dir] if arguments.config_dir else []
+    return [os.path.expanduser(arguments.config_dir)] if arguments.config_dir else []
 
 
 def start(arguments: Namespace, config_name: str, task: Callable[[DictConfig], Any]) -> None:
@@ -39,7 +42,22 @@ def start(arguments: Namespace, config_name: str, task: Callable[[DictConfig], A
             else:
                 hydra.run(name, task, [*overrides, "hydra.mode=RUN"])
 
-        run_and_report(work)
+        run_and_report(_in_a_line(work))
+
+
+def _in_a_line(work: Callable[[], None]) -> Callable[[], None]:
+    """``work``, ended with status 1 and a line where what Hydra notes itself cannot be written."""
+
+    def watched() -> None:
+        try:
+            work()
+        except OSError as error:
+            if (reason := not_written(error)) is None:
+                raise
+            print(reason, file=sys.stderr)
+            sys.exit(1)
+
+    return watched
 
 
 def help_text(config_name: str, arguments: Namespace) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from unnoise.config.faults import file_fault
+from unnoise.files import file_fault
 from unnoise.report.page import write
 from unnoise.report.reader import runs_below
 from unnoise.runs.layout import RunDirectory
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("-o", "--out", metavar="FILE", help="the page; else report.html in there")
     arguments = parser.parse_args()
     paths, out = typed(arguments.paths)
-    out, started = arguments.out or out, time.monotonic()
+    out, started = os.path.expanduser(arguments.out or out), time.monotonic()
     folders, faults = runs_below(paths)
     if len(folders) == 1:
         page = RunDirectory(folders[0]).report
@@ -71,7 +71,7 @@ def typed(paths: Sequence[str]) -> tuple[list[Path], str]:
             named += [part.strip() for part in value.strip("[]").split(",") if part.strip()]
         else:
             named.append(each)
-    return [Path(each) for each in named], out
+    return [Path(each).expanduser() for each in named], os.path.expanduser(out)
 
 
 def stop(heading: str, faults: Sequence[str]) -> NoReturn:

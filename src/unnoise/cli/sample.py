@@ -1,9 +1,11 @@
 """unnoise-sample: draw pictures from a trained model."""
 
+import io
 import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,13 +14,14 @@ from pydantic import Field
 
 from unnoise.api import Model, Pictures, load
 from unnoise.cli.request import Request, run_request
-from unnoise.config.faults import Count, Device, Folder, Look, Number, Run, folder_fault, run_fault
+from unnoise.config.faults import Count, Device, Folder, Look, Number, Run, run_fault
 from unnoise.config.problems import Problem
 from unnoise.data.decoding import Decoder
 from unnoise.data.given import read_pictures
 from unnoise.diffusion.editing import Edit
 from unnoise.diffusion.samplers import Sampler
 from unnoise.distributed.group import gather, join
+from unnoise.files import folder_fault, write_durably
 from unnoise.models.classifier import NoisyClassifier, classifier_fault, classifier_file
 from unnoise.models.edits import EditKeys, unreadable_pictures
 from unnoise.networks.adversarial import LatentSampler
@@ -78,23 +81,24 @@ class Drawing(EditKeys, Request):
         steps = self.steps or sampler.get("steps", 1) or "all"
         about = {"checkpoint": str(trained.checkpoint), **self.deciding(config), "sampler": sampler}
         name = "-".join(str(part) for part in (self.edit, kind, steps) if part)
-        drawn = RunDirectory.of(trained.checkpoint).drawn
-        out = Path(self.out or drawn / f"{name}_{digest(about, 8)}")
-        out.mkdir(parents=True, exist_ok=True)
-        pictures.grid().save(out / "grid.png")
-        np.savez_compressed(out / "images.npz", arr_0=pictures.nhwc())
-        written = {"grid": "grid.png", "array": "images.npz"}
+        home = RunDirectory.of(trained.checkpoint).drawn
+        out = Path(self.out or home / f"{name}_{digest(about, 8)}")
+        shown_by = {"grid": pictures.grid()}
         if given:
-            written["compared"] = "comparison.png"
-            comparison(given, pictures).save(out / "comparison.png")
+            shown_by["comparison"] = comparison(given, pictures)
+        for what, picture in shown_by.items():
+            write_durably(out / f"{what}.png", partial(picture.save, format="PNG"))
+        np.savez_compressed(array := io.BytesIO(), arr_0=pictures.nhwc())
+        write_durably(out / "images.npz", lambda path: path.write_bytes(array.getbuffer()))
         if self.singles:
-            written["singles"] = "images"
             pictures.save(out / "images", self.first)
-        (out / "about.json").write_text(json.dumps(about, indent=2) + "\n")
+        text = json.dumps(about, indent=2) + "\n"
+        write_durably(out / "about.json", lambda path: path.write_text(text))
         took = f"{time.monotonic() - started:.0f} s"
         print(f"{len(pictures)} pictures in {took}, by {kind}, {steps} steps")
-        for what, file in written.items():
-            print(f"  {what:<8} {shown(out / file)}")
+        files = {what: f"{what}.png" for what in shown_by} | {"array": "images.npz"}
+        for what, file in (files | ({"singles": "images"} if self.singles else {})).items():
+            print(f"  {what:<10} {shown(out / file)}")
 
     def _drawn(self, trained: Model, edit: Edit | None, decoder: Decoder) -> Pictures | None:
         """This process's pictures, with what else the request names read from its files."""

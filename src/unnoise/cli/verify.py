@@ -18,16 +18,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, mps"
     )
-    parser.add_argument("--json", type=Path, metavar="PATH", help="also write the results as JSON")
+    parser.add_argument(
+        "--json",
+        type=lambda text: Path(text).expanduser(),
+        metavar="PATH",
+        help="also write the results as JSON",
+    )
     options = parser.parse_args(arguments)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS is not deterministic
 
-    from unnoise.config.faults import device_fault, file_fault
+    from unnoise.config.faults import device_fault
     from unnoise.distributed.devices import named_device
     from unnoise.evaluation.selftest import table
     from unnoise.evaluation.selftest.check import Outcome, outcomes
     from unnoise.evaluation.selftest.checks import CHECKS
-    from unnoise.files import write_durably
+    from unnoise.files import file_fault, write_durably
 
     faults = {"--device": device_fault(options.device)}
     if options.json is not None:

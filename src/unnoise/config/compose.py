@@ -28,6 +28,8 @@ from unnoise.config import identity as _identity  # noqa: F401 (names run direct
 from unnoise.config.hydra_guard import GuardedLoader
 from unnoise.config.problems import UNKNOWN, Problem, did_you_mean
 from unnoise.config.refusals import first_line, group_refusal, unresolved, value_refusal
+from unnoise.config.typed import as_text, expanded, in_shell
+from unnoise.files import folder_fault
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parents[1] / "conf"
@@ -39,12 +41,17 @@ FAULTS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
 
 
 def check_command_line(
-    config_name: str, overrides: Sequence[str], config_dirs: Sequence[str | Path] = ()
+    config_name: str,
+    overrides: Sequence[str],
+    config_dirs: Sequence[str | Path] = (),
+    sweep: bool = True,
+    runs: bool = False,
 ) -> tuple[dict[str, Any] | None, list[Problem]]:
     """Compose the job's configuration as Hydra would, and list every override that is wrong.
 
     A wrong override is left out, so that the rest can still be checked. Of a sweep, all options
-    of a group are tried and the first value is used.
+    of a group are tried and the first value is used; without ``sweep`` there can be none. With
+    ``runs`` the run directory must be one that can be written to.
 
     Returns:
         The configuration as plain resolved containers without the hydra node (None if it cannot
@@ -58,7 +65,7 @@ def check_command_line(
     with hydra_of(config_dirs) as hydra:
         loader = hydra.config_loader
         assert isinstance(loader, GuardedLoader)
-        composer = _Composer(config_name, loader)
+        composer = _Composer(config_name, loader, sweep, runs)
         config = None
         try:
             config = composer.run(overrides)
@@ -103,15 +110,15 @@ def hydra_config(config: DictConfig) -> Iterator[HydraConfig]:
 class _Composer:
     """Composes the groups that were chosen, then sets the values one after the other."""
 
-    def __init__(self, config_name: str, loader: GuardedLoader) -> None:
-        self.config_name, self.loader = config_name, loader
+    def __init__(self, config_name: str, loader: GuardedLoader, sweep: bool, runs: bool) -> None:
+        self.config_name, self.loader, self.sweep, self.runs = config_name, loader, sweep, runs
         self.parser = OverridesParser.create(loader)
         self.searchpath: list[str] = []  # the overrides of it
         self.repository: Any = loader.repository
         self.found: list[Problem] = []
 
     def run(self, lines: Sequence[str]) -> dict[str, Any]:
-        overrides = list(self.parse(lines))
+        overrides = list(self.parse(lines, self.sweep))
         searched = [o for o in overrides if o.key_or_group == "hydra.searchpath"]
         self.searchpath = [str(override.input_line) for override in searched]
         self.repository = self.loader._parse_overrides_and_create_caching_repo(
@@ -143,7 +150,7 @@ class _Composer:
             self.say("hydra.mode", mode)
         return self.resolve(config)
 
-    def parse(self, lines: Sequence[str]) -> Iterator[Override]:
+    def parse(self, lines: Sequence[str], sweep: bool = True) -> Iterator[Override]:
         """The overrides that can be read."""
         for line in lines:
             try:
@@ -151,11 +158,16 @@ class _Composer:
                 legible = bool(override.key_or_group and next(self.single(override), None))
             except FAULTS:
                 legible = False
-            if legible:
-                yield override
-            else:
-                hint = "write key=value, with special characters as key='...'"
+            if not legible:
+                right = as_text(line)
+                hint = "write key=value" if right is None else f"as one text: {right}"
                 self.say(line, f"cannot be read; {hint}")
+                continue
+            if override.is_sweep_override() and not sweep:
+                a_list = in_shell(line.replace("=", "=[", 1) + "]")
+                ways = f"as one text: {as_text(line)}; as a list: {a_list}; as a sweep: add -m"
+                self.say(line, f"is several values; {ways}")
+            yield override
 
     def say(self, key: str, message: str) -> None:
         self.found.append(Problem(key, message))
@@ -261,12 +273,13 @@ class _Composer:
         with hydra_config(config) as holder:
             folder = self.resolved(config.hydra.run, "dir", "hydra.run.dir")
             if isinstance(folder, str):
+                if self.runs and (fault := folder_fault(folder)):
+                    self.say("run directory", f"{fault}; hydra.run.dir=… puts it elsewhere")
                 OmegaConf.set_readonly(config.hydra, False)
                 config.hydra.runtime.output_dir = os.path.abspath(folder)
                 holder.set_config(config)
-            return {
-                str(key): self.resolved(config, key, str(key)) for key in config if key != "hydra"
-            }
+            keys = [key for key in config if key != "hydra"]
+            return {str(key): expanded(self.resolved(config, key, str(key))) for key in keys}
 
     def resolved(self, container: DictConfig | ListConfig, name: Any, key: str) -> Any:
         """``container[name]`` as a plain tree; what cannot be resolved is reported."""

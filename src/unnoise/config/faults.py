@@ -1,6 +1,5 @@
 """What is wrong with single values: runs, folders, files, devices."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 
+from unnoise.files import folder_fault
 from unnoise.runs.checkpoints import find_checkpoint
 from unnoise.runs.identity import Role
 
@@ -27,23 +27,6 @@ def run_fault(run: str) -> str | None:
     except FileNotFoundError as error:
         return str(error)
     return None
-
-
-def folder_fault(folder: str | Path) -> str | None:
-    """Whether a folder can be written to, or made."""
-    path = Path(folder)
-    there = next(each for each in (path, *path.absolute().parents) if each.exists())
-    if not there.is_dir():
-        return f"{there} is a file, not a folder"
-    return None if os.access(there, os.W_OK) else f"{there} cannot be written to"
-
-
-def file_fault(file: str | Path, suffix: str = "") -> str | None:
-    """Whether a file, with this ending, can be written."""
-    path = Path(file)
-    if suffix and path.suffix != suffix:
-        return f"{path} must end in {suffix}"
-    return f"{path} is a folder, not a file" if path.is_dir() else folder_fault(path.parent)
 
 
 def device_fault(name: str) -> str | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from unnoise.config.problems import ConfigError
+from unnoise.files import file_fault
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -107,6 +108,8 @@ class Search:
         if sqlite and not (file := Path(sqlite[1])).exists():
             if not make:
                 return None
+            if fault := file_fault(file):
+                raise ConfigError(f"hydra.sweeper.storage: {fault}")
             file.parent.mkdir(parents=True, exist_ok=True)
         optuna.logging.set_verbosity(logging.WARNING)
         way = "maximize" if self.maximize else "minimize"

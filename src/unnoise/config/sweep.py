@@ -14,11 +14,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from unnoise.config.compose import FAULTS, hydra_config, hydra_of
-from unnoise.config.identity import part_of_sweep, roles_of, root_of
+from unnoise.config.identity import OUTPUTS, part_of_sweep, roles_of, root_of
 from unnoise.config.problems import Check, ConfigError, Problem, errors_in
 from unnoise.config.refusals import first_line
 from unnoise.config.schema import arguments
 from unnoise.config.search import Search, search_of
+from unnoise.config.typed import expanded
+from unnoise.files import folder_fault
 from unnoise.runs.identity import Role, digest, values
 
 
@@ -35,12 +37,13 @@ class Job:
 class Sweep:
     """What ``-m`` asks for: all jobs of a grid, or those that a search has chosen so far.
 
-    ``digest`` is of what is typed and swept, however and on what it is run; ``search`` is None for
-    a grid, ``keys`` are those that the sweep sets, and ``problems`` says which jobs cannot be
-    composed.
+    ``digest`` is of what is typed and swept, however and on what it is run; ``folder`` is where
+    Hydra notes what it does; ``search`` is None for a grid, ``keys`` are those that the sweep sets,
+    and ``problems`` says which jobs cannot be composed.
     """
 
     digest: str
+    folder: Path
     keys: set[str]
     search: Search | None
     jobs: list[Job]
@@ -57,6 +60,9 @@ class Sweep:
             if prunes and (self.search is None or self.search.study is None):
                 why = "needs a search with hydra.sweeper.storage, as in hparams_search="
                 found.append(Problem(f"callbacks.{name}", f"{why}learning_rate"))
+        folders = {job.run_dir.parent for job in self.jobs} or {OUTPUTS / str(config["name"])}
+        faults = {folder_fault(folder) for folder in (self.folder, *folders)}
+        found += [Problem("run directory", fault) for fault in sorted(filter(None, faults))]
         if not errors_in(found):
             found += check(config) if self.search is not None else _problems(self.jobs, check)
         return found if self.search is not None else [*found, *_same(self.jobs)]
@@ -99,7 +105,8 @@ def sweep_of(config_name: str, overrides: Sequence[str], config_dirs: Sequence[s
                     jobs.append(_composed(hydra, master, number, job, swept))
                 except FAULTS as error:
                     problems.append(Problem(" ".join(swept), first_line(error)))
-        return Sweep(name, keys, search, jobs, problems)
+            folder = Path(master.hydra.sweep.dir)
+        return Sweep(name, folder, keys, search, jobs, problems)
 
 
 def those_of(keys: set[str], overrides: Iterable[str]) -> tuple[str, ...]:
@@ -125,7 +132,7 @@ def _composed(
         with read_write(node.hydra.runtime), open_dict(node.hydra.runtime):
             node.hydra.runtime.output_dir = os.path.abspath(run_dir)
         ours = OmegaConf.masked_copy(node, [str(key) for key in node if key != "hydra"])
-        config: Any = OmegaConf.to_container(ours, resolve=True)
+        config = expanded(OmegaConf.to_container(ours, resolve=True))
     return Job(swept, config, Path(os.path.abspath(run_dir)))
 
 

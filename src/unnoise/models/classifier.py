@@ -102,7 +102,12 @@ class NoisyClassifier(nn.Module):
             "classifier": {"names": list(self.names), "target": self.target, "about": self.about},
             "state_dict": self.state_dict(),
         }
-        write_durably(path, lambda temporary: torch.save(content, temporary))
+
+        def write(temporary: Path) -> None:
+            with temporary.open("wb") as file:  # torch hides the errors of files that it opens
+                torch.save(content, file)
+
+        write_durably(path, write)
 
     @classmethod
     def load(cls, path: str | Path, device: str | torch.device = "cpu") -> "NoisyClassifier":

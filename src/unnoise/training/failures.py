@@ -6,6 +6,7 @@ import torch
 
 from unnoise.data.memory import Removed, Unreadable
 from unnoise.distributed.group import ConfigMismatch
+from unnoise.files import not_written
 from unnoise.runs.lock import RunLocked
 from unnoise.training.callbacks.checkpoints import NotSaved
 from unnoise.untrusted import UnsafeFile
@@ -28,7 +29,7 @@ def explanation(error: BaseException, config: dict[str, Any]) -> str | None:
         return f"workers: {reason}; the system kills what takes too much memory: try fewer workers"
     if isinstance(error, FloatingPointError | NotSaved | RunLocked | ConfigMismatch | UnsafeFile):
         return str(error)
-    return None
+    return not_written(error)
 
 
 def _out_of_memory(error: BaseException, config: dict[str, Any]) -> str:

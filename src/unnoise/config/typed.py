@@ -1,0 +1,51 @@
+"""What a person types: ~ for the home folder, and how to quote a value for Hydra in a shell."""
+
+import os
+import re
+import shlex
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+_HOME = re.compile(r"(?:(?<=[=\[,])|(?<==sqlite:///)|(?<=file://))~(?=/|$)")
+"""A ~ that begins a value, unquoted: Hydra could not read it."""
+_SPECIAL = re.compile(r"([\\()\[\]{}:=,\s])")
+
+
+def at_home(override: str) -> str:
+    """An override with ~ expanded where a value begins with it, as a shell does for ``run=~/x``."""
+    home = _SPECIAL.sub(r"\\\1", os.path.expanduser("~"))
+    return _HOME.sub(lambda _: home, override)
+
+
+def expanded(tree: Any) -> Any:
+    """A plain config in which each text that begins with ~/ begins with the home folder."""
+    if isinstance(tree, dict):
+        return {key: expanded(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [expanded(value) for value in tree]
+    return os.path.expanduser(tree) if isinstance(tree, str) and tree.startswith("~/") else tree
+
+
+def as_text(line: str) -> str | None:
+    """``key=value`` as it is to be typed in a shell for the value to be that text.
+
+    None where the key cannot be read either.
+    """
+    key, equals, value = line.partition("=")
+    escaped = re.sub(
+        r'(\\*)("|$)', lambda found: found[1] * 2 + found[2].replace('"', r"\""), value
+    )
+    quoted = f'{key}="{escaped}"'
+    try:
+        (read,) = OverridesParser.create().parse_overrides([quoted])
+    except HydraException:
+        return None
+    whole = equals and read.key_or_group and read.value() == value
+    return in_shell(quoted) if whole else None
+
+
+def in_shell(argument: str) -> str:
+    """An argument as it is to be typed in a shell."""
+    return shlex.quote(argument).replace("'\"'\"'", r"'\''")
