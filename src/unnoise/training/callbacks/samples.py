@@ -15,6 +15,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from pydantic import Field
 from torch import Tensor
+from tqdm import tqdm
 
 from unnoise.diffusion.levels import NoiseLevel
 from unnoise.diffusion.noise import Noise
@@ -72,14 +73,16 @@ class SampleGrid(Callback):
         prompts = Prompts(model, lambda: data.validation_split, data.source.class_names())
 
         def watch(x: Tensor, level: NoiseLevel) -> None:
-            if next(taken) in shown:
+            bar.update()
+            if animate and next(taken) in shown:
                 scaled = x[:MOVING] / (level.alpha**2 + level.sigma**2).sqrt().to(x)
                 frames.append(model.codec.decode(scaled).cpu())
 
         model.eval()
-        watcher, n = watch if animate else None, self.count
-        with trainer.precision_plugin.forward_context():
-            drawn = draw(model, sampler, prompts, module.seed, range(n), n, watcher)
+        title = f"drawing {(n := self.count)} pictures"
+        bar = tqdm(desc=title, total=steps, unit="step", delay=2, leave=False, disable=None)
+        with trainer.precision_plugin.forward_context(), bar:
+            drawn = draw(model, sampler, prompts, module.seed, range(n), n, watch)
         caption = _caption(model.caption(sampler), drawn.captions)
         if len(frames) > 1:
             moving = [sheet(replace(drawn[:MOVING], pixels=frame)) for frame in frames]
