@@ -130,11 +130,32 @@ def test_an_untrained_null_condition_does_not_guide(run):
     assert len(model.sample(1, guidance=1.0)) == len(model.sample(1, guidance=2.0, weak=worse))
 
 
-def test_data_that_are_gone_are_missed_by_nobody(run):
-    for name, captions in (("plain", None), ("classes", ["class 0", "class 1"])):
-        model = unnoise.load(run[name])
-        model.config["data"]["_target_"] = "elsewhere.Gone"
-        assert model.sample(2).captions == captions
+@pytest.mark.parametrize(
+    ("name", "says", "captions"),
+    [
+        ("plain", True, None),
+        ("classes", True, ["hero", "non-hero"]),  # as the checkpoint says
+        ("classes", False, ["class 0", "class 1"]),
+    ],
+)
+def test_data_that_are_gone_are_missed_by_nobody(name, says, captions, run):
+    model = unnoise.load(run[name])
+    assert model.facts["classes"] == list(CLASSES)
+    model.config["data"]["_target_"] = "elsewhere.Gone"
+    if not says:
+        model.facts.clear()
+    assert model.sample(2).captions == captions
+
+
+def test_classes_are_asked_for_by_number_or_name(run):
+    model = unnoise.load(run["classes"])
+    numbers = model.sample(3, labels=[1, 4])
+    assert numbers.captions == ["non-hero", "side-facing", "non-hero"]
+    for labels in (["non-hero", "side-facing"], ["non-hero", 4]):
+        assert torch.equal(model.sample(3, labels=labels).pixels, numbers.pixels)
+    assert model.sample(2, labels="food").captions == ["food", "food"]
+    with pytest.raises(ValueError, match=r"no class 'fod'; nearest are food, "):
+        model.sample(1, labels=["fod"])
 
 
 def test_an_unconditional_model_never_builds_its_data(run, monkeypatch):

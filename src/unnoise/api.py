@@ -4,13 +4,17 @@
 >>> model.sample(16, steps=50).grid()
 """
 
+import io
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from unnoise.models.trained import Drawn, TrainedModel
+from unnoise.files import write_durably
+from unnoise.models.drawn import Drawn
+from unnoise.models.trained import DataChanged, TrainedModel
 from unnoise.models.trained import load as load_trained
 from unnoise.report.sheets import sheet
 
@@ -36,6 +40,15 @@ class Pictures(Drawn):
         for number, image in enumerate(self.images(), first):
             image.save(folder / f"{number:06d}.png")
 
+    def write(self, folder: Path, **sheets: Image.Image) -> dict[str, str]:
+        """Into a folder: grid.png, further sheets and images.npz; returns what stands in which."""
+        shown = {"grid": self.grid(), **sheets}
+        for name, picture in shown.items():
+            write_durably(folder / f"{name}.png", partial(picture.save, format="PNG"))
+        np.savez_compressed(array := io.BytesIO(), arr_0=self.nhwc())
+        write_durably(folder / "images.npz", lambda path: path.write_bytes(array.getbuffer()))
+        return {name: f"{name}.png" for name in shown} | {"array": "images.npz"}
+
     def grid(self, columns: int | None = None) -> Image.Image:
         """All pictures on one sheet, with their prompts beside and below them."""
         return sheet(self, columns)
@@ -49,16 +62,26 @@ class Model(TrainedModel):
         return Pictures(**vars(self.draw(n, **options)))
 
 
-def load(run: str | Path, *, averaged: bool = True, device: str = "auto") -> Model:
+def load(
+    run: str | Path,
+    *,
+    averaged: bool = True,
+    device: str = "auto",
+    data_root: str | None = None,
+    data_changed: DataChanged = "refuse",
+) -> Model:
     """The model of a run directory (its newest checkpoint) or of a checkpoint file.
 
     Args:
         run: directory or file.
         averaged: the exponential moving average of the weights rather than the last ones.
         device: "auto" takes a GPU where there is one.
+        data_root: where the run's data are now, if not where the config says.
+        data_changed: "accept" takes data there that are not those of the run.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
         ValueError: the file is no whole checkpoint of unnoise.
     """
-    return Model(**vars(load_trained(run, averaged=averaged, device=device)))
+    where: Any = {"data_root": data_root, "data_changed": data_changed}
+    return Model(**vars(load_trained(run, averaged=averaged, device=device, **where)))

@@ -17,7 +17,7 @@ from unnoise.config.schema import arguments
 from unnoise.distributed.environment import Place
 from unnoise.evaluation import gallery as drawing
 from unnoise.evaluation.gallery import Gallery, SampleSet
-from unnoise.models.trained import Drawn
+from unnoise.models.drawn import Drawn
 from unnoise.runs.identity import Argument
 
 

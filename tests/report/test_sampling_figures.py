@@ -1,6 +1,7 @@
 """Figures of trained models: who stands where, at which cost, from which noise."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from unnoise.diffusion.samplers import DDIM, Ancestral, Heun, Sampler
 from unnoise.diffusion.schedules import linear
 from unnoise.models.codec import PixelCodec
 from unnoise.models.diffusion import DiffusionModel
+from unnoise.models.trained import TrainedModel
 from unnoise.networks.conditioning import Condition, Conditioner
 from unnoise.report.figures.sampling import (
     Captions,
@@ -75,6 +77,10 @@ def model(conditioner=None):
     )
 
 
+def trained(model):
+    return TrainedModel(model, SAMPLER, {"data": {}}, Path("none.ckpt"), data=DATA)
+
+
 def cells(picture):
     """The coloured pictures on a sheet, row by row."""
     pixels = np.asarray(picture)
@@ -99,7 +105,7 @@ def test_steps_are_evaluations_shared_out_and_rounded_up(evaluations, stepper, s
 def test_guidance_shows_scale_times_the_condition_under_its_scale():
     """Null is 0, so that guided pictures are s·colour exactly."""
     scales = (0.5, 1, 2, 3)
-    figure = GuidanceScales(scales, rows=3, pictures=2).draw(model(Colours()), SAMPLER, DATA)
+    figure = GuidanceScales(scales, rows=3, pictures=2).draw(trained(model(Colours())))
     rows = cells(figure)
     assert len(rows) == 3
     for label, row in enumerate(rows):
@@ -117,7 +123,7 @@ def test_guidance_shows_pictures_that_are_asked_for_first():
             blue = torch.tensor([0, 0, 200], dtype=torch.uint8)
             return blue.view(1, 3, 1, 1).expand(len(batch["label"]), 3, 16, 16)
 
-    figure = GuidanceScales((1, 2), rows=2, pictures=1).draw(model(Shown()), SAMPLER, DATA)
+    figure = GuidanceScales((1, 2), rows=2, pictures=1).draw(trained(model(Shown())))
     for row in cells(figure):
         assert len(row) == 3
         assert (row[0] == [0, 0, 200]).all()
@@ -127,7 +133,7 @@ def test_samplers_cost_the_same_in_a_column():
     unconditional = model()
     samplers = {"ddim": Sampler(DDIM()), "heun": Sampler(Heun())}
     figure = Samplers(samplers, evaluations=(4, 9), pictures=4)
-    rows = cells(figure.draw(unconditional, SAMPLER, DATA))
+    rows = cells(figure.draw(trained(unconditional)))
     assert [len(row) for row in rows] == [2 * 2] * 4, "2 × 2 pictures in each of 2 × 2 cells"
     assert unconditional.denoiser.network.calls == (4 + 9) + (2 * 2 - 1 + 2 * 5 - 1)
 
@@ -135,7 +141,7 @@ def test_samplers_cost_the_same_in_a_column():
 def test_samplers_show_what_the_model_draws_from_one_noise():
     unconditional, noise = model(), Noise(7, torch.arange(1))
     figure = Samplers({"a": Sampler(DDIM()), "b": SAMPLER}, evaluations=(2, 6), pictures=1, seed=7)
-    rows = cells(figure.draw(unconditional, SAMPLER, DATA))
+    rows = cells(figure.draw(trained(unconditional)))
     for column, steps in enumerate((2, 6)):
         x = unconditional.sample_signal(Sampler(DDIM(), steps=steps), noise)
         expected = np.asarray(grid(to_pixels(x), 1, width=160))[2:-2, 2:-2]
@@ -147,7 +153,7 @@ def test_too_many_steps_are_told_before_anything_is_drawn():
     unconditional = model()
     samplers = {"heun": Sampler(Heun()), "ddim": Sampler(DDIM())}
     with pytest.raises(ValueError, match=r"ddim with 1500 evaluations: .*leave them out"):
-        Samplers(samplers, evaluations=(2, 1500)).draw(unconditional, SAMPLER, DATA)
+        Samplers(samplers, evaluations=(2, 1500)).draw(trained(unconditional))
     assert unconditional.denoiser.network.calls == 0
 
 
@@ -160,7 +166,7 @@ def test_each_figure_says_how_it_guides():
 
 def test_captions_stand_below_their_pictures():
     words = ["a", "ab", "abc", "abcd"]
-    figure = Captions(words, columns=2).draw(model(Colours(spoken=True)), SAMPLER, DATA)
+    figure = Captions(words, columns=2).draw(trained(model(Colours(spoken=True))))
     rows = cells(figure)
     found = [cell for row in rows for cell in row]
     assert [len(row) for row in rows] == [2, 2]
@@ -171,7 +177,7 @@ def test_captions_stand_below_their_pictures():
 
 def test_captions_of_sprites_are_seen_ones_and_held_out_ones():
     spoken = model(Colours(spoken=True))
-    rows = cells(Captions(count=3, columns=3).draw(spoken, SAMPLER, DATA))
+    rows = cells(Captions(count=3, columns=3).draw(trained(spoken)))
     seen, held_out = DATA.images("validation").captions[:3], DATA.held_out(3).captions
     for captions, row in zip((seen, held_out), rows, strict=True):
         for text, cell in zip(captions, row, strict=True):
@@ -182,7 +188,7 @@ def test_captions_of_sprites_are_seen_ones_and_held_out_ones():
 def test_the_ablation_differs_in_noise_only():
     figure = SamplingNoise(("beta", "posterior", "none"), pictures=3)
     unconditional = model()
-    rows = cells(figure.draw(unconditional, SAMPLER, DATA))
+    rows = cells(figure.draw(trained(unconditional)))
     assert [len(row) for row in rows] == [3, 3, 3]
     for first, second in pairwise(rows):
         assert not np.array_equal(first[0], second[0])
@@ -203,4 +209,4 @@ def test_the_ablation_differs_in_noise_only():
 )
 def test_models_that_a_figure_is_not_about_are_refused(figure, of, told):
     with pytest.raises(ValueError, match=told):
-        figure.draw(model(of), SAMPLER, DATA)
+        figure.draw(trained(model(of)))

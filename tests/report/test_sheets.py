@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from unnoise.data.pixels import to_pixels, to_signal
-from unnoise.models.trained import Drawn
+from unnoise.models.drawn import Drawn
 from unnoise.report.sheets import beside, grid, save_gif, sheet, stacked, table
 
 WORDS = [

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,11 +10,11 @@ from PIL import Image
 
 from unnoise.cli.request import Request, run_request
 from unnoise.config.faults import Device, Look, run_fault
-from unnoise.config.nodes import DATA, instantiate
 from unnoise.config.problems import Problem
 from unnoise.data.source import ImageSource
 from unnoise.diffusion.samplers import Sampler
 from unnoise.files import file_fault, write_durably
+from unnoise.models.trained import DataChanged
 from unnoise.report.figures.forward import DataFigure
 from unnoise.report.figures.sampling import ModelFigure, Samplers
 from unnoise.runs.checkpoints import find_checkpoint
@@ -30,6 +30,7 @@ class FigureDrawing(Request):
     run: Annotated[str | None, Look(run_fault)]
     data: ImageSource | None
     sampler: Sampler | None
+    data_changed: DataChanged
     averaged: bool
     device: Device
     out: Annotated[str | None, Look(lambda out: file_fault(out, ".png"))]
@@ -76,13 +77,13 @@ class FigureDrawing(Request):
             self.data.prepare()
             return self.figure.draw(self.data)
         assert self.run is not None
-        trained = load(self.run, averaged=self.averaged, device=self.device)
-        data = self.data or instantiate(trained.config["data"], DATA)
-        sampler = self.sampler or trained.sampler
-        model = diffusion_model(trained.model, "this figure")
-        for scale in self.figure.guidance(sampler):
+        options: Any = {"averaged": self.averaged, "data_changed": self.data_changed}
+        trained = load(self.run, device=self.device, **options)
+        diffusion_model(trained.model, "this figure")
+        trained = replace(trained, data=self.data, sampler=self.sampler or trained.sampler)
+        for scale in self.figure.guidance(trained.sampler):
             trained.check_guidance(scale)
-        return self.figure.draw(model, sampler, data)
+        return self.figure.draw(trained)
 
 
 def main() -> None:

@@ -1,15 +1,12 @@
 """unnoise-sample: draw pictures from a trained model."""
 
-import io
 import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 from pydantic import Field
 
 from unnoise.api import Model, Pictures, load
@@ -24,6 +21,7 @@ from unnoise.distributed.group import gather, join
 from unnoise.files import folder_fault, write_durably
 from unnoise.models.classifier import NoisyClassifier, classifier_fault, classifier_file
 from unnoise.models.edits import EditKeys, unreadable_pictures
+from unnoise.models.trained import DataChanged
 from unnoise.networks.adversarial import LatentSampler
 from unnoise.report.sheets import comparison
 from unnoise.runs.checkpoints import find_checkpoint
@@ -43,11 +41,13 @@ class Drawing(EditKeys, Request):
     sampler: Sampler | LatentSampler | None
     steps: Count | None
     guidance: Annotated[float, Field(ge=0)] | None
-    labels: list[Number] | None
+    labels: list[Number | str] | None
     captions: list[str] | None
     images: list[str] | None
     weak: Annotated[str | None, Look(run_fault)]
     classifier: Annotated[str | None, Look(classifier_fault)]
+    data_root: Annotated[str | None, Role.MACHINE]
+    data_changed: DataChanged
     averaged: bool
     device: Device
     out: Annotated[Folder, Role.CALL]
@@ -61,15 +61,15 @@ class Drawing(EditKeys, Request):
             yield Problem("guidance", "say how far to go from the weak model, as in guidance=2")
         yield from unreadable_pictures("images", self.images or [], numbered=True)
         yield from self.edit_problems(self.n, self.first)
-        if self.out is None and not run_fault(self.run):
-            drawn = RunDirectory.of(find_checkpoint(Path(self.run))).drawn
-            if fault := folder_fault(drawn):
-                yield Problem("out", fault)
+        run = None if run_fault(self.run) else RunDirectory.of(find_checkpoint(Path(self.run)))
+        if self.out is None and run and (fault := folder_fault(run.drawn)):
+            yield Problem("out", fault)
 
     def answer(self, config: dict[str, Any]) -> None:
         """Draw, write, and say where; of several processes each draws a part, the first writes."""
         started = time.monotonic()
-        trained = load(self.run, averaged=self.averaged, device=self.device)
+        keys = "averaged", "device", "data_root", "data_changed"
+        trained = load(self.run, **{key: getattr(self, key) for key in keys})
         decoder = Decoder.of(trained.model.shape, trained.config["data"])
         edit, given = self.make_edit(self.n, trained.model.codec, decoder)
         parts = gather(self._drawn(trained, edit, decoder))
@@ -83,21 +83,16 @@ class Drawing(EditKeys, Request):
         name = "-".join(str(part) for part in (self.edit, kind, steps) if part)
         home = RunDirectory.of(trained.checkpoint).drawn
         out = Path(self.out or home / f"{name}_{digest(about, 8)}")
-        shown_by = {"grid": pictures.grid()}
-        if given:
-            shown_by["comparison"] = comparison(given, pictures)
-        for what, picture in shown_by.items():
-            write_durably(out / f"{what}.png", partial(picture.save, format="PNG"))
-        np.savez_compressed(array := io.BytesIO(), arr_0=pictures.nhwc())
-        write_durably(out / "images.npz", lambda path: path.write_bytes(array.getbuffer()))
+        compared = {"comparison": comparison(given, pictures)} if given else {}
+        files = pictures.write(out, **compared)
         if self.singles:
             pictures.save(out / "images", self.first)
+            files["singles"] = "images"
         text = json.dumps(about, indent=2) + "\n"
         write_durably(out / "about.json", lambda path: path.write_text(text))
         took = f"{time.monotonic() - started:.0f} s"
         print(f"{len(pictures)} pictures in {took}, by {kind}, {steps} steps")
-        files = {what: f"{what}.png" for what in shown_by} | {"array": "images.npz"}
-        for what, file in (files | ({"singles": "images"} if self.singles else {})).items():
+        for what, file in files.items():
             print(f"  {what:<10} {shown(out / file)}")
 
     def _drawn(self, trained: Model, edit: Edit | None, decoder: Decoder) -> Pictures | None:

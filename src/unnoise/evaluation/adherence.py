@@ -179,7 +179,7 @@ class Adherence(Measure):
         labels = classifiers.needed_labels(trained, self.classifier is not None)
         files, _ = classifiers.find(self.judges, labels, trained.config["data"])
         if place.rank == 0:
-            trained.source.prepare()
+            _ = trained.validation  # first, so that others than the run's are refused
         broadcast(None)  # the other ranks wait for the data
         judges = {label: classifiers.load(path).to(device) for label, path in files.items()}
         sets = classifiers.prompt_sets(trained.source, labels, self.n)

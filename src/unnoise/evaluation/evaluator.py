@@ -71,8 +71,12 @@ class Evaluator:
     @cached_property
     def reference(self) -> Reference:
         """The features of the real pictures."""
-        images = (self.images or self.source.images)(self.split)
+        images = self.real(self.split)
         return reference(images, self.split, self.reference_count, self.extractor, self.device)
+
+    def real(self, split: Split) -> Images:
+        """A split of the data."""
+        return (self.images or self.source.images)(split)
 
     @cached_property
     def collection(self) -> MetricCollection:
@@ -145,7 +149,7 @@ class Evaluator:
         The first are the least that can be had. They are chosen as by ``spread``; if the other
         split has fewer than n, all are taken.
         """
-        real = self.source.images("validation" if self.split == "train" else "train")
+        real = self.real("validation" if self.split == "train" else "train")
         n = min(n, len(real))
         pixels = mixed(torch.cat(list(spread(real, n))))
         yield self.score("real pictures", Samples(kind="real", source=real.fingerprint), pixels)

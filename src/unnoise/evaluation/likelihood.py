@@ -69,7 +69,6 @@ class Likelihood(Measure):
     def measure(self, keys: Keys) -> Result:
         """The bound by term over all levels, or ``steps`` of them, and the density by the ODE."""
         trained = self.trained(self.averaged)
-        trained.source.prepare()
         model, bits = trained.model, []
         batches = split_loader(trained.validation, batch_size=self.batch_size, limit=self.n)
         for batch in tqdm(batches, disable=not sys.stderr.isatty(), leave=False):

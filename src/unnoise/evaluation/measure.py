@@ -14,9 +14,9 @@ from unnoise.config.faults import Count, Device, Look, run_fault
 from unnoise.config.problems import ConfigError, Problem
 from unnoise.distributed.devices import named_device
 from unnoise.evaluation.results import write
-from unnoise.models.trained import TrainedModel, load
+from unnoise.models.trained import DataChanged, TrainedModel, load
 from unnoise.runs.checkpoints import find_checkpoint
-from unnoise.runs.identity import digest
+from unnoise.runs.identity import Role, digest
 from unnoise.runs.layout import RunDirectory
 
 Scale = Annotated[float, Field(ge=0)]
@@ -42,6 +42,7 @@ class Measure(ABC):
 
     run: Annotated[str | None, Look(run_fault)]
     data_root: str | None
+    data_changed: Annotated[DataChanged, Role.CALL]
     batch_size: Count
     device: Device
 
@@ -84,7 +85,8 @@ class Measure(ABC):
     def trained(self, averaged: bool, checkpoint: Path | None = None) -> TrainedModel:
         """The model of a checkpoint, read once for the check and for what follows."""
         file, root = checkpoint or self.checkpoint, self.data_root
-        return load_once(file, averaged=averaged, device=self.device, data_root=root)
+        way = {"data_root": root, "data_changed": self.data_changed}
+        return load_once(file, averaged=averaged, device=self.device, **way)
 
     def model_problems(self, averaged: bool, with_data: bool = True) -> Iterator[Problem]:
         """Whether the run's model can be read, and its data too."""
@@ -103,11 +105,15 @@ class Measure(ABC):
         except (FileNotFoundError, ValueError, ImportError, ConfigError) as error:
             yield Problem("data_root", str(error))
 
+    def beside(self, about: dict[str, Any]) -> dict[str, Any]:
+        """What results are named by: those on data that are not the run's stand apart."""
+        return about | ({"data_changed": "accept"} if self.data_changed == "accept" else {})
+
     def write_rows(self, about: dict[str, Any], rows: list[dict[str, Any]]) -> list[Path]:
         """Write rows as CSV and JSON into the run, under a name of their own for each ``about``.
 
         What the rows depend on, ``about``, stands once in the JSON.
         """
-        about = {"measure": self.name, "checkpoint": str(self.checkpoint), **about}
+        about = {"measure": self.name, "checkpoint": str(self.checkpoint), **self.beside(about)}
         path = self.folder / f"{self.name}_{digest(about, 8)}.json"
         return write(path, {**about, "rows": rows}, rows)

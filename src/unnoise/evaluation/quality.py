@@ -110,6 +110,7 @@ class Quality(Measure):
         source = self.data or self.trained(self.averaged[0]).source
         evaluator = Evaluator(
             source=source,
+            images=source.images if self.data else self.trained(self.averaged[0]).images,
             device=device,
             batch_size=self.batch_size,
             place=place,
@@ -131,8 +132,8 @@ class Quality(Measure):
             galleries.append((name, gallery))
         if place.rank > 0:
             return None
-        local = ("_target_", "device", "batch_size", "data_root")
-        request = {key: value for key, value in keys.items() if key not in local}
+        local = ("_target_", "device", "batch_size", "data_root", "data_changed")
+        request = self.beside({key: value for key, value in keys.items() if key not in local})
         name = digest([request, *(samples.key for _, samples in drawn)], 8)
         path = self.folder / f"quality_{name}.json"
         scores: list[Score] = []

@@ -1,5 +1,6 @@
 """Prompts: the conditioning inputs (labels, captions, pictures) of each sample, by its id."""
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -24,8 +25,8 @@ class Prompts:
         model: whose conditioner reads the prompts.
         validation: opens the validation split, called only where it is needed.
         class_names: for captions of labels.
-        given: by "label" class numbers, by "caption" texts, by "image" uint8 (N, C, H, W); used in
-            turn.
+        given: by "label" numbers or names of classes, by "caption" texts, by "image" uint8
+            (N, C, H, W); used in turn.
         classes: of the data, for a conditioner that reads labels without a table of classes.
         classifier: guides, towards the labels.
 
@@ -68,7 +69,15 @@ class Prompts:
             )
         if self.names is not None:
             classes = len(self.names)
-        labels, images = self.given.get("label", ()), self.given.get("image")
+            pairs = zip(self.names, class_names if "label" in self.keys else (), strict=False)
+            for label, (theirs, ours) in enumerate(pairs):
+                if theirs != ours:
+                    both = f"by label {label} the classifier means {theirs}, but the model {ours}"
+                    raise ValueError(f"{both}: train one on the run's data")
+        images, named = self.given.get("image"), class_names if self.names is None else self.names
+        labels = [label_of(label, named) for label in self.given.get("label", ())]
+        if labels:
+            self.given["label"] = labels
         if classes is not None and not all(0 <= label < classes for label in labels):
             raise ValueError(f"labels {list(labels)} are not classes 0 … {classes - 1}")
         if images is not None and (images.dtype, images.shape[1:]) != (torch.uint8, model.shape):
@@ -114,8 +123,8 @@ class Prompts:
             return None
         words = self.conditioner.words(batch)
         if words is None and "label" in self.keys:
-            labels, names = batch["label"].tolist(), self.class_names
-            return [names[label] if names else f"class {label}" for label in labels]
+            names = dict(enumerate(self.class_names))
+            return [names.get(label, f"class {label}") for label in batch["label"].tolist()]
         return words
 
     def pictures(self, batch: Batch) -> Tensor | None:
@@ -135,6 +144,26 @@ class Prompts:
                     raise ValueError(
                         f"the model reads {key}s: say what the edited picture shows, by {key}s"
                     )
+
+
+def label_of(label: int | str, class_names: Sequence[str]) -> int:
+    """The number of a class that is given by number or by name.
+
+    Raises:
+        ValueError: no class is called so; the message has the names nearest to it.
+    """
+    if not isinstance(label, str):
+        return label
+    if not class_names:
+        raise ValueError(
+            f"labels: {label!r}: what the classes are called is not known: use numbers"
+        )
+    if label not in class_names:
+        folded = {name.casefold(): name for name in class_names}
+        near = difflib.get_close_matches(label.casefold(), folded, n=3, cutoff=0)
+        names = ", ".join(folded[name] for name in near)
+        raise ValueError(f"labels: there is no class {label!r}; nearest are {names}")
+    return class_names.index(label)
 
 
 def _in_turn(values: Any, ids: Tensor) -> Any:

@@ -1,104 +1,60 @@
-"""A trained model from a checkpoint, and drawing from a model under conditions."""
+"""A trained model from a checkpoint, with the data of its run."""
 
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from unnoise.config.nodes import DATA, MODEL, instantiate
 from unnoise.config.problems import ConfigError
-from unnoise.data.source import Images, ImageSource
+from unnoise.data.content import Facts, difference
+from unnoise.data.source import Images, ImageSource, Split
 from unnoise.diffusion.editing import Edit
 from unnoise.diffusion.levels import NoiseLevel
-from unnoise.diffusion.noise import Noise
-from unnoise.diffusion.samplers import Sampler, Watch, steps_taken
+from unnoise.diffusion.samplers import Sampler, steps_taken
 from unnoise.distributed.devices import named_device
-from unnoise.models.base import Classifier, GenerativeModel
+from unnoise.models.base import Classifier
 from unnoise.models.build import build
 from unnoise.models.diffusion import DiffusionModel
+from unnoise.models.drawn import Drawn, draw
 from unnoise.models.prompts import Prompts
 from unnoise.networks.conditioning import TextConditioner
+from unnoise.runs import manifest
 from unnoise.runs.checkpoints import check_layout, find_checkpoint, is_whole
+from unnoise.runs.layout import RunDirectory, shown
 from unnoise.untrusted import UnsafeFile, load_tensors
 
-
-@dataclass(frozen=True, eq=False)
-class Drawn:
-    """N drawn pictures and their prompts, on the CPU.
-
-    Args:
-        pixels: (N, C, H, W) uint8.
-        captions: the prompts as text, or None for an unconditional model.
-        prompts: the prompts as pictures (N, 1 or C, h, w) uint8, where the model reads pictures.
-    """
-
-    pixels: Tensor
-    captions: list[str] | None = None
-    prompts: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def __getitem__(self, rows: slice) -> Self:
-        captions = None if self.captions is None else self.captions[rows]
-        prompts = None if self.prompts is None else self.prompts[rows]
-        return type(self)(self.pixels[rows], captions, prompts)
-
-    @classmethod
-    def joined(cls, parts: Iterable[Self]) -> Self:
-        """All parts as one, in order."""
-        pixels, captions, prompts = zip(
-            *((p.pixels, p.captions, p.prompts) for p in parts), strict=True
-        )
-        return cls(
-            torch.cat(pixels),
-            None if captions[0] is None else [*chain(*captions)],
-            None if prompts[0] is None else torch.cat(prompts),
-        )
-
-
-def draw(
-    model: GenerativeModel,
-    sampler: Sampler,
-    prompts: Prompts,
-    seed: int,
-    ids: Iterable[int],
-    batch_size: int = 64,
-    watch: Watch | None = None,
-    **guides: Any,
-) -> Drawn:
-    """One picture for each id: a function of seed and id alone, whatever the batch size.
-
-    ``guides`` are further arguments of the model's ``sample``: an edit, a weak model, a classifier.
-    """
-    parts = []
-    for some in torch.split(torch.tensor([*ids], device=model.device), batch_size):
-        batch = prompts.batch(some)
-        shown = prompts.captions(batch), prompts.pictures(batch)
-        pixels = model.sample(sampler, Noise(seed, some), batch, watch, **guides).cpu()
-        parts.append(Drawn(pixels, *shown))
-    return Drawn.joined(parts)
+DataChanged = Literal["refuse", "accept"]
 
 
 @dataclass(frozen=True, eq=False)
 class TrainedModel:
     """A model from a checkpoint, with the sampler, the config and the data of its run.
 
-    ``data_root`` is where the data are now, if not where the config says.
+    Args:
+        model: in evaluation mode.
+        sampler: of the run, or what is to be taken instead.
+        config: of the run.
+        checkpoint: its file.
+        facts: what the run's data hold; an older run may not say it all.
+        data_root: where the data are now, if not where the config says.
+        data_changed: "accept" takes data that are not those of the run; "refuse" compares them.
+        data: taken instead of the run's, and not compared.
     """
 
     model: Any  # a GenerativeModel, and where only diffusion will do, a DiffusionModel
     sampler: Any  # a recipe of its family
     config: dict[str, Any]
     checkpoint: Path
+    facts: Facts = field(default_factory=dict)
     data_root: str | None = None
+    data_changed: DataChanged = "refuse"
+    data: ImageSource | None = None
 
     def draw(
         self,
@@ -109,7 +65,7 @@ class TrainedModel:
         guidance: float | None = None,
         seed: int = 0,
         first: int = 0,
-        labels: Sequence[int] | None = None,
+        labels: int | str | Sequence[int | str] | None = None,
         captions: str | Sequence[str] | None = None,
         images: Tensor | None = None,
         edit: Edit | None = None,
@@ -129,7 +85,7 @@ class TrainedModel:
             guidance: instead of the scale of the sampler's own.
             seed: of all noise.
             first: number of the first picture.
-            labels: class prompts, in turn by number; default: all classes, in turn.
+            labels: class prompts, numbers or names, in turn; default: all classes, in turn.
             captions: text prompts, in turn; default: those of the validation split.
             images: picture prompts (N, C, H, W) uint8, in turn; default: the validation split.
             edit: Inpaint, ImageToImage or Interpolate: start from pictures.
@@ -151,6 +107,7 @@ class TrainedModel:
         if weak is None and classifier is None:
             self.check_recipe(sampler)
         captions = [captions] if isinstance(captions, str) else captions
+        labels = [labels] if isinstance(labels, int | str) else labels
         prompts = self.prompts({"label": labels, "caption": captions, "image": images}, classifier)
         prompts.check_edit(edit)
         if progress:
@@ -197,14 +154,18 @@ class TrainedModel:
 
     @cached_property
     def source(self) -> ImageSource:
-        """The run's data."""
+        """The run's data, or what is taken instead."""
+        if self.data is not None:
+            return self.data
         root = {} if self.data_root is None else {"root": self.data_root}
         source: ImageSource = instantiate(self.config["data"] | root, DATA)
         return source
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
-        """The class names of the run's data; empty where the data are not here."""
+        """By label, as the run was trained; of an older run those of its data, if they are here."""
+        if "classes" in self.facts:
+            return tuple(self.facts["classes"])
         try:
             return self.source.class_names()
         except (OSError, ValueError, ImportError, ConfigError, TypeError):
@@ -212,13 +173,33 @@ class TrainedModel:
 
     @cached_property
     def validation(self) -> Images:
-        """The validation split of the run's data."""
+        """The validation split of the run's data; see ``images``."""
+        return self.images("validation")
+
+    def images(self, split: Split) -> Images:
+        """A split of the run's data.
+
+        Raises:
+            ValueError: the run was trained on others; the message says what differs.
+        """
         self.source.prepare()
-        return self.source.images("validation")
+        images = self.source.images(split)
+        if self.data is None and self.data_changed == "refuse":
+            kept = RunDirectory.of(self.checkpoint).content
+            names, splits = self.source.class_names(), {split: images}
+            if changed := difference(self.facts, kept, names, splits):
+                trained = f"data: {shown(self.checkpoint)} was trained on others: {changed}"
+                raise ValueError(f"{trained}; data_changed=accept takes these")
+        return images
 
 
 def load(
-    run: str | Path, *, averaged: bool = True, device: str = "auto", data_root: str | None = None
+    run: str | Path,
+    *,
+    averaged: bool = True,
+    device: str = "auto",
+    data_root: str | None = None,
+    data_changed: DataChanged = "refuse",
 ) -> TrainedModel:
     """The model of a run directory (its newest checkpoint) or of a checkpoint file.
 
@@ -230,6 +211,7 @@ def load(
         averaged: the exponential moving average of the weights rather than the last ones.
         device: "auto" takes a GPU where there is one.
         data_root: where the run's data are now, if not where the config says.
+        data_changed: "accept" takes data there that are not those of the run.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
@@ -253,9 +235,18 @@ def load(
         model.load_state_dict(state)
         sampler = instantiate(config["sampler"], MODEL)
         model.check_recipe(sampler)
+        facts = _facts(path, content)
     except UnsafeFile:
         raise
     except Exception as error:  # whatever a damaged config makes a constructor raise
         raise UnsafeFile(path, f"is not a whole checkpoint of unnoise: {error}") from error
     model.eval().requires_grad_(False).to(named_device(device))
-    return TrainedModel(model, sampler, config, path, data_root)
+    return TrainedModel(model, sampler, config, path, facts, data_root, data_changed)
+
+
+def _facts(path: Path, content: dict[str, Any]) -> Facts:
+    """What the run's data hold: as the checkpoint says, or else the manifest of its run."""
+    found: Facts = content.get("data") or manifest.read(RunDirectory.of(path).path).get("data", {})
+    if not all(isinstance(name, str) for name in found.get("classes", ())):
+        raise TypeError("its class names are not text")
+    return found

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from unnoise.models.trained import Drawn
+from unnoise.models.drawn import Drawn
 
 _GAP, _PAPER, _INK = 2, "white", "black"
 _SIZE, _LINE = 13, 16  # of the letters and from line to line, in pixels

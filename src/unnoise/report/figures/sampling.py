@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Annotated, Any, Literal
 
 import torch
@@ -13,21 +12,20 @@ from torch import Tensor
 from tqdm import tqdm
 
 from unnoise.config.faults import Count, Number
-from unnoise.data.source import HoldsOut, Images, ImageSource
+from unnoise.data.source import HoldsOut
 from unnoise.diffusion.levels import Variance
 from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.samplers import Ancestral, Sampler, steps_for
 from unnoise.diffusion.schedules import NoiseSchedule
-from unnoise.models.diffusion import DiffusionModel
-from unnoise.models.prompts import Prompts
+from unnoise.models.trained import TrainedModel
 from unnoise.report.sheets import grid, table
 
 
 class ModelFigure(ABC):
-    """A figure of a trained model, its sampler and its data."""
+    """A figure of a trained diffusion model, its sampler and its data."""
 
     @abstractmethod
-    def draw(self, model: DiffusionModel, sampler: Sampler, data: ImageSource) -> Image.Image:
+    def draw(self, trained: TrainedModel) -> Image.Image:
         """The figure, RGB.
 
         Raises:
@@ -51,10 +49,11 @@ class Samplers(ModelFigure):
     pictures: Count = 4
     seed: Number = 0
 
-    def draw(self, model: DiffusionModel, sampler: Sampler, data: ImageSource) -> Image.Image:
+    def draw(self, trained: TrainedModel) -> Image.Image:
         """A row for each sampler, a column for each number of evaluations."""
+        model = trained.model
         rows = {name: self._counted(name, model.schedule) for name in self.samplers}
-        noise, batch = _start(model, data, self.pictures, self.seed)
+        noise, batch = _start(trained, self.pictures, self.seed)
         cells = []
         for name, row in rows.items():
             shown = tqdm(row, name, leave=False, disable=None)
@@ -96,12 +95,13 @@ class GuidanceScales(ModelFigure):
     pictures: Count = 4
     seed: Number = 0
 
-    def draw(self, model: DiffusionModel, sampler: Sampler, data: ImageSource) -> Image.Image:
+    def draw(self, trained: TrainedModel) -> Image.Image:
         """A row for each condition, a column for each scale; a picture that is a prompt first."""
+        model, sampler = trained.model, trained.sampler
         if model.conditioner is None:
             raise ValueError("the model is unconditional: there is nothing to guide it towards")
         numbers = torch.arange(self.rows * self.pictures, device=model.device)
-        prompts = Prompts(model, partial(_validation, data), data.class_names())
+        prompts = trained.prompts()
         batch = prompts.batch(numbers // self.pictures)
         noise = Noise(self.seed, numbers % self.pictures)
         heads, cells = [], []
@@ -140,21 +140,23 @@ class Captions(ModelFigure):
     columns: Count = 5
     seed: Number = 0
 
-    def draw(self, model: DiffusionModel, sampler: Sampler, data: ImageSource) -> Image.Image:
+    def draw(self, trained: TrainedModel) -> Image.Image:
         """A grid for each source of captions."""
+        model = trained.model
         if model.conditioner is None or model.conditioner.reads != ("caption",):
             raise ValueError("the model does not read captions: take one with a text conditioning")
-        sources = {"given": self.captions} if self.captions else self._captions(data)
+        sources = {"given": self.captions} if self.captions else self._captions(trained)
         cells = []
         for captions in sources.values():
             ids = torch.arange(len(captions), device=model.device)
-            x = model.sample(sampler, Noise(self.seed, ids), {"caption": list(captions)})
+            noise = Noise(self.seed, ids)
+            x = model.sample(trained.sampler, noise, {"caption": list(captions)})
             cells.append([grid(x.cpu(), self.columns, captions=captions)])
         title, note = "Samples for captions", "each picture is drawn for the caption below it"
         return table(cells, list(sources), [], title, note)
 
-    def _captions(self, data: ImageSource) -> dict[str, Sequence[str]]:
-        seen = _validation(data).captions
+    def _captions(self, trained: TrainedModel) -> dict[str, Sequence[str]]:
+        data, seen = trained.source, trained.validation.captions
         if seen is None:
             raise ValueError("the data has no captions: give your own as figure.captions=[…]")
         if not isinstance(data, HoldsOut):
@@ -172,14 +174,14 @@ class SamplingNoise(ModelFigure):
     pictures: Count = 8
     seed: Number = 0
 
-    def draw(self, model: DiffusionModel, sampler: Sampler, data: ImageSource) -> Image.Image:
+    def draw(self, trained: TrainedModel) -> Image.Image:
         """A row for each variance; the samples of a column start from the same noise."""
-        noise, batch = _start(model, data, self.pictures, self.seed)
+        noise, batch = _start(trained, self.pictures, self.seed)
         names = {"beta": "σ² = β", "posterior": "σ² = β̃", "learned": "σ² learned", "none": "σ = 0"}
         cells = []
         for variance in tqdm(self.variances, "variances", leave=False, disable=None):
-            ancestral = replace(sampler, stepper=Ancestral(variance))
-            x = model.sample(ancestral, noise, batch)
+            ancestral = replace(trained.sampler, stepper=Ancestral(variance))
+            x = trained.model.sample(ancestral, noise, batch)
             cells.append([grid(x.cpu(), self.pictures, width=960)])
         return table(
             cells,
@@ -190,18 +192,10 @@ class SamplingNoise(ModelFigure):
         )
 
 
-def _start(
-    model: DiffusionModel, data: ImageSource, n: int, seed: int
-) -> tuple[Noise, dict[str, Any]]:
+def _start(trained: TrainedModel, n: int, seed: int) -> tuple[Noise, dict[str, Any]]:
     """The noise of n samples, and what their conditions are."""
-    ids = torch.arange(n, device=model.device)
-    return Noise(seed, ids), Prompts(model, partial(_validation, data)).batch(ids)
-
-
-def _validation(data: ImageSource) -> Images:
-    """The validation split, downloaded if necessary."""
-    data.prepare()
-    return data.images("validation")
+    ids = torch.arange(n, device=trained.model.device)
+    return Noise(seed, ids), trained.prompts().batch(ids)
 
 
 def _cell(x: Tensor) -> Image.Image:

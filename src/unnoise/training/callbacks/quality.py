@@ -14,8 +14,8 @@ from unnoise.distributed.environment import Place
 from unnoise.evaluation.evaluator import Evaluator
 from unnoise.evaluation.metrics import Compare
 from unnoise.evaluation.neighbours import K_DENSITY
+from unnoise.models.drawn import draw
 from unnoise.models.prompts import Prompts
-from unnoise.models.trained import draw
 from unnoise.training.callbacks.measurement import Count, Measurement
 from unnoise.training.data_module import ImageDataModule
 from unnoise.training.module import GenerativeModule

@@ -21,8 +21,8 @@ from unnoise.diffusion.levels import NoiseLevel
 from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.schedules import NoiseSchedule
 from unnoise.files import write_durably
+from unnoise.models.drawn import draw
 from unnoise.models.prompts import Prompts
-from unnoise.models.trained import draw
 from unnoise.report.figures.forward import strip
 from unnoise.report.sheets import grid, save_gif, sheet, table
 from unnoise.runs.layout import RunDirectory
