@@ -38,7 +38,7 @@ class Pictures(Drawn):
         for earlier in folder.glob("[0-9]" * 6 + ".png"):
             earlier.unlink()
         for number, image in enumerate(self.images(), first):
-            image.save(folder / f"{number:06d}.png")
+            write_durably(folder / f"{number:06d}.png", partial(image.save, format="PNG"))
 
     def write(self, folder: Path, **sheets: Image.Image) -> dict[str, str]:
         """Into a folder: grid.png, further sheets and images.npz; returns what stands in which."""

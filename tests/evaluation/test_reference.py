@@ -158,3 +158,15 @@ def test_its_likeness_is_the_mean_kernel_of_pairs():
     k = (x @ x.T / 3 + 1) ** 3
     expected = (k.sum() - k.trace()) / (8 * 7)
     assert float(Reference(ABOUT, features()).likeness) == pytest.approx(float(expected), rel=1e-12)
+
+
+def test_features_that_cannot_be_kept_are_computed_with_a_warning(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    made = Features(*(torch.ones(3, 2) for _ in Features._fields))
+    about = {"extractor": "x"}
+    found = cached(about, lambda: made, tmp_path / "file" / "below")
+    assert all(torch.equal(one, other) for one, other in zip(found.features, made, strict=True))
+    assert "warning: features are not kept" in capsys.readouterr().err
+    cached(about, lambda: made, tmp_path / "there")
+    again = cached(about, lambda: 1 / 0, tmp_path / "there")
+    assert torch.equal(again.features[0], made[0])

@@ -18,7 +18,7 @@ from unnoise.config.faults import Count, Device, Folder, Number
 from unnoise.config.nodes import instantiate
 from unnoise.config.problems import Problem
 from unnoise.diffusion.schedules import NoiseSchedule
-from unnoise.distributed.devices import named_device
+from unnoise.distributed.devices import lightning_precision, named_device, slow_bf16
 from unnoise.evaluation.classifiers import Target, splits
 from unnoise.files import folder_fault, write_durably
 from unnoise.models.classifier import FOLDER, NoisyClassifier, by_noise_level, train
@@ -52,6 +52,8 @@ class ClassifierTraining(Request):
             yield Problem("network", str(error))
         if self.out is None and (fault := folder_fault(FOLDER / f"{self.name}_{self.target}_")):
             yield Problem("out", fault)
+        if slow := slow_bf16(self.precision, named_device(self.device).type):
+            yield Problem("precision", slow, "warning")
         if data_fault(self.data):
             return
         size = self.data.check()
@@ -65,8 +67,6 @@ class ClassifierTraining(Request):
 
     def answer(self, config: dict[str, Any]) -> None:
         """Train, measure, write, and say where."""
-        from unnoise.distributed.devices import lightning_precision
-
         self.data.prepare()
         pictures = splits(self.data, self.target)
         torch.manual_seed(self.seed)

@@ -7,6 +7,9 @@ import torch
 
 from unnoise.distributed.environment import place
 
+CPU, FAST = Path("/proc/cpuinfo"), ("avx512_bf16", "amx_bf16", "bf16")
+"""Where the system lists a processor's instructions, and those for bf16 of x86 and ARM."""
+
 
 def uses_gpu(accelerator: str) -> bool:
     """Whether a Trainer's ``accelerator`` is a GPU here."""
@@ -46,10 +49,20 @@ def lightning_precision(
     """Lightning's name; "auto" is bf16 autocast where the accelerator is fast at it, else fp32."""
     if precision != "auto":
         return {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[precision]
+    return "bf16-mixed" if _is_fast_at_bf16(accelerator) else "32-true"
+
+
+def slow_bf16(precision: str, accelerator: str) -> str | None:
+    """What to say of bf16 that was asked for where it is slower than fp32; None where it is not."""
+    if precision != "bf16" or accelerator == "mps" or _is_fast_at_bf16(accelerator):
+        return None
+    what = "GPU" if uses_gpu(accelerator) else "processor"
+    return f"this {what} has no instructions for bf16 and may be very slow: auto is fp32 here"
+
+
+def _is_fast_at_bf16(accelerator: str) -> bool:
+    """Whether it has instructions for bf16; of a processor as the system lists them."""
     if uses_gpu(accelerator):
-        fast = torch.cuda.get_device_capability() >= (8, 0)
-    else:
-        cpu = Path("/proc/cpuinfo")
-        known = cpu.read_text() if cpu.exists() else ""
-        fast = accelerator in ("cpu", "auto") and "avx512_bf16" in known
-    return "bf16-mixed" if fast else "32-true"
+        return torch.cuda.get_device_capability() >= (8, 0)
+    listed = CPU.read_text() if CPU.exists() else ""
+    return accelerator in ("cpu", "auto") and any(name in listed.split() for name in FAST)

@@ -17,7 +17,7 @@ from unnoise.data.decoding import Decoder
 from unnoise.data.given import given_pictures
 from unnoise.data.source import ImageSource, Split
 from unnoise.diffusion.samplers import Sampler
-from unnoise.distributed.devices import lightning_precision
+from unnoise.distributed.devices import lightning_precision, slow_bf16
 from unnoise.distributed.group import join
 from unnoise.evaluation.estimates import metric_problems
 from unnoise.evaluation.evaluator import Evaluator, drawn_samples, mixed
@@ -86,6 +86,8 @@ class Quality(Measure):
         """What is wrong between the keys and the run."""
         if self.run is None:
             return
+        if slow := slow_bf16(self.precision, self.torch_device.type):
+            yield Problem("precision", slow, "warning")
         wrong = list(self.model_problems(self.averaged[0], with_data=self.data is None))
         yield from wrong
         if any(problem.key == "run" for problem in wrong):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from unnoise.data.source import Images, Split
@@ -81,7 +82,8 @@ def cached(
 
     It is kept as one safetensors file in ``folder``, whose name is a digest of ``about`` and which
     holds ``about`` itself; a file of something else, or a damaged one, is not used but written
-    anew. The default folder is ``$UNNOISE_CACHE/references``, or ``~/.cache/unnoise/references``.
+    anew, and where that fails there is a warning. The default folder is
+    ``$UNNOISE_CACHE/references``, or ``~/.cache/unnoise/references``.
     """
     text = json.dumps(about, sort_keys=True)
     name = hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -91,7 +93,11 @@ def cached(
         found = compute()
         parts = {key: part.contiguous() for key, part in found._asdict().items()}
         digest = {"about": text, "digest": _digest(found)}
-        write_durably(path, lambda temporary: save_file(parts, temporary, digest))
+        content = save(parts, digest)
+        try:
+            write_durably(path, lambda temporary: temporary.write_bytes(content))
+        except OSError as error:
+            print(f"warning: features are not kept: {path}: {error.strerror}", file=sys.stderr)
     return Reference(about, found)
 
 

@@ -218,7 +218,7 @@ def load(
         UnsafeFile: the file is no whole checkpoint of unnoise, or its config names what must not
             be called.
     """
-    path = find_checkpoint(Path(run))
+    path = find_checkpoint(Path(run).expanduser())
     content = load_tensors(path)
     if not is_whole(path):
         raise UnsafeFile(path, "is damaged: it is not what was written")

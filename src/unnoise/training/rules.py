@@ -20,7 +20,7 @@ from unnoise.diffusion.samplers import Sampler
 from unnoise.diffusion.schedules import NoiseSchedule
 from unnoise.diffusion.schedules.base import check_prediction
 from unnoise.diffusion.weights import Weight
-from unnoise.distributed.devices import count
+from unnoise.distributed.devices import count, slow_bf16
 from unnoise.networks.conditioning import ClassConditioner, Conditioner
 
 Rule = Callable[..., Iterator[Problem]]
@@ -65,6 +65,13 @@ def fused(precision: str, optimizer: functools.partial[Any]) -> Iterator[Problem
     if precision == "fp16" and getattr(optimizer, "keywords", {}).get("fused"):
         message = "must be false with precision=fp16: clipping could not see it"
         yield Problem("optimizer.fused", message)
+
+
+def bf16(precision: str, trainer: functools.partial[Any]) -> Iterator[Problem]:
+    """bf16 is for devices that are fast at it."""
+    accelerator = str(getattr(trainer, "keywords", {}).get("accelerator", "auto"))
+    if slow := slow_bf16(precision, accelerator):
+        yield Problem("precision", slow, "warning")
 
 
 def enough_data(data: ImageSource, batch_size: int) -> Iterator[Problem]:
@@ -276,6 +283,6 @@ def _alike(one: Any, other: Any) -> bool:
 
 
 SHARED: tuple[Rule, ...] = (
-    *(batches, fused, enough_data, conditions, present, extractors, one_family, credentials),
+    *(batches, fused, bf16, enough_data, conditions, present, extractors, one_family, credentials),
 )
 DIFFUSION: tuple[Rule, ...] = (levels, noisiest, weights, guidance, variance)

@@ -1,5 +1,6 @@
 """From a checked config to a run that trains, here or on the ranks of this machine."""
 
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,8 @@ def start(
     from unnoise.training.loop import devices_of, fit
 
     recipe = prepared(config)
+    if run_dir is not None:
+        _require_room(recipe, run_dir)
     devices, nodes = devices_of(recipe), config["trainer"].get("num_nodes", 1)
     known = ConfigMismatch, RankLost, RankTimeout, lock.RunLocked, NotFinite, NotSaved, UnsafeFile
     try:
@@ -121,6 +124,15 @@ def _require_devices(trainer: dict[str, Any]) -> None:
     if missing or (isinstance(devices, int) and devices > there):
         found = "is 1 GPU" if there == 1 else f"are {there} GPUs"
         raise ConfigError(f"trainer.devices: {devices} wanted, but there {found} here")
+
+
+def _require_room(recipe: Recipe, run_dir: Path) -> None:
+    """Raise ConfigError if the disk has no room for one checkpoint: weights and their averages."""
+    needed = 2 * sum(parameter.nbytes for parameter in recipe.network.parameters())
+    there = next(each for each in (run_dir, *run_dir.absolute().parents) if each.is_dir())
+    if (free := shutil.disk_usage(there).free) < needed:
+        takes = f"a checkpoint takes {needed / 1e6:.1f} MB at least"
+        raise ConfigError(f"run directory: {there} has room for {free / 1e6:.1f} MB, but {takes}")
 
 
 @contextmanager
