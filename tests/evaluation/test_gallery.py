@@ -215,3 +215,13 @@ def test_a_checkpoint_is_read_once_for_all_its_settings(setting, tmp_path, monke
     copy.write_bytes(copy.read_bytes() + b"more")
     assert Gallery(tmp_path, replace(first, seed=1)).folder not in folders
     assert len(read) == 2
+
+
+def test_a_folder_says_what_is_drawn_and_one_under_its_digest_alone_is_found(setting, tmp_path):
+    assert Gallery(tmp_path, setting).folder == tmp_path / f"ddim-2_seed-3_{setting.key}"
+    guidance = {**setting.recipe["guidance"], "scale": 2.5}
+    guided = replace(setting, recipe={**setting.recipe, "guidance": guidance})
+    assert Gallery(tmp_path, guided).folder.name == f"ddim-2_guidance-2.5_seed-3_{guided.key}"
+    old = tmp_path / setting.key
+    old.mkdir()
+    assert Gallery(tmp_path, setting).folder == old

@@ -9,6 +9,7 @@ from unnoise.evaluation.results import (
     Score,
     comparable,
     flat,
+    folded,
     lower_is_better,
     read,
     save,
@@ -161,3 +162,40 @@ def test_a_row_of_plain_values():
     assert (row["fd_toy"], row["fd_toy_error"]) == (1.5, 0.1)
     assert (row["steps"], row["count"], row["rounding"]) == (50, 1000, "nearest")
     assert "recipe" not in row
+
+
+MANY = {
+    f"{kind}_sprites": 1000.0
+    for kind in "fd sfd kid is precision recall density coverage memorised".split()
+}
+
+
+@pytest.mark.parametrize("name", ["ddim 4", "dpm_solver_sde 1000, guidance 1.25, last weights"])
+@pytest.mark.parametrize("every", [True, False])
+def test_a_table_fits_and_says_what_it_leaves_out(name, every):
+    text = table([score(name, **MANY), score("noise", **MANY)], every)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 100
+    left = "sfd is density coverage memorised".split()
+    shown = " ".join(line for line in lines if "columns=all" not in line).split()
+    assert {"fd", "kid", "precision", "recall"} <= set(shown)
+    assert (set(left) <= set(shown)) == every
+    assert ("columns=all" in text) == (not every)
+    assert every or all(kind in lines[-1] for kind in left)
+    assert text.count("1000.00 ± 0.10") == 2 * (9 if every else 4)
+
+
+def test_what_is_measured_first_is_always_shown():
+    shown = table([score("a", density_x=1.0, sfd_x=2.0)], every=False)
+    assert "density" in shown
+    assert shown.splitlines()[-1] == "columns=all also shows sfd, which are in the files"
+
+
+def test_a_folded_table_has_each_cell_once_beside_its_row():
+    rows = [["", "", *(f"column{k:02d}" for k in range(30))]]
+    rows += [[f"row{r}", "x", *(f"{r}.{k:02d}" for k in range(30))] for r in range(3)]
+    lines = folded(rows)
+    assert max(map(len, lines)) <= 100
+    for r in range(3):
+        own = [line.split() for line in lines if line.startswith(f"row{r}")]
+        assert [cell for line in own for cell in line[2:]] == rows[r + 1][2:]

@@ -22,6 +22,7 @@ from unnoise.distributed.environment import ALONE, Place
 from unnoise.files import file_digest, write_durably
 from unnoise.models.trained import TrainedModel
 from unnoise.runs.identity import canonical, digest
+from unnoise.runs.layout import telling
 from unnoise.untrusted import UnsafeFile, load_arrays
 
 
@@ -67,8 +68,18 @@ class SampleSet:
         return {**values, "checkpoint": self.checkpoint.name, "model": self.model}
 
     @property
+    def words(self) -> list[str]:
+        """The first things to know of it, for a file's name: sampler and steps, guidance, seed."""
+        stepper = self.recipe.get("stepper", self.recipe)
+        kind = str(stepper.get("_target_", "")).rpartition(".")[2].lower()
+        scale = (self.recipe.get("guidance") or {}).get("scale")
+        found = [f"{kind}-{self.recipe['steps']}" if self.recipe.get("steps") else kind]
+        found += [] if scale in (None, 1) else [f"guidance-{scale:g}"]
+        return [*found, f"seed-{self.seed}"]
+
+    @property
     def key(self) -> str:
-        """The digest that its gallery is named by.
+        """The digest that the name of its gallery ends in.
 
         A value at its default counts as absent, so that a set keeps its key when this class or a
         sampler gets a further argument. The versions of samplers and rounding belong to it.
@@ -103,7 +114,7 @@ class Gallery:
     """
 
     def __init__(self, folder: Path, samples: SampleSet) -> None:
-        self.samples, self.folder = samples, folder / samples.key
+        self.samples, self.folder = samples, telling(folder, samples.words, samples.key)
         self._whole: set[Path] = set()
 
     def missing(self, n: int, batch_size: int, place: Place = ALONE) -> list[range]:

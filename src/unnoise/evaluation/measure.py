@@ -17,7 +17,7 @@ from unnoise.evaluation.results import write
 from unnoise.models.trained import DataChanged, TrainedModel, load
 from unnoise.runs.checkpoints import find_checkpoint
 from unnoise.runs.identity import Role, digest
-from unnoise.runs.layout import RunDirectory
+from unnoise.runs.layout import RunDirectory, telling
 
 Scale = Annotated[float, Field(ge=0)]
 Keys = dict[str, Any]
@@ -115,5 +115,8 @@ class Measure(ABC):
         What the rows depend on, ``about``, stands once in the JSON.
         """
         about = {"measure": self.name, "checkpoint": str(self.checkpoint), **self.beside(about)}
-        path = self.folder / f"{self.name}_{digest(about, 8)}.json"
+        words = (
+            f"{key}-{about[key]}" for key in ("steps", "n", "seed") if about.get(key) is not None
+        )
+        path = telling(self.folder, [self.name, *words], digest(about, 8), ".json")
         return write(path, {**about, "rows": rows}, rows)

@@ -30,6 +30,7 @@ from unnoise.evaluation.neighbours import K_DENSITY
 from unnoise.evaluation.results import Samples, Score, save, table
 from unnoise.runs.checkpoints import find_checkpoints
 from unnoise.runs.identity import digest
+from unnoise.runs.layout import telling
 
 ELSEWHERE = Path("outputs") / "evaluation"
 """Where the scores of given pictures go."""
@@ -60,6 +61,7 @@ class Quality(Measure):
     guidance: list[Scale] | None
     seeds: list[Number]
     precision: Literal["auto", "fp32", "bf16"]
+    columns: Literal["auto", "all"] = "auto"
 
     name = "quality"
 
@@ -134,10 +136,15 @@ class Quality(Measure):
             galleries.append((name, gallery))
         if place.rank > 0:
             return None
-        local = ("_target_", "device", "batch_size", "data_root", "data_changed")
+        local = ("_target_", "device", "batch_size", "data_root", "data_changed", "columns")
         request = self.beside({key: value for key, value in keys.items() if key not in local})
         name = digest([request, *(samples.key for _, samples in drawn)], 8)
-        path = self.folder / f"quality_{name}.json"
+        images = None if self.images is None else Path(self.images).stem
+        settings = (
+            [f"{len(drawn)}-settings"] if len(drawn) > 1 else [w for _, s in drawn for w in s.words]
+        )
+        words = ["quality", images, *settings, f"n-{self.n}"]
+        path = telling(self.folder, words, name, ".json")
         scores: list[Score] = []
         for score in self._scores(evaluator, galleries):
             scores.append(score)
@@ -145,7 +152,8 @@ class Quality(Measure):
             files = save(path, scores, **about)
         if len(drawn) > 1:
             files.append(plot(path.with_suffix(".png"), scores, next(iter(scores[0].metrics))))
-        return Result(table(scores), files)
+        every = self.columns == "all" or self.metrics is not None
+        return Result(table(scores, every), files)
 
     @property
     def folder(self) -> Path:

@@ -13,6 +13,11 @@ from unnoise.files import write_durably
 LOWER_IS_BETTER = ("fd", "fid", "sfd", "sfid", "kid", "memorised", "bits_per_dim")
 """Beginnings of the names of metrics of which less is better; of the others more is."""
 
+ESSENTIAL = ("fd", "fid", "kid", "precision", "recall")
+"""What a table shows first of all metrics."""
+WIDTH = 100
+"""Of a table for a terminal, in characters."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -155,22 +160,29 @@ def read(path: Path) -> list[Score]:
         raise ValueError(f"{path} holds no scores of unnoise: {error}") from error
 
 
-def table(scores: Sequence[Score]) -> str:
+def table(scores: Sequence[Score], every: bool = True) -> str:
     """The scores for a terminal: one table for each group whose numbers may be compared.
 
-    Each group is headed by its fingerprint; if there are several, the reason follows.
+    Each group is headed by its fingerprint; if there are several, the reason follows. Without
+    ``every`` metric there are the ``ESSENTIAL`` ones, and the names of the others.
     """
-    groups = comparable(scores)
-    parts, first = [_group(group) for group in groups], scores[0]
+    groups, first = comparable(scores), scores[0]
+    names = list(dict.fromkeys(name for score in scores for name in score.metrics))
+    left = [] if every else [name for name in names[1:] if name.partition("_")[0] not in ESSENTIAL]
+    parts = [_group(group, left) for group in groups]
+    if left:
+        others = ", ".join(dict.fromkeys(name.partition("_")[0] for name in left))
+        parts.append(f"columns=all also shows {others}, which are in the files")
     for other, *_ in groups[1:]:
         why = first.fingerprint.differences(other.fingerprint)[0]
         parts.append(f"{first.name} and {other.name} are not to be compared: {why}")
     return "\n\n".join(parts)
 
 
-def _group(scores: Sequence[Score]) -> str:
+def _group(scores: Sequence[Score], left: Sequence[str]) -> str:
     about = scores[0].fingerprint
-    names = list(dict.fromkeys(name for score in scores for name in score.metrics))
+    every = dict.fromkeys(name for score in scores for name in score.metrics)
+    names = [name for name in every if name not in left]
     cells = [["", "", *(name.partition("_")[0] for name in names)]]
     cells += [["", "evaluations", *("".join(name.partition("_")[1:]) for name in names)]]
     for score in scores:
@@ -179,7 +191,20 @@ def _group(scores: Sequence[Score]) -> str:
         cells.append([score.name, "" if cost is None else f"{cost:g}", *values])
     heading = f"{about.count} pictures against {about.reference}"
     by = f"features by {about.extractor}, resized by {about.resize}"
-    return "\n".join([heading, by, *aligned(cells)])
+    return "\n".join([heading, by, *folded(cells)])
+
+
+def folded(rows: Sequence[Sequence[str]], fixed: int = 2) -> list[str]:
+    """A table of at most ``WIDTH``: columns without room stand below, beside the fixed ones."""
+    columns = [*zip(*rows, strict=True)]
+    parts = [columns[:fixed]]
+    for column in columns[fixed:]:
+        lines = aligned([*zip(*parts[-1], column, strict=True)])
+        if max(map(len, lines)) > WIDTH and len(parts[-1]) > fixed:
+            parts.append(columns[:fixed])
+        parts[-1] = [*parts[-1], column]
+    tables = ["\n".join(aligned([*zip(*part, strict=True)])) for part in parts]
+    return "\n\n".join(tables).split("\n")
 
 
 def aligned(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:

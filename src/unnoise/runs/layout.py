@@ -1,6 +1,8 @@
 """The names of the files in a run directory."""
 
 import os
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -65,6 +67,22 @@ class RunDirectory:
 def step_of(path: Path) -> int:
     """The optimizer step in the name of a checkpoint or a grid."""
     return int(path.stem.removeprefix("step_"))
+
+
+def telling(folder: Path, words: Iterable[object], digest: str, suffix: str = "") -> Path:
+    """A path in a folder whose name says what it holds, with the digest last.
+
+    One that is there already under any name that ends in the digest is kept. Words that are None
+    are left out.
+    """
+    if earlier := sorted(folder.glob(f"*{digest}{suffix}")):
+        return earlier[0]
+    plain = (
+        re.sub(r"[^A-Za-z0-9.]+", "-", str(word)).strip("-.")[:40]
+        for word in words
+        if word is not None
+    )
+    return folder / ("_".join([*filter(None, plain), digest]) + suffix)
 
 
 def shown(path: Path) -> str:
