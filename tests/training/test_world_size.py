@@ -1,4 +1,9 @@
-"""The same global batch gives the same weights on one process and on two, and across a resume."""
+"""The same global batch gives the same weights on one process and on two, and across a resume.
+
+Two processes add up the gradient in another order, which changes its last bit. Adam's step is
+lr·m/(√v + eps): where a gradient is no greater than eps it is that bit which decides the step.
+With an eps far above the last bit of all gradients the weights are again those of one process.
+"""
 
 from functools import partial
 
@@ -13,10 +18,13 @@ from unnoise.training.callbacks.checkpoints import Checkpoints
 from unnoise.training.loop import fit
 
 STEPS, HALF = 20, 10
+CLOSE = {"fast adam": 4e-4}  # 7.6e-05 was measured, in one of 8 weights with √v < eps
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
 SETTINGS = {
     "sgd": lambda: {"optimizer": SGD},
     "adam": lambda: {"optimizer": partial(torch.optim.Adam, lr=1e-4)},
+    "fast adam": lambda: {"optimizer": partial(torch.optim.Adam, lr=1e-2)},
+    "fast adam, large eps": lambda: {"optimizer": partial(torch.optim.Adam, lr=1e-2, eps=1e-5)},
     "accumulated": lambda: {"optimizer": SGD, "accumulate": 2},
     "learned times": lambda: {"optimizer": SGD, "times": LossSecondMomentTimes(2, 3)},
 }
@@ -96,4 +104,15 @@ def furthest(a, b):
 @pytest.mark.parametrize("ranks", ["two", "rank 1 of two", "one, then two", "two, then one"])
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_weights_are_those_of_one_process(states, setting, ranks):
-    assert furthest(states[setting]["one"], states[setting][ranks]) < 1e-6
+    close = CLOSE.get(setting, 1e-6)
+    assert furthest(states[setting]["one"], states[setting][ranks]) < close
+
+
+@pytest.mark.slow
+def test_only_weights_with_hardly_any_gradient_are_further_apart(states):
+    one, two = (states["fast adam"][ranks] for ranks in ("one", "two"))
+    apart = torch.cat(
+        [(one[k] - two[k]).abs().flatten() for k in one if one[k].is_floating_point()]
+    )
+    assert float((apart > 2e-5).float().mean()) < 0.01
+    assert float(apart.median()) < 1e-6
