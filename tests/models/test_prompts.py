@@ -158,3 +158,39 @@ def test_prompts_as_pictures_are_those_that_the_conditioner_sees():
 def test_an_empty_prompt_is_refused(empty):
     with pytest.raises(ValueError, match="caption 1 is empty"):
         prompts(Captions(), caption=["x", empty])
+
+
+def named(labels, names=("cat", "dog", "emu"), classifier=None, conditioner=None):
+    conditioner = conditioner or ClassConditioner(3, 4)
+    return Prompts(model(conditioner), unread, names, {"label": labels}, None, classifier)
+
+
+def test_classes_are_given_by_number_or_name():
+    assert named(["dog", 0, "emu"]).batch(IDS)["label"].tolist() == [2, 1, 0, 2]
+    digits = [str(number) for number in (1, 10, 2)]  # a number is a label, a text is a name
+    assert named(["10", 2], digits).batch(torch.arange(2))["label"].tolist() == [1, 2]
+
+
+def test_of_a_classifier_the_names_are_those_it_knows():
+    plain = Prompts(model(None), unread, (), {"label": ["c", 0]}, None, Judge())
+    assert plain.batch(torch.arange(2))["label"].tolist() == [2, 0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "said"),
+    [
+        (["dgo"], ("cat", "dog", "emu"), "no class 'dgo'; nearest are dog, "),
+        (["EMU"], ("cat", "dog", "emu"), "no class 'EMU'; nearest are emu, "),
+        (["x"], tuple(f"kind {k}" for k in range(3)), "no class 'x'; nearest are kind "),
+        (["cat"], (), "what the classes are called is not known: use numbers"),
+    ],
+)
+def test_a_name_that_is_none_is_told_the_nearest(labels, names, said):
+    with pytest.raises(ValueError, match=said):
+        named(labels, names)
+
+
+def test_a_classifier_of_other_classes_is_refused():
+    assert named([0], ("a", "b", "c"), Judge()).batch(torch.arange(1))["label"].tolist() == [0]
+    with pytest.raises(ValueError, match="by label 1 the classifier means b, but the model x"):
+        named([0], ("a", "x", "c"), Judge())
