@@ -149,7 +149,7 @@ def file_digest(path: Path) -> str:
 def _digests(folder: Path) -> list[tuple[str, str]]:
     """The lines (digest, name) of a folder's ``SHA256SUMS``."""
     try:
-        lines = (folder / SUMS).read_text(errors="replace").splitlines()
+        lines = (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return []
     parted = (line.partition("  ") for line in lines)
@@ -158,4 +158,4 @@ def _digests(folder: Path) -> list[tuple[str, str]]:
 
 def _write_digests(folder: Path, lines: list[tuple[str, str]]) -> None:
     text = "".join(f"{digest}  {name}\n" for digest, name in lines)
-    write_durably(folder / SUMS, lambda temporary: temporary.write_text(text))
+    write_durably(folder / SUMS, lambda temporary: temporary.write_text(text, encoding="utf-8"))

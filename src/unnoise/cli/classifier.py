@@ -98,7 +98,10 @@ class ClassifierTraining(Request):
         path = Path(self.out or FOLDER / name) / "classifier.pt"
         classifier.save(path)
         text = json.dumps(about, indent=2) + "\n"
-        write_durably(path.with_name("about.json"), lambda temporary: temporary.write_text(text))
+        write_durably(
+            path.with_name("about.json"),
+            lambda temporary: temporary.write_text(text, encoding="utf-8"),
+        )
         print(f"{self.target} of {len(pictures.names)}, {self.steps} steps in {seconds:.0f} s")
         real = [key for key in measured[0] if key not in ("log_snr", "sigma/alpha")]
         print("  accuracy at sigma/alpha" + "".join(f"{name:>12}" for name in real))

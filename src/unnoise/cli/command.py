@@ -13,6 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from unnoise.cli.hydra_app import folders, help_text, start
+from unnoise.cli.terminal import any_encoding, undecoded
 from unnoise.config.compose import check_command_line
 from unnoise.config.problems import Check, ConfigError, Problem, errors_in, report
 from unnoise.config.typed import at_home, expanded
@@ -65,7 +66,11 @@ def run(config_name: str, check: Check, job: Job) -> None:
 
 def typed() -> Namespace:
     """The command line: options and overrides, in any order."""
+    any_encoding()
     arguments = get_args_parser().parse_intermixed_args()
+    if odd := next(filter(undecoded, sys.argv), None):
+        encoding = sys.getfilesystemencoding()
+        sys.exit(f"{odd} is not {encoding}, this terminal's encoding: set LC_ALL=C.UTF-8")
     arguments.overrides = [at_home(override) for override in arguments.overrides]
     if arguments.config_path:
         sys.exit("--config-path would hide the shipped configs: use --config-dir, which adds yours")

@@ -62,17 +62,19 @@ def _in_a_line(work: Callable[[], None]) -> Callable[[], None]:
 
 def help_text(config_name: str, arguments: Namespace) -> str:
     """The command's help, with the groups of the shipped configs and of further folders."""
-    entries = yaml.safe_load((CONF / f"{config_name}.yaml").read_text())["defaults"]
+    entries = yaml.safe_load((CONF / f"{config_name}.yaml").read_text(encoding="utf-8"))["defaults"]
     defaults = {
         key: value for each in entries if isinstance(each, dict) for key, value in each.items()
     }
     if "family" in defaults:
         for path in (CONF / "family").glob("*.yaml"):
-            brought = yaml.safe_load(path.read_text())["defaults"]
+            brought = yaml.safe_load(path.read_text(encoding="utf-8"))["defaults"]
             keys = (key for each in brought if isinstance(each, dict) for key in each)
             defaults |= {key.removeprefix("/"): None for key in keys if key.startswith("/")}
     chosen = defaults.pop("override hydra/help")
-    template = yaml.safe_load((CONF / "hydra" / "help" / f"{chosen}.yaml").read_text())["template"]
+    template = yaml.safe_load(
+        (CONF / "hydra" / "help" / f"{chosen}.yaml").read_text(encoding="utf-8")
+    )["template"]
     lines = []
     searched = [CONF, *map(Path, folders(arguments))]
     for group in sorted(key for key in defaults if " " not in key):

@@ -3,6 +3,7 @@
 import sys
 
 from unnoise.cli.report import runs_parser, stop, typed
+from unnoise.cli.terminal import any_encoding
 from unnoise.report.reader import runs_below
 from unnoise.runs.layout import shown
 
@@ -22,6 +23,7 @@ EXAMPLES = """examples:
 
 def main() -> None:
     """The command's entry point."""
+    any_encoding()
     parser = runs_parser("unnoise-replay", ABOUT, EXAMPLES)
     parser.add_argument("--offline", action="store_true", help="write for wandb sync; no network")
     parser.add_argument("--new", action="store_true", help="a new page, and its id for the run")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from unnoise.cli.terminal import any_encoding
 from unnoise.files import file_fault
 from unnoise.report.page import write
 from unnoise.report.reader import runs_below
@@ -22,6 +23,7 @@ EXAMPLES = """examples:
 
 def main() -> None:
     """The command's entry point."""
+    any_encoding()
     about = "Write one page, which needs no network, of a run or of many to compare."
     parser = runs_parser("unnoise-report", about, EXAMPLES)
     parser.add_argument("-o", "--out", metavar="FILE", help="the page; else report.html in there")

@@ -89,7 +89,7 @@ class Drawing(EditKeys, Request):
             pictures.save(out / "images", self.first)
             files["singles"] = "images"
         text = json.dumps(about, indent=2) + "\n"
-        write_durably(out / "about.json", lambda path: path.write_text(text))
+        write_durably(out / "about.json", lambda path: path.write_text(text, encoding="utf-8"))
         took = f"{time.monotonic() - started:.0f} s"
         print(f"{len(pictures)} pictures in {took}, by {kind}, {steps} steps")
         for what, file in files.items():

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from unnoise.cli.terminal import any_encoding
+
 ABOUT = """Compare what this machine computes with published numbers and closed forms: schedules,
 parameter counts, samplers on Gaussian data, random numbers, networks in float32 and bf16, metrics.
 Takes less than a minute. The exit status is 1 if a check fails."""
@@ -14,6 +16,7 @@ Takes less than a minute. The exit status is 1 if a check fails."""
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run all checks, print the table, and end with status 0, or 1 if a check fails."""
+    any_encoding()
     parser = argparse.ArgumentParser("unnoise-verify", description=ABOUT)
     parser.add_argument(
         "--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, mps"

@@ -87,7 +87,7 @@ def _resolved(root: DictConfig) -> dict[str, Any]:
 
 def _how_far(run_dir: Path) -> tuple[bool, bool, str]:
     try:
-        ended = json.loads(RunDirectory(run_dir).manifest.read_text())
+        ended = json.loads(RunDirectory(run_dir).manifest.read_text(encoding="utf-8"))
         done = isinstance(ended, dict) and ("finished" in ended or "pruned" in ended)
     except (OSError, ValueError):
         done = False

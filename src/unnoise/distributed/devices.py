@@ -64,5 +64,5 @@ def _is_fast_at_bf16(accelerator: str) -> bool:
     """Whether it has instructions for bf16; of a processor as the system lists them."""
     if uses_gpu(accelerator):
         return torch.cuda.get_device_capability() >= (8, 0)
-    listed = CPU.read_text() if CPU.exists() else ""
+    listed = CPU.read_text(encoding="utf-8") if CPU.exists() else ""
     return accelerator in ("cpu", "auto") and any(name in listed.split() for name in FAST)

@@ -59,7 +59,7 @@ def train_on_ranks(orders: list[Any], devices: int, nodes: int) -> None:
         heard(pass_on, hurry=lambda: shutil.rmtree(folder, ignore_errors=True)),
     ):
         path = Path(folder) / "orders.json"
-        path.write_text(json.dumps(orders))
+        path.write_text(json.dumps(orders), encoding="utf-8")
         config = LaunchConfig(
             min_nodes=nodes,
             max_nodes=nodes,

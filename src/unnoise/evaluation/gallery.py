@@ -173,7 +173,7 @@ class Gallery:
         record = self.folder / "samples.json"
         if not record.exists():
             text = json.dumps(self.samples.record, indent=2) + "\n"
-            write_durably(record, lambda temporary: temporary.write_text(text))
+            write_durably(record, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
         def write(temporary: Path) -> None:
             with temporary.open("wb") as file:

@@ -87,7 +87,10 @@ def _steps(keys: Mapping[str, Any], node: Node) -> list[int | None]:
 def sampler_name(node: Node) -> str:
     """The name in ``conf/sampler`` of the config whose step is this, else its class's name."""
     stepper = node.get("stepper", node)
-    shipped = {path.stem: yaml.safe_load(path.read_text()) for path in CONF.glob("sampler/*.yaml")}
+    shipped = {
+        path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))
+        for path in CONF.glob("sampler/*.yaml")
+    }
     steppers = {k: other.get("stepper", other) for k, other in sorted(shipped.items())}
     alike = [name for name, other in steppers.items() if other == stepper]
     alike += [k for k, other in steppers.items() if other["_target_"] == stepper["_target_"]]

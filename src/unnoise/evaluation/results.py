@@ -129,13 +129,13 @@ def write(path: Path, content: dict[str, Any], rows: Sequence[dict[str, Any]]) -
     """
 
     def write_csv(temporary: Path) -> None:
-        with temporary.open("w", newline="") as file:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
             writer.writeheader()
             writer.writerows(rows)
 
     text, table = json.dumps(content, indent=2) + "\n", path.with_suffix(".csv")
-    write_durably(path, lambda temporary: temporary.write_text(text))
+    write_durably(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     write_durably(table, write_csv)
     return [table, path]
 
@@ -154,7 +154,7 @@ def read(path: Path) -> list[Score]:
                 Fingerprint(**row["fingerprint"]),
                 {name: Estimate(**each) for name, each in row["metrics"].items()},
             )
-            for row in json.loads(path.read_text())["scores"]
+            for row in json.loads(path.read_text(encoding="utf-8"))["scores"]
         ]
     except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} holds no scores of unnoise: {error}") from error

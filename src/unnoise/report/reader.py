@@ -163,7 +163,9 @@ def read_run(folder: Path) -> Run:
     """Read a run directory; never fails, but fills ``problems``."""
     run, files = Run(folder), RunDirectory(folder)
     run.config = _read(run, files.config, load_yaml)
-    run.manifest = _read(run, files.manifest, lambda path: json.loads(path.read_text()))
+    run.manifest = _read(
+        run, files.manifest, lambda path: json.loads(path.read_text(encoding="utf-8"))
+    )
     for key, kind in KINDS.items():
         if key in run.manifest and not isinstance(run.manifest[key], kind):
             run.problems.append(f"manifest.json: {key} is {run.manifest.pop(key)!r}")
@@ -204,7 +206,7 @@ def _read(run: Run, path: Path, parse: Callable[[Path], Any]) -> dict[str, Any]:
 def _read_metrics(run: Run, path: Path) -> None:
     """Fill ``times`` and ``curves``, without a last line that is still being written."""
     try:
-        text = path.read_text(errors="replace") if path.exists() else ""
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     except OSError as error:
         run.problems.append(f"metrics.jsonl is unreadable: {error}")
         return
@@ -236,7 +238,7 @@ def _checked(scores: list[Score]) -> list[Score]:
 
 
 def _table(path: Path) -> Table:
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     rows = content.pop("rows", None) if isinstance(content, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ValueError("holds no rows")

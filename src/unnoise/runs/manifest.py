@@ -122,7 +122,7 @@ def read(run_dir: Path) -> Manifest:
     """
     path = RunDirectory(run_dir).manifest
     try:
-        found = json.loads(path.read_text()) if path.exists() else {}
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except ValueError:
         found = None
     if not isinstance(found, dict):
@@ -134,7 +134,10 @@ def read(run_dir: Path) -> Manifest:
 
 def _write(run_dir: Path, manifest: Manifest) -> Manifest:
     text = json.dumps(manifest, indent=2) + "\n"
-    write_durably(RunDirectory(run_dir).manifest, lambda temporary: temporary.write_text(text))
+    write_durably(
+        RunDirectory(run_dir).manifest,
+        lambda temporary: temporary.write_text(text, encoding="utf-8"),
+    )
     return manifest
 
 

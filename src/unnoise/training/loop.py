@@ -68,7 +68,10 @@ def fit(
         with held(run_dir) if first else nullcontext():
             if first:
                 text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-                write_durably(RunDirectory(run_dir).config, lambda path: path.write_text(text))
+                write_durably(
+                    RunDirectory(run_dir).config,
+                    lambda path: path.write_text(text, encoding="utf-8"),
+                )
                 content.keep(RunDirectory(run_dir).content, data.splits)
             before = manifest.read(run_dir).get("rollbacks", []) if checkpoint else []
             rollbacks = ranks.broadcast(len(before))  # each changed the noise

@@ -18,7 +18,7 @@ def main() -> int:
     from unnoise.training.callbacks.checkpoints import NotFinite, NotSaved
     from unnoise.training.failures import explanation
 
-    config, *paths, origin = json.loads(Path(sys.argv[1]).read_text())
+    config, *paths, origin = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     run_dir, checkpoint = (None if path is None else Path(path) for path in paths)
     try:
         from unnoise.training.loop import fit

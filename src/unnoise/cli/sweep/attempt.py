@@ -74,13 +74,13 @@ def _note(job: Job, error: BaseException) -> None:
     print(f"  failed: {explanation(error, job.config) or short}", file=sys.stderr)
     run = RunDirectory(job.run_dir)
     try:
-        manifest = json.loads(run.manifest.read_text())
+        manifest = json.loads(run.manifest.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         manifest = {}
     text = json.dumps({"failed": short} | manifest, indent=2) + "\n"
     try:
-        write_durably(run.manifest, lambda temporary: temporary.write_text(text))
-        run.error.write_text("".join(traceback.format_exception(error)))
+        write_durably(run.manifest, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        run.error.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
         print(f"  in full: {run.error}", file=sys.stderr, flush=True)
     except OSError as unwritten:  # such as a full disk
         print(f"  could not be noted: {unwritten}", file=sys.stderr, flush=True)

@@ -164,7 +164,7 @@ class BadNumbers(Callback):
         }
         if first:
             text = json.dumps(report, indent=2) + "\n"
-            write_durably(path, lambda temporary: temporary.write_text(text))
+            write_durably(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
         times = f"{rollbacks} rollback{'' if rollbacks == 1 else 's'}"
         done = f"after {times}" if checkpoint else "there is no checkpoint to go to"
         names = f"{shown(path)} names the pictures of the step"

@@ -59,13 +59,19 @@ class JsonLines(Dashboard):
         """Drop what was logged after ``step``, and a last line cut short by a kill."""
         if not self.path.exists():
             return
-        lines = self.path.read_text().splitlines(keepends=True)
+        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        write_durably(self.path, lambda temporary: temporary.write_text("".join(kept)))
+        write_durably(
+            self.path, lambda temporary: temporary.write_text("".join(kept), encoding="utf-8")
+        )
 
     def rows(self) -> list[dict[str, Any]]:
         """What was logged, also what still waits for space; not a line that was cut short."""
-        lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
+        lines = (
+            self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+            if self.path.exists()
+            else []
+        )
         return [json.loads(line) for line in lines + self.unwritten if line.endswith("\n")]
 
     def end(self, manifest: dict[str, Any]) -> None:

@@ -39,7 +39,7 @@ def send(
         board = WeightsAndBiases(run_dir, config.get("name", run_dir.name), **options)
         if new:
             name = uuid.uuid4().hex[:8]
-            write_durably(files.wandb_id, lambda path: path.write_text(name))
+            write_durably(files.wandb_id, lambda path: path.write_text(name, encoding="utf-8"))
         return replay(run_dir, board)
 
 
@@ -56,7 +56,7 @@ def replay(run_dir: Path, board: WeightsAndBiases) -> int:
     files = RunDirectory(run_dir)
     files.metrics.stat()  # that it is there
     rows = JsonLines(files.metrics).rows()
-    manifest = json.loads(files.manifest.read_text())
+    manifest = json.loads(files.manifest.read_text(encoding="utf-8"))
     config = load_yaml(files.config) if files.config.exists() else {}
     pictures = [each for each in _pictures(files) if each[2].exists()]
     try:

@@ -91,7 +91,10 @@ class WeightsAndBiases(Dashboard):
 
         id_file = RunDirectory(self.run_dir).wandb_id
         if not id_file.exists():
-            write_durably(id_file, lambda temporary: temporary.write_text(uuid.uuid4().hex[:8]))
+            write_durably(
+                id_file,
+                lambda temporary: temporary.write_text(uuid.uuid4().hex[:8], encoding="utf-8"),
+            )
         facts = {**manifest, "directory": str(self.run_dir.resolve())}
         typed = " ".join(manifest["overrides"]) or self.run_dir.name
         settings = wandb.Settings(
@@ -110,7 +113,7 @@ class WeightsAndBiases(Dashboard):
                 project=self.project,
                 entity=self.entity,
                 mode="offline" if self.mode == "offline" else None,  # None lets WANDB_MODE speak
-                id=id_file.read_text(),
+                id=id_file.read_text(encoding="utf-8"),
                 resume="allow",
                 reinit="create_new",
                 dir=self.run_dir,
