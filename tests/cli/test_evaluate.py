@@ -48,6 +48,9 @@ def home(tmp_path_factory):
     mute = NoisyClassifier.load(folder / "judge.pt")
     del mute.about["data"]
     mute.save(folder / "mute.pt")
+    named = NoisyClassifier.load(folder / "judge.pt")
+    named.names = ("hero", "non-hero", "spell", "food", "side-facing")
+    named.save(folder / "named.pt")
     make_judge(folder / "other.pt", seed=1)
     make_judge(folder / "kinds.pt", target="kind")
     return folder
@@ -174,6 +177,7 @@ def test_an_unconditional_model_is_judged_when_a_classifier_guides_it(home, monk
         (["run={classes}", "judge={kinds}"], "no judge of label for this data among those"),
         (["run={classes}", "judge=none.pt"], "judge  [Errno 2] No such file"),
         (["run={classes}", "judge=[{judge},{other}]"], "is for other data: seed 1, not 0"),
+        (["run={classes}", "judge={named}"], "for other classes: label 2 means spell, not food"),
         (["run={classes}", "classifier={other}"], "classifier  "),
         (["run={classes}", "guidance=[1,much]"], "guidance.1  'much' is not a number"),
         (["run={classes}", "guidance=[-1]"], "guidance.0  must be >= 0"),
@@ -199,7 +203,7 @@ def test_mistakes_are_told_before_anything_is_drawn(
     overrides, told, home, monkeypatch, capsys, tmp_path
 ):
     names = {name: home / name for name in ("plain", "classes", "certain", "full")}
-    names |= {name: home / f"{name}.pt" for name in ("judge", "other", "kinds", "mute")}
+    names |= {name: home / f"{name}.pt" for name in ("judge", "other", "kinds", "mute", "named")}
     with pytest.raises(SystemExit) as stop:
         command(monkeypatch, *(each.format(**names) for each in overrides))
     assert stop.value.code == 2

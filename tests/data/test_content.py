@@ -1,5 +1,8 @@
 """What data hold is compared by content: what differs is said, picture by picture."""
 
+import gzip
+import json
+
 import pytest
 import torch
 
@@ -111,7 +114,19 @@ def test_of_many_pictures_the_classes_are_counted(tmp_path, monkeypatch):
     assert found == "train had 5 pictures, now 6 (owl 1 → 2)"
 
 
-@pytest.mark.parametrize("text", [None, b"", b"\x1f\x8b damaged", b"[]"])
+def packed(**train):
+    return gzip.compress(
+        json.dumps({"train": {"fingerprint": BEFORE.fingerprint, **train}}).encode()
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(None, b"", b"\x1f\x8b damaged", b"[]", gzip.compress(b"[]"), packed()),
+        *(packed(counts=3, pictures={}), packed(counts=[], pictures=["a"])),
+    ],
+)
 def test_without_what_was_kept_the_numbers_are_told(text, tmp_path):
     splits = {"train": BEFORE, "validation": BEFORE}
     if text is not None:

@@ -100,8 +100,10 @@ def _held(path: Path) -> dict[str, dict[str, Any]]:
     try:
         with gzip.open(path) as file:
             found = json.loads(file.read(MOST_BYTES))
-        return found if all("fingerprint" in each for each in found.values()) else {}
-    except (OSError, EOFError, zlib.error, ValueError, AttributeError, TypeError):
+        kinds = {"fingerprint": str, "counts": list, "pictures": dict | None}
+        parts = [(each[key], kind) for each in found.values() for key, kind in kinds.items()]
+        return found if all(isinstance(part, kind) for part, kind in parts) else {}
+    except (OSError, EOFError, zlib.error, ValueError, AttributeError, TypeError, LookupError):
         return {}
 
 

@@ -163,10 +163,10 @@ class Adherence(Measure):
                 trained.check_guidance(scale)
         except ValueError as error:
             yield Problem("guidance", str(error))
-        judges, found = classifiers.find(self.judges, labels, trained.config["data"])
+        judges, found = classifiers.find(self.judges, labels, trained)
         yield from found
         if self.classifier is not None:
-            _, found = classifiers.find([self.classifier], labels, trained.config["data"])
+            _, found = classifiers.find([self.classifier], labels, trained)
             yield from (replace(problem, key="classifier") for problem in found)
             if classifier_file(self.classifier) in judges.values():
                 reason = "also guides, and so judges itself: train another with another seed"
@@ -177,7 +177,7 @@ class Adherence(Measure):
         place, device = join(), self.torch_device
         trained, checkpoint = self.trained(self.averaged), self.checkpoint
         labels = classifiers.needed_labels(trained, self.classifier is not None)
-        files, _ = classifiers.find(self.judges, labels, trained.config["data"])
+        files, _ = classifiers.find(self.judges, labels, trained)
         if place.rank == 0:
             _ = trained.validation  # first, so that others than the run's are refused
         broadcast(None)  # the other ranks wait for the data

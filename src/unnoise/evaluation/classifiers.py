@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -132,12 +133,13 @@ def needed_labels(trained: TrainedModel, by_classifier: bool) -> tuple[str, ...]
 
 
 def find(
-    given: Sequence[str] | None, needed: Sequence[str], data: dict[str, Any]
+    given: Sequence[str] | None, needed: Sequence[str], trained: TrainedModel
 ) -> tuple[dict[str, Path], list[Problem]]:
     """A classifier's file for each of the needed labels, and what is wrong with those given.
 
     If none are ``given``, the newest that were trained on the same data are taken from ``FOLDER``.
     """
+    data, names = trained.config["data"], trained.class_names
     if given is None:
         files = sorted(FOLDER.glob("*/classifier.pt"), key=lambda path: path.stat().st_mtime)
     else:
@@ -154,6 +156,10 @@ def find(
             faults.append(f"{path} does not say what data it is for")
         elif different := _differences(classifier.about["data"], data):
             faults.append(f"{path} is for other data: {different}")
+        elif classifier.target == "label" and names and classifier.names != names:
+            pairs = zip_longest(classifier.names, names, fillvalue="nothing")
+            k, (theirs, ours) = next((k, p) for k, p in enumerate(pairs) if p[0] != p[1])
+            faults.append(f"{path} is for other classes: label {k} means {theirs}, not {ours}")
         elif given is not None or classifier.target in needed:
             classifiers[classifier.target] = path
     found = [] if given is None else [Problem("judge", fault) for fault in faults]
