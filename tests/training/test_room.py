@@ -33,3 +33,13 @@ def test_that_much_is_less_than_a_checkpoint_takes(tmp_path, monkeypatch):
     start(config, tmp_path / "run")
     first = tmp_path / "run" / "checkpoints" / "step_00000000.ckpt"
     assert first.stat().st_size >= 8 * parameters
+
+
+def test_what_will_be_done_is_said_before_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    config, _ = check_command_line("train", [*LINE, "max_steps=1", "precision=fp32"])
+    parameters = sum(p.numel() for p in prepared(config).network.parameters())
+    start(config, tmp_path / "run")
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"tiny: 1 steps of 8 images, {parameters:,} parameters, fp32 on CPU"
+    assert said[1] == "  run"

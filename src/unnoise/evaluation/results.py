@@ -194,17 +194,19 @@ def _group(scores: Sequence[Score], left: Sequence[str]) -> str:
     return "\n".join([heading, by, *folded(cells)])
 
 
-def folded(rows: Sequence[Sequence[str]], fixed: int = 2) -> list[str]:
+def folded(rows: Sequence[Sequence[str]], fixed: int = 2, left: Sequence[int] = (0,)) -> list[str]:
     """A table of at most ``WIDTH``: columns without room stand below, beside the fixed ones."""
-    columns = [*zip(*rows, strict=True)]
-    parts = [columns[:fixed]]
-    for column in columns[fixed:]:
-        lines = aligned([*zip(*parts[-1], column, strict=True)])
-        if max(map(len, lines)) > WIDTH and len(parts[-1]) > fixed:
-            parts.append(columns[:fixed])
+    first, parts = list(range(fixed)), [list(range(fixed))]
+
+    def part(columns: Sequence[int]) -> list[str]:
+        chosen = [[row[column] for column in columns] for row in rows]
+        return aligned(chosen, [k for k, column in enumerate(columns) if column in left])
+
+    for column in range(fixed, len(rows[0])):
+        if len(parts[-1]) > fixed and max(map(len, part([*parts[-1], column]))) > WIDTH:
+            parts.append(first)
         parts[-1] = [*parts[-1], column]
-    tables = ["\n".join(aligned([*zip(*part, strict=True)])) for part in parts]
-    return "\n\n".join(tables).split("\n")
+    return "\n\n".join("\n".join(part(columns)) for columns in parts).split("\n")
 
 
 def aligned(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:

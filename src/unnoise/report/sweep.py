@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from unnoise.config.sweep import Job
-from unnoise.evaluation.results import aligned
+from unnoise.evaluation.results import WIDTH, aligned, folded
 from unnoise.report.reader import Run, read_run
 from unnoise.runs.layout import shown
 from unnoise.runs.lock import is_locked
@@ -60,10 +60,15 @@ def table(rows: Sequence[Row], metric: str, maximize: bool = False) -> str:
     lines: list[tuple[str, ...]]
     lines = [("state", metric, "step", "time", f"directory in {shown(home)}", "what differs")]
     lines += [each.cells(each.metric is not None and each.metric == best, home) for each in rows]
+    text = aligned(lines, left=(0, 4, 5))
+    if max(map(len, text)) > WIDTH:
+        jobs = ("job", *map(str, range(len(rows))))
+        numbered = [(job, *line) for job, line in zip(jobs, lines, strict=True)]
+        text = folded(numbered, 1, (0, 1, 5, 6))
     states = [each.state for each in rows]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     mark = "; * is best" if best is not None and len(rows) > 1 else ""
-    return "\n".join([*aligned(lines, left=(0, 4, 5)), f"{len(rows)} jobs: {counts}{mark}"])
+    return "\n".join([*text, f"{len(rows)} jobs: {counts}{mark}"])
 
 
 def _short(override: str) -> str:

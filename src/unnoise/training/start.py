@@ -11,6 +11,7 @@ import torch
 
 from unnoise.config.nodes import instantiate, resolve_target
 from unnoise.config.problems import ConfigError
+from unnoise.distributed.devices import lightning_precision, uses_gpu
 from unnoise.distributed.environment import place, requeued
 from unnoise.distributed.group import ConfigMismatch, RankLost, RankTimeout
 from unnoise.distributed.launcher import RankFailed, train_on_ranks
@@ -41,6 +42,9 @@ def start(
     if run_dir is not None:
         _require_room(recipe, run_dir)
     devices, nodes = devices_of(recipe), config["trainer"].get("num_nodes", 1)
+    if run_dir is not None and place().rank == 0:
+        accelerator = str(config["trainer"].get("accelerator", "auto"))
+        print(_plan(recipe, devices, accelerator, run_dir), flush=True)
     known = ConfigMismatch, RankLost, RankTimeout, lock.RunLocked, NotFinite, NotSaved, UnsafeFile
     try:
         if devices == 1 or place().trains(nodes):
@@ -53,6 +57,17 @@ def start(
         sys.exit(error.status)
     except known as error:
         sys.exit(str(error))
+
+
+def _plan(recipe: Recipe, devices: int, accelerator: str, run_dir: Path) -> str:
+    """What is about to be done, in a line or two."""
+    parameters = sum(parameter.numel() for parameter in recipe.network.parameters())
+    precision = lightning_precision(recipe.precision, accelerator)
+    short = {"32-true": "fp32", "bf16-mixed": "bf16", "16-mixed": "fp16"}[precision]
+    kind = "GPU" if uses_gpu(accelerator) else "MPS" if accelerator == "mps" else "CPU"
+    on = kind if devices == 1 else f"{devices} × {kind}"
+    steps = f"{recipe.max_steps:,} steps of {recipe.batch_size} images"
+    return f"{recipe.name}: {steps}, {parameters:,} parameters, {short} on {on}\n  {shown(run_dir)}"
 
 
 def start_from(run_dir: Path, config: dict[str, Any], is_job: bool = False) -> Path | None:
