@@ -213,7 +213,8 @@ def test_a_picture_that_cannot_be_drawn_is_said_and_training_goes_on(tmp_path, m
     memory = "(OutOfMemoryError: CUDA out of memory. Tried to allocate 20 GiB.); training goes on"
     assert said == [
         "warning: the forward process of step 0 is left out (OSError: [Errno 28] "
-        "No space left on device); training goes on",
+        f"No space left on device: '{tmp_path / 'samples' / 'forward_process.png'}'); "
+        "training goes on",
         f"warning: the sample grid of step 2 is left out {memory}",
         f"warning: the sample grid of step 4 is left out {memory}",
     ]

@@ -14,7 +14,7 @@ from torch import nn
 from tqdm import tqdm
 
 from unnoise.cli.request import Data, Request, data_fault, run_request
-from unnoise.config.faults import Count, Device, Folder, Number
+from unnoise.config.faults import Count, Device, Folder, Number, device_fault
 from unnoise.config.nodes import instantiate
 from unnoise.config.problems import Problem
 from unnoise.diffusion.schedules import NoiseSchedule
@@ -52,7 +52,8 @@ class ClassifierTraining(Request):
             yield Problem("network", str(error))
         if self.out is None and (fault := folder_fault(FOLDER / f"{self.name}_{self.target}_")):
             yield Problem("out", fault)
-        if slow := slow_bf16(self.precision, named_device(self.device).type):
+        on = "cpu" if device_fault(self.device) else named_device(self.device).type
+        if slow := slow_bf16(self.precision, on):
             yield Problem("precision", slow, "warning")
         if data_fault(self.data):
             return
