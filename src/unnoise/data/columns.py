@@ -3,13 +3,14 @@
 A column is an Arrow ChunkedArray of N rows. Nothing is decoded, and no row becomes an object.
 """
 
-import re
 from collections.abc import Sequence
 from typing import Any, overload
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from unnoise.data.walk import by_number
 
 NAMED = 10  # rows that a message names
 
@@ -85,7 +86,7 @@ def label_names(columns: Sequence[Any], names: Sequence[str] | None) -> tuple[st
         return tuple(names)
     if all(_is_text(column) for column in columns):
         distinct = {text for column in columns for text in pc.unique(column).to_pylist()}
-        return tuple(sorted((text for text in distinct if text is not None), key=_natural))
+        return tuple(sorted((text for text in distinct if text is not None), key=by_number))
     if not all(_is_whole(column) for column in columns):
         return ()
     numbers = (pc.max(column.cast(pa.int64())).as_py() for column in columns)
@@ -132,9 +133,3 @@ def _blank(column: Any) -> Any:
     import pyarrow.compute as pc
 
     return pc.fill_null(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(column)), 0), True)
-
-
-def _natural(text: str) -> list[tuple[bool, int, str]]:
-    """Sorts "2" before "10"."""
-    parts = re.split(r"(\d+)", text)
-    return [(True, int(p), "") if p.isdecimal() else (False, 0, p) for p in parts if p]

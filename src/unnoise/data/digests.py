@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from unnoise.data.downloads import data_folder
 from unnoise.files import write_durably
 from unnoise.untrusted import UnsafeFile, load_safetensors
 
@@ -27,7 +28,8 @@ def picture_digests(column: Any, about: dict[str, Any] | None) -> Tensor:
     if about is None:
         return _computed(column)
     text = json.dumps(about | {"pictures": _stamp(column)}, sort_keys=True)
-    path = _folder() / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.safetensors"
+    name = hashlib.sha256(text.encode()).hexdigest()[:16]
+    path = data_folder() / "digests" / f"{name}.safetensors"
     found = _read(path, text)
     if found is None:
         found = _computed(column)
@@ -41,11 +43,6 @@ def files_stamp(files: Sequence[str]) -> list[tuple[str, int, int]]:
     """(path, bytes, time of the last change in ns) of each file."""
     stats = [(file, os.stat(file)) for file in files]
     return [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]
-
-
-def _folder() -> Path:
-    home = os.environ.get("UNNOISE_DATA") or Path.home() / ".cache" / "unnoise"
-    return Path(home).expanduser() / "digests"
 
 
 def _stamp(column: Any) -> str:
