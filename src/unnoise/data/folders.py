@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unnoise.data.decoding import MOST_PIXELS, Decoder, MostPixels, Range
 from unnoise.data.kept import KnownFiles
-from unnoise.data.memory import Removed, TensorImages, Unreadable
+from unnoise.data.memory import Removed, TensorImages, Unreadable, stand_ins
 from unnoise.data.source import Fit, Images, ImageSize, ImageSource, Split
 from unnoise.data.splits import Arranged, arranged
 from unnoise.data.walk import say, walk
@@ -69,19 +69,11 @@ class FileImages(Images):
         n, index_of = len(self), {row: index for index, row in enumerate(self.rows.tolist())}
         found = self.files.problems(self.rows, lambda row: self._decode(index_of[row]))
         problems = {index_of[row]: problem for row, problem in found.items()}
-        bad = sorted(problems)
-        if len(bad) > most or len(bad) == n:
-            listed = "; ".join(problems[index] for index in bad[:10])
-            more = f"; and {len(bad) - 10} more" if len(bad) > 10 else ""
-            raise Unreadable(
-                f"{len(bad)} images are unreadable, data.quarantine is {most}: {listed}{more}"
-            )
-        stand_in = np.arange(n)
-        for index in bad:
-            after = range(index + 1, index + n)
-            stand_in[index] = next(k % n for k in after if k % n not in problems)
+        stand_in = stand_ins(n, problems, most)
         images = FileImages(self.files, self.rows[stand_in], self.labels[stand_in], self.decoder)
-        images.quarantined = [f"{problems[k]}; {images.path(k)} replaces it" for k in bad]
+        images.quarantined = [
+            f"{problems[k]}; {images.path(k)} replaces it" for k in sorted(problems)
+        ]
         return images
 
     @cached_property

@@ -1,7 +1,7 @@
 """Images held in memory: N of C channels (1 grey, 3 colour) and H × W pixels, uint8."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -21,6 +21,26 @@ class Unreadable(ValueError):
 
 class Removed(Unreadable):
     """A picture's file has gone since its folder was listed; the message names it."""
+
+
+def stand_ins(n: int, problems: Mapping[int, str], most: int) -> np.ndarray:
+    """Of each of n images its own number (n,), but of one with problems that of the next without.
+
+    Raises:
+        Unreadable: more than ``most`` have problems, or all; names ten.
+    """
+    bad = sorted(problems)
+    if len(bad) > most or len(bad) == n:
+        listed = "; ".join(problems[index] for index in bad[:10])
+        more = f"; and {len(bad) - 10} more" if len(bad) > 10 else ""
+        raise Unreadable(
+            f"{len(bad)} images are unreadable, data.quarantine is {most}: {listed}{more}"
+        )
+    rows = np.arange(n)
+    for index in bad:
+        after = range(index + 1, index + n)
+        rows[index] = next(k % n for k in after if k % n not in problems)
+    return rows
 
 
 class TensorImages(Images):

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from unnoise.data.columns import Texts
 from unnoise.data.decoding import Decoder
 from unnoise.data.digests import picture_digests
-from unnoise.data.memory import Unreadable
+from unnoise.data.memory import Unreadable, stand_ins
 from unnoise.data.source import Images
 
 
@@ -90,17 +90,10 @@ class TableImages(Images):
                 for row, why in enumerate(tqdm(tried, "decoding", n, leave=False, delay=2))
                 if why is not None
             }
-        if len(found) > most or len(found) == n:
-            listed = "; ".join(list(found.values())[:10])
-            more = f"; and {len(found) - 10} more" if len(found) > 10 else ""
-            raise Unreadable(
-                f"{len(found)} images are unreadable, data.quarantine is {most}: {listed}{more}"
-            )
-        for row in found:
-            self.rows[row] = next(k % n for k in range(row + 1, row + n) if k % n not in found)
+        rows = stand_ins(n, found, most)
+        self.rows.copy_(torch.from_numpy(rows))  # in place: captions go by it too
         self.labels = self.labels[self.rows]
-        stand_ins = self.rows.tolist()
-        self.quarantined = [f"{why}; row {stand_ins[k]} replaces it" for k, why in found.items()]
+        self.quarantined = [f"{why}; row {rows[k]} replaces it" for k, why in found.items()]
 
     @cached_property
     def _digests(self) -> Tensor:
