@@ -145,7 +145,7 @@ def test_drawings_are_16_by_16_known_symbols() -> None:
     assert len(set(symbols)) == len(symbols)
     assert {len(DRAWINGS[c]) for c in CLASSES} == {6}
     for name in (*CLASSES, "item"):
-        for title, lines in sprites._blocks(name):
+        for title, lines in sprites.blocks(name):
             assert [len(line) for line in lines] == [16] * 16, title
             assert set("".join(lines)) <= set(symbols), title
             assert {line[0] for line in lines} == {"."}, f"{title}: no room to shift left"

@@ -90,16 +90,16 @@ def _article(word: str) -> str:
     return f"an {word}" if word[0] in "aeiou" else f"a {word}"
 
 
-def _blocks(name: str) -> list[tuple[str, list[str]]]:
+def blocks(name: str, package: str = "unnoise.data.sprites") -> list[tuple[str, list[str]]]:
     """The blocks of an art file that blank lines part: title line and the lines below it."""
-    art = resources.files("unnoise.data.sprites") / "art" / f"{name}.txt"
-    blocks = (block.splitlines() for block in art.read_text("utf-8").strip().split("\n\n"))
-    return [(title, lines) for title, *lines in blocks]
+    art = resources.files(package) / "art" / f"{name}.txt"
+    parts = (block.splitlines() for block in art.read_text("utf-8").strip().split("\n\n"))
+    return [(title, lines) for title, *lines in parts]
 
 
 def _palette() -> dict[str, Ramp]:
     palette = {}
-    for title, lines in _blocks("palette"):
+    for title, lines in blocks("palette"):
         group, symbols = title.split()
         ramp = palette[group] = Ramp(symbols, {})
         for name, codes in (line.split(maxsplit=1) for line in lines):
@@ -142,7 +142,7 @@ def _stamps() -> NDArray[np.uint8]:
 PALETTE = _palette()
 COLOURS = tuple(PALETTE["colour"].tones)
 VARYING = {g: ramp for g, ramp in PALETTE.items() if g != "colour" and len(ramp.tones) > 1}
-DRAWINGS = {f: {name: "".join(rows) for name, rows in _blocks(f)} for f in (*CLASSES, "item")}
+DRAWINGS = {f: {name: "".join(rows) for name, rows in blocks(f)} for f in (*CLASSES, "item")}
 ITEMS = tuple(DRAWINGS["item"])
 KINDS = _kinds()
 STAMPS = _stamps()

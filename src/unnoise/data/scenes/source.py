@@ -1,0 +1,202 @@
+"""Scenes of sprites on backgrounds, 64 × 64 or 128 × 128 RGB, with classes and captions.
+
+Scene i of a split is a function of (seed, split, i) alone, and is drawn when it is read. The
+classes are the backgrounds, which take turns. Nothing that ``plans`` holds out is in either split.
+
+Shapes: N scenes, S pixels of a side.
+"""
+
+import functools
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Literal, NamedTuple, TypeVar, overload
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from unnoise.data.scenes.backgrounds import BACKGROUNDS
+from unnoise.data.scenes.captions import caption
+from unnoise.data.scenes.drawing import draw
+from unnoise.data.scenes.draws import Draws, key_of
+from unnoise.data.scenes.layout import Subject, place
+from unnoise.data.scenes.plans import NOVELTIES, Group, Novelty, Relation, draw_plan
+from unnoise.data.source import Images, ImageSource, Split
+
+T = TypeVar("T", covariant=True)
+STATED, DRAWN = 0, 1  # purposes of random numbers: what a scene shows, and how it looks
+LOOKED_AT = 256  # scenes whose pixels are in a fingerprint
+PLACES = ("on the left", "in the middle", "on the right")
+
+
+class Scene(NamedTuple):
+    """What a picture shows, its subjects from the farthest to the nearest."""
+
+    background: str
+    groups: tuple[Group, ...]
+    relation: Relation | None
+    subjects: tuple[Subject, ...]
+    horizon: int
+    caption: str
+
+    @property
+    def nearest(self) -> Group:
+        """The group of the nearest subject."""
+        return self.groups[self.subjects[-1].group]
+
+    @property
+    def kind(self) -> str:
+        """That of the nearest subject."""
+        return self.nearest.kind
+
+    @property
+    def colour(self) -> str:
+        """That of the nearest subject."""
+        return self.nearest.colour
+
+
+@functools.lru_cache(4096)
+def scene(key: int, index: int, side: int, novelty: Novelty | None) -> Scene:
+    """Scene ``index`` of a key, for pictures of this side; with something held out, or nothing."""
+    draws, background = Draws(key, index, STATED), BACKGROUNDS[index % len(BACKGROUNDS)]
+    placed = None
+    while placed is None:
+        plan = draw_plan(draws, novelty)
+        placed = place(plan, side, draws)
+    horizon, subjects = placed
+    spot = PLACES[int(subjects[0].centre * 3) // side] if len(subjects) == 1 else None
+    words = caption(plan, background.where, spot, draws)
+    return Scene(background.name, *plan, subjects, horizon, words)
+
+
+class _Each(Sequence[T]):
+    """A sequence whose values are computed when they are asked for."""
+
+    def __init__(self, length: int, value: Callable[[int], T]) -> None:
+        self._length, self._value = length, value
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[T]: ...
+    def __getitem__(self, index: int | slice) -> T | Sequence[T]:
+        places = range(self._length)[index]
+        return self._value(places) if isinstance(places, int) else [*map(self._value, places)]
+
+
+class SceneImages(Images):
+    """N scenes drawn when they are read: ``attributes[i]`` says what scene i shows.
+
+    What is held out of scene i is of the sort ``novelties[i mod len(novelties)]``.
+    """
+
+    def __init__(self, size: int, side: int, key: int, novelties: Sequence[Novelty | None]) -> None:
+        self.side, self.key, self.novelties = side, key, novelties
+        self.labels = torch.arange(size) % len(BACKGROUNDS)
+        self.attributes: Sequence[Scene] = _Each(size, self._scene)
+        self.captions: Sequence[str] = _Each(size, self._caption)
+
+    def read(self, indices: Tensor) -> Tensor:
+        """Scenes ``indices`` (B,) as uint8 (B, 3, S, S)."""
+        found = np.empty((len(indices), 3, self.side, self.side), np.uint8)
+        for picture, index in zip(found, indices.tolist(), strict=True):
+            shown = self._scene(index)
+            draws = Draws(self.key, index, DRAWN)
+            background = index % len(BACKGROUNDS)
+            tones, colours = draw(
+                background, shown.horizon, shown.groups, shown.subjects, self.side, draws
+            )
+            for channel, values in zip(picture, colours.T.copy(), strict=True):
+                values.take(tones, out=channel, mode="clip")
+        return torch.from_numpy(found)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of all that decides the scenes, and of what the first of them show.
+
+        It would take minutes to draw all of them for it.
+        """
+        return hashlib.sha256(f"{len(self)} {self._made}".encode()).hexdigest()
+
+    def contents(self) -> Iterator[tuple[str, str]]:
+        """(name, hex digest) of each scene in order; of what decides it, not of its pixels."""
+        for index in range(len(self)):
+            yield f"image {index}", hashlib.sha256(f"{index} {self._made}".encode()).hexdigest()
+
+    @functools.cached_property
+    def _made(self) -> str:
+        """A digest of what decides each scene, and of the first ones: captions, boxes, pixels."""
+        first = range(LOOKED_AT)
+        digest = hashlib.sha256(repr((self.side, self.key, self.novelties)).encode())
+        digest.update(repr([self._scene(index) for index in first]).encode())
+        digest.update(self.read(torch.tensor(first)).numpy().data)
+        return digest.hexdigest()
+
+    def _scene(self, index: int) -> Scene:
+        return scene(self.key, index, self.side, self.novelties[index % len(self.novelties)])
+
+    def _caption(self, index: int) -> str:
+        return self._scene(index).caption
+
+
+class Scenes(ImageSource):
+    """``size`` training and ``validation_size`` validation scenes, drawn when they are read.
+
+    Needs no files and no network. The last two arguments only state what the set is.
+
+    Args:
+        image_size: 64, or 128: more room, since small subjects are twice as large as with 64
+            and large ones one and a half times.
+    """
+
+    captioned = True
+    attributes = ("kind", "colour")
+
+    def __init__(
+        self,
+        size: Annotated[int, Field(ge=1)] = 100_000,
+        validation_size: Annotated[int, Field(ge=1)] = 2_000,
+        seed: Annotated[int, Field(ge=0)] = 0,
+        image_size: Literal[64, 128] = 64,
+        channels: Literal[3] = 3,
+        classes: Literal[8] = 8,
+    ) -> None:
+        super().__init__(image_size, channels)
+        self.size, self.validation_size, self.seed = size, validation_size, seed
+
+    def class_names(self) -> tuple[str, ...]:
+        """The backgrounds."""
+        return tuple(background.name for background in BACKGROUNDS)
+
+    def check(self) -> int:
+        """The number of training scenes."""
+        return self.size
+
+    def images(self, split: Split) -> SceneImages:
+        """A split."""
+        if split == "train":
+            return self._images(self.size, 0, (None,))
+        return self._images(self.validation_size, 1, (None,))
+
+    def held_out(self, size: int = 1_000, novelties: Sequence[Novelty] = NOVELTIES) -> SceneImages:
+        """Scenes with something in neither split: in turn of each of these sorts.
+
+        A "pairing" of a kind and a colour or item, a "relation" of two kinds, or the "count" of one
+        kind; nothing else in a scene is held out.
+
+        Raises:
+            ValueError: there is no scene, or no sort of that name.
+        """
+        if size < 1 or not novelties or set(novelties) - set(NOVELTIES):
+            raise ValueError(
+                f"size must be at least 1, not {size}, and novelties of {', '.join(NOVELTIES)}, "
+                f"not {', '.join(novelties) or 'none'}"
+            )
+        return self._images(size, 2, tuple(novelties))
+
+    def _images(self, size: int, split: int, novelties: Sequence[Novelty | None]) -> SceneImages:
+        return SceneImages(size, self.shape[1], key_of(self.seed, split), novelties)
