@@ -63,7 +63,8 @@ def parameters(make: Callable[[], Sequence[nn.Module]], n: int, device: torch.de
 
 def dit_s() -> tuple[nn.Module, ...]:
     """That of conf/network/dit_s.yaml with 1000 classes and one for none."""
-    table = ClassConditioner(1000, 384)
+    with torch.device("cpu"):  # normals on "meta" take PyTorch a second of imports
+        table = ClassConditioner(1000, 384)
     return table, DiT((4, 32, 32), 8, table.shape, width=384, depth=12, heads=6)
 
 
