@@ -1,28 +1,32 @@
-"""Quality of samples beside two other systems that train for the same time: ours and two peers.
+"""Quality of samples against training time, beside two other systems: ours and two peers.
 
 denoising-diffusion-pytorch trains by its own Trainer with its README's settings, diffusers by the
-settings of its unconditional example, unnoise by experiment=fashion_mnist in batches of 16. All
-three see the same pictures, Fashion-MNIST with a border to 32×32, have about 1.6M parameters, and
-compute with one thread, in bf16 where the processor is fast at it. They train at the same time, so
-that whatever else the machine does meets them alike, each for the same processor time, of which
-setting up takes nothing. Then each draws with its averaged weights by its own DDIM sampler in 50
-steps. With --tuned each runs once more with what suits a short training better: the peers at a
-learning rate of 1e-3, ours with v-prediction on the cosine schedule.
+settings of its unconditional example, unnoise by experiment=fashion_mnist. All three see the same
+pictures, Fashion-MNIST with a border to 32×32, have about as many parameters, and compute in bf16
+where the processor is fast at it. Each trains for each of --minutes, from the start, alone on the
+machine and by the clock on the wall; setting up takes nothing of it. Then it draws with its
+averaged weights by its own DDIM in 50 steps. With --tuned the peers also train with settings that
+were searched for a short training.
+
+With --shared each has one thread and its processor time counts, so that whatever else the machine
+does costs it little; as many train at once as there are cores.
 
     make bench-peers
-    python tests/benchmarks/peers.py --data-root /where/the/idx/files/are --minutes 10
+    python tests/benchmarks/peers.py --data-root /where/the/idx/files/are --minutes 1 2 5
 """
 
 import argparse
 import json
+import os
 import platform
 import subprocess
 import sys
 import time
-from os import cpu_count, environ
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from torch import Tensor
@@ -37,6 +41,7 @@ ROOT = Path(__file__).parents[2]
 WORKERS = Path(__file__).parent / "peers"
 REFERENCE = 10_000  # training pictures
 CPU = torch.device("cpu")
+DISTANCE = "fd_garments"
 
 Described = tuple[Tensor, dict[str, Any]]
 """Pictures (N, 1, 28, 28) uint8, and what is to be said of them."""
@@ -54,37 +59,29 @@ SYSTEMS = [
     System("diffusers", "example.py"),
 ]
 TUNED = [
-    System("unnoise, v and cosine", "ours.py", ("prediction=v", "objective=v", "schedule=cosine")),
-    System("denoising-diffusion-pytorch, lr 1e-3", "trainer.py", ("--lr", "1e-3")),
-    System("diffusers, lr 1e-3", "example.py", ("--lr", "1e-3")),
+    System("denoising-diffusion-pytorch, tuned", "trainer.py", ("--tuned",)),
+    System("diffusers, tuned", "example.py", ("--tuned",)),
 ]
 
 
-def start(system: System, out: Path, given: argparse.Namespace) -> subprocess.Popen[bytes]:
-    """The system's process: sets up, trains, draws, writes to ``out``."""
-    out.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, str(WORKERS / system.script), "--out", str(out),
-               "--seconds", str(60 * given.minutes), "--n", str(given.n),
-               "--data-root", given.data_root, *system.options]  # fmt: skip
-    one = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    with (out / "log.txt").open("w") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, env={**environ, **one})
-
-
-def wait(processes: dict[Path, subprocess.Popen[bytes]]) -> None:
-    """Until the processes, by their folders, have ended.
+def run(system: System, minutes: float, out: Path, given: argparse.Namespace) -> None:
+    """The system in a process of its own: sets up, trains, draws, writes to ``out``.
 
     Raises:
-        RuntimeError: one of them failed.
+        RuntimeError: it failed.
     """
-    try:
-        while any(status is None for status in (p.poll() for p in processes.values())):
-            if failed := [folder for folder, process in processes.items() if process.poll()]:
-                raise RuntimeError(f"{failed[0].name} failed: see {failed[0] / 'log.txt'}")
-            time.sleep(1)
-    finally:
-        for process in processes.values():
-            process.kill()
+    out.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, str(WORKERS / system.script), "--out", str(out),
+               "--seconds", str(60 * minutes), "--n", str(given.n),
+               "--data-root", given.data_root, *system.options]  # fmt: skip
+    command += ["--shared"] if given.shared else []
+    threads = "1" if given.shared else str(os.cpu_count())
+    one = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    print(f"{out.name}: training", file=sys.stderr, flush=True)
+    with (out / "log.txt").open("w") as log:
+        ended = subprocess.run(command, stdout=log, stderr=log, env={**os.environ, **one})
+    if ended.returncode:
+        raise RuntimeError(f"{out.name} failed: see {out / 'log.txt'}")
 
 
 def score(pictures: dict[str, Described], source: FashionMNIST) -> list[Score]:
@@ -137,28 +134,53 @@ def table(scores: list[Score], pictures: dict[str, Described]) -> str:
     )
 
 
+def plot(scores: list[Score], pictures: dict[str, Described], out: Path) -> None:
+    """The distance of each system against its minutes of training."""
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for name in dict.fromkeys(
+        about["system"] for _, about in pictures.values() if "system" in about
+    ):
+        line = [(pictures[each.name][1]["minutes"], each.metrics[DISTANCE]) for each in scores
+                if pictures[each.name][1].get("system") == name]  # fmt: skip
+        minutes, distances = zip(*line, strict=True)
+        axes.errorbar(minutes, [d.value for d in distances], [d.error or 0 for d in distances],
+                      marker="o", capsize=3, label=name)  # fmt: skip
+    axes.set(xscale="log", yscale="log", xlabel="minutes of training", ylabel=DISTANCE)
+    axes.set_xticks(ticks := sorted({a["minutes"] for _, a in pictures.values() if "system" in a}))
+    axes.set_xticklabels([f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(out, dpi=120)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data-root", help="folder of the IDX files; default: they are downloaded")
-    parser.add_argument("--minutes", type=float, default=10.0, help="of training, for each system")
+    parser.add_argument("--minutes", type=float, nargs="+", default=[1, 2, 5, 10, 20],
+                        help="of training: each system trains once for each")  # fmt: skip
     parser.add_argument("--n", type=int, default=1000, help="pictures that each draws")
-    parser.add_argument("--tuned", action="store_true", help="each once more, see above")
-    parser.add_argument(
-        "--folder", type=Path, help="of an earlier run: what is there is only scored"
-    )
+    parser.add_argument("--tuned", action="store_true", help="the peers once more, see above")
+    parser.add_argument("--shared", action="store_true", help="by processor time, see above")
+    parser.add_argument("--folder", type=Path, help="of an earlier run: what is there is kept")
     parser.add_argument("--out", type=Path, default=ROOT / "outputs/bench/peers.json")
     given = parser.parse_args()
     source = FashionMNIST(given.data_root, image_size=28)
     source.prepare()
     given.data_root = str(source.home)
 
-    systems = SYSTEMS + (TUNED if given.tuned else [])
-    stamped = given.out.with_suffix("") / time.strftime("%Y-%m-%d_%H-%M-%S")
-    folders = {s.name: (given.folder or stamped) / _plain(s.name) for s in systems}
-    todo = [s for s in systems if not _done(folders[s.name])]
-    wait({folders[s.name]: start(s, folders[s.name], given) for s in todo})
-    pictures = {name: drawn(folder) for name, folder in folders.items()}
-    for name, (pixels, _) in pictures.items():
+    folder = given.folder or given.out.with_suffix("") / time.strftime("%Y-%m-%d_%H-%M-%S")
+    jobs = {f"{system.name}, {minutes:g} min": (system, minutes)
+            for minutes in sorted(given.minutes)
+            for system in SYSTEMS + (TUNED if given.tuned else [])}  # fmt: skip
+    folders = {name: folder / _plain(name) for name in jobs}
+    with ThreadPoolExecutor(os.cpu_count() if given.shared else 1) as pool:
+        todo = [name for name, each in folders.items() if not (each / "about.json").exists()]
+        list(pool.map(lambda name: run(*jobs[name], folders[name], given), todo))
+    pictures: dict[str, Described] = {}
+    for name, (system, minutes) in jobs.items():
+        pixels, about = drawn(folders[name])
+        pictures[name] = pixels, about | {"system": system.name, "minutes": minutes}
         grid(pixels[:64]).save(folders[name] / "grid.png")
     pictures |= controls(source, given.n)
     scores = score(pictures, source)
@@ -167,17 +189,13 @@ def main() -> None:
         scores,
         systems={name: about for name, (_, about) in pictures.items()},
         machine=platform.processor() or platform.machine(),
-        cores=cpu_count(),
-        time="processor time of one thread; setting up and drawing are not in it",
+        cores=os.cpu_count(),
+        time="processor time of one thread" if given.shared else "wall clock, alone",
         sampler="each system's DDIM, 50 steps, averaged weights",
     )
+    plot(scores, pictures, given.out.with_suffix(".png"))
     print(table(scores, pictures))
-    print(f"written to {given.out}; pictures in {folders[systems[0].name].parent}")
-
-
-def _done(folder: Path) -> bool:
-    """Whether a system has trained and drawn."""
-    return (folder / "about.json").exists()
+    print(f"written to {given.out} and its .png; pictures in {folder}")
 
 
 def _plain(name: str) -> str:

@@ -46,3 +46,14 @@ def test_steps_that_are_done_are_not_taken_back():
     clock.now += 4.0
     budget.step()
     assert budget.steps_in_all == 1
+
+
+def test_the_learning_rate_rises_and_falls_to_0_with_the_time():
+    clock = Clock()
+    budget = Budget(10.0, clock)
+    budget.begin()
+    assert budget.factor(warmup=1) == 0.5
+    for seconds, factor in ((5.0, 0.5), (5.0, 0.0), (1.0, 0.0)):
+        clock.now += seconds
+        budget.step()
+        assert abs(budget.factor(warmup=1) - factor) < 1e-12

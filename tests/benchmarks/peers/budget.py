@@ -1,17 +1,13 @@
-"""The time that a system trains for.
+"""The time that a system trains for, and the learning rate that falls to 0 at its end."""
 
-It is processor time: what a clock on the wall would show for one thread with a core to itself. So
-other work on a shared machine costs a system nothing.
-"""
-
+import math
 from collections.abc import Callable
-from time import process_time
 
 
 class Budget:
     """Optimizer steps for a number of seconds; ``steps`` and ``used`` say what was done in them."""
 
-    def __init__(self, seconds: float, clock: Callable[[], float] = process_time) -> None:
+    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
         self.seconds, self.steps, self.used = seconds, 0, 0.0
         self._clock = clock
 
@@ -29,3 +25,9 @@ class Budget:
     def steps_in_all(self) -> int:
         """How many steps the whole time gives, by the speed so far."""
         return max(self.steps, round(self.steps * self.seconds / self.used))
+
+    def factor(self, warmup: int) -> float:
+        """Of the learning rate: it rises over ``warmup`` steps, then falls by half a cosine to 0."""
+        if self.steps < warmup:
+            return (self.steps + 1) / (warmup + 1)
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, self.used / self.seconds)))

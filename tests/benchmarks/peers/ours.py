@@ -9,7 +9,7 @@ import torch
 from budget import Budget
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
-from worker import BF16, DDIM_STEPS, SIZE, arguments, finish
+from worker import BF16, DDIM_STEPS, SIZE, arguments, budget, finish
 
 import unnoise
 from unnoise.cli.train import check
@@ -65,8 +65,8 @@ def main() -> None:
     assert not any(check(config))
     torch.manual_seed(config["seed"])
     experiment = instantiate(config)
-    budget = Budget(given.seconds)
-    deadline = Deadline(budget, experiment.warmup_steps, experiment.lr_decay)
+    spent = budget(given)
+    deadline = Deadline(spent, experiment.warmup_steps, experiment.lr_decay)
     experiment.callbacks["deadline"] = deadline
     fit(experiment, config, given.out, None)
     trained = unnoise.load(given.out, device="cpu")
@@ -77,7 +77,7 @@ def main() -> None:
 
     packages = ("unnoise", "torch", "lightning")
     settings = {"command": ["unnoise-train", *asked]}
-    finish(given.out, budget, experiment.network, experiment.batch_size, packages, settings, draw,
+    finish(given.out, spent, experiment.network, experiment.batch_size, packages, settings, draw,
            given.n)  # fmt: skip
 
 
