@@ -146,7 +146,7 @@ def plot(scores: list[Score], pictures: dict[str, Described], out: Path) -> None
         axes.errorbar(minutes, [d.value for d in distances], [d.error or 0 for d in distances],
                       marker="o", capsize=3, label=name)  # fmt: skip
     axes.set(xscale="log", yscale="log", xlabel="minutes of training", ylabel=DISTANCE)
-    axes.set_xticks(ticks := sorted({a["minutes"] for _, a in pictures.values() if "system" in a}))
+    axes.set_xticks(ticks := sorted({about["minutes"] for about in trained}))
     axes.set_xticklabels([f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     axes.grid(alpha=0.3)

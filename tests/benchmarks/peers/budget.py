@@ -27,7 +27,7 @@ class Budget:
         return max(self.steps, round(self.steps * self.seconds / self.used))
 
     def factor(self, warmup: int) -> float:
-        """Of the learning rate: it rises over ``warmup`` steps, then falls by half a cosine to 0."""
+        """Of the learning rate: rising over ``warmup`` steps, then half a cosine down to 0."""
         if self.steps < warmup:
             return (self.steps + 1) / (warmup + 1)
         return 0.5 * (1 + math.cos(math.pi * min(1.0, self.used / self.seconds)))
