@@ -59,6 +59,7 @@ GROUPS = [
 ]
 CHOICES = [f"{group}={option}" for group in GROUPS for option in options(group)]
 COMPANIONS = {
+    "data=scenes": ["network.attention_resolutions=[16]"],
     "schedule=flow": ["prediction=flow", "objective=velocity"],
     "schedule=flow_logit_normal": ["prediction=flow", "objective=velocity"],
     "schedule=linear_zero_snr": ["prediction=v", "objective=v"],

@@ -266,7 +266,7 @@ def test_100_000_scenes_are_distinct() -> None:
     images = Scenes().images("train")
     digests = {
         hashlib.sha256(picture).digest()
-        for rows in torch.arange(len(images)).split(1_000)
+        for rows in torch.split(torch.arange(len(images)), 1_000)
         for picture in images.read(rows).numpy()
     }
     assert len(digests) == len(images) == 100_000
@@ -327,6 +327,21 @@ def test_a_shadow_darkens_the_floor_below_a_subject() -> None:
         assert len(rows) > 0, scene.caption
         assert (abs(rows + 0.5 - subject.base) <= max(3, subject.width / 8 + 1)).all()
         assert (abs(columns + 0.5 - subject.centre) <= subject.width / 2 + 2).all()
+
+
+def test_lessons_are_scenes_of_one_group_by_what_they_show() -> None:
+    images = Scenes(300)
+    lessons, train = images.lessons("train"), images.images("train")
+    alone = [i for i, scene in enumerate(train.attributes) if len(scene.groups) == 1]
+    assert len(lessons) == len(alone) > 60
+    assert torch.equal(
+        lessons.read(torch.tensor([0, 7])), train.read(torch.tensor([alone[0], alone[7]]))
+    )
+    for index, label in zip(alone, lessons.labels.tolist(), strict=True):
+        scene = train.attributes[index]
+        said = f"{scene.background}: {scene.colour} {scene.kind}"
+        assert images.lesson_names[label] == said
+    assert len({*images.lesson_names}) == len(images.lesson_names) == 1312
 
 
 def test_loaders_read_scenes_in_worker_processes() -> None:

@@ -21,7 +21,7 @@ from unnoise.data.scenes.captions import caption
 from unnoise.data.scenes.drawing import draw
 from unnoise.data.scenes.draws import Draws, key_of
 from unnoise.data.scenes.layout import Subject, place
-from unnoise.data.scenes.plans import NOVELTIES, Group, Novelty, Relation, draw_plan
+from unnoise.data.scenes.plans import CAST, NOVELTIES, Group, Novelty, Relation, draw_plan
 from unnoise.data.source import Images, ImageSource, Split
 
 T = TypeVar("T", covariant=True)
@@ -143,6 +143,29 @@ class SceneImages(Images):
         return self._scene(index).caption
 
 
+class _Lessons(Images):
+    """The scenes of a single group, each labelled by background, kind and colour."""
+
+    def __init__(self, images: SceneImages, names: Sequence[str]) -> None:
+        number = {name: k for k, name in enumerate(names)}
+        alone = [(i, s) for i, s in enumerate(images.attributes) if len(s.groups) == 1]
+        self.images, self.rows = images, torch.tensor([index for index, _ in alone])
+        self.labels = torch.tensor([number[_lesson(s.background, s.groups[0])] for _, s in alone])
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the scenes they are among."""
+        return self.images.fingerprint
+
+    def read(self, indices: Tensor) -> Tensor:
+        """Scenes ``indices`` (B,) as uint8 (B, 3, S, S)."""
+        return self.images.read(self.rows[indices])
+
+
+def _lesson(background: str, group: Group) -> str:
+    return f"{background}: {group.colour} {group.kind}"
+
+
 class Scenes(ImageSource):
     """``size`` training and ``validation_size`` validation scenes, drawn when they are read.
 
@@ -155,6 +178,11 @@ class Scenes(ImageSource):
 
     captioned = True
     attributes = ("kind", "colour")
+    lesson_names = tuple(
+        f"{background.name}: {words}"
+        for background in BACKGROUNDS
+        for words in dict.fromkeys(f"{pair[0]} {kind.name}" for kind in CAST for pair in kind.shown)
+    )
 
     def __init__(
         self,
@@ -181,6 +209,14 @@ class Scenes(ImageSource):
         if split == "train":
             return self._images(self.size, 0, (None,))
         return self._images(self.validation_size, 1, (None,))
+
+    def lessons(self, split: Split) -> Images:
+        """The scenes of one group in a split, labelled by background, kind and colour.
+
+        The background alone would suffice to learn the eight classes, with features that do not
+        see the subjects.
+        """
+        return _Lessons(self.images(split), self.lesson_names)
 
     def held_out(self, size: int = 1_000, novelties: Sequence[Novelty] = NOVELTIES) -> SceneImages:
         """Scenes with something in neither split: in turn of each of these sorts.

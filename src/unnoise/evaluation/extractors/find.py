@@ -21,7 +21,7 @@ NAMES = ("digits", "garments", "sprites")
 
 STEPS = 2500  # of training an extractor
 BATCH_SIZE = 128
-LARGEST = 32  # side that an extractor of a user's own data reads
+LARGEST = 32  # side that an extractor of data without lessons reads
 
 
 def find_extractor(
@@ -89,7 +89,8 @@ def train_extractor(
     """Train the extractor of a data set to tell its classes apart, and measure it on real pictures.
 
     It is a function of data, name, seed and steps (and of the machine's arithmetic). Pictures with
-    a side of more than 32 pixels are read at 32 there, in their shape.
+    a side of more than 32 pixels are read at 32 there, in their shape, unless the data have lessons
+    of their own.
 
     Raises:
         ValueError: the pictures have no classes.
@@ -104,7 +105,7 @@ def _plan(source: ImageSource, name: str, seed: int, steps: int) -> Learned:
     if len(classes) < 2:
         raise ValueError("the pictures have no classes that an extractor could learn to tell apart")
     channels, *pixels = source.shape
-    by = min(1, LARGEST / max(pixels))
+    by = 1 if isinstance(source, HasLessons) else min(1, LARGEST / max(pixels))
     height, width = (max(1, round(side * by)) for side in pixels)
     size = height if height == width else (height, width)
     data = source.images("train").fingerprint
