@@ -1,17 +1,17 @@
 import json
-import math
 import os
 import platform
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_runs import MANIFEST, make, score
 
 from unnoise.evaluation.results import save
-from unnoise.report.reader import find_runs, read_run
+from unnoise.report.reader import MANY, find_runs, read_run, read_runs, read_state
 
 VALUES = st.floats(allow_nan=True, allow_infinity=True)
 
@@ -25,10 +25,9 @@ def test_curves_are_what_was_logged_though_the_last_line_be_cut_off(logged, cut)
         run = read_run(Path(folder))
     for name in "abc":
         want = [(k, row[name]) for k, row in enumerate(logged) if name in row]
-        got = run.curves.get(name, [])
-        assert [step for step, _ in got] == [step for step, _ in want]
-        assert all(a == b or (math.isnan(a) and math.isnan(b))
-                   for (_, a), (_, b) in zip(got, want, strict=True))  # fmt: skip
+        steps, values = run.curves.get(name, ([], []))
+        assert list(steps) == [step for step, _ in want]
+        np.testing.assert_array_equal(values, [value for _, value in want])
     assert not [each for each in run.problems if "line" in each]
 
 
@@ -114,3 +113,53 @@ def test_runs_are_found_below_but_not_inside_of_each_other_or_hidden(tmp_path):
         find_runs(tmp_path / "classifiers")
     with pytest.raises(FileNotFoundError, match="not there"):
         find_runs(tmp_path / "nowhere")
+
+
+@given(
+    st.lists(st.dictionaries(st.sampled_from("abc"), VALUES, min_size=1), max_size=8),
+    st.integers(0, 40),
+)
+def test_the_ends_of_a_log_tell_step_time_and_last_value_as_the_whole_log_does(logged, cut):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "metrics.jsonl"
+        lines = [json.dumps({"step": k, "time": 7.0 * k, **row}) for k, row in enumerate(logged)]
+        lines.insert(len(lines) // 2, 'no row, but with an "a"')
+        path.write_text(
+            "".join(f"{line}\n" for line in lines) + '{"step": 9, "time": 99.0, "c": 1}'[:cut]
+        )
+        whole, ends = read_run(Path(folder)), read_state(Path(folder), "a")
+    for value in ("step", "seconds"):
+        assert getattr(ends, value) == getattr(whole, value)
+    np.testing.assert_equal(ends.last("a"), whole.last("a"))
+
+
+def test_the_speed_is_of_all_that_was_logged_however_long_and_peaks_stay(tmp_path):
+    values = [1e6, *([5.0] * 3000), *([9.0] * 2000)]
+    values[2500] = -3.0
+    lines = [{"step": k, "time": k, "train/images_per_second": v} for k, v in enumerate(values)]
+    run = read_run(make(tmp_path / "run", lines=lines))
+    assert run.speed == 5.0
+    assert {1e6, -3.0, 5.0, 9.0} == set(run.curves["train/images_per_second"].values)
+    assert len(run.curves["train/images_per_second"]) <= 1000
+
+
+@pytest.mark.parametrize("odd", ["[1]", "", '{"step": 1}', '{"step": 1, "time": null}',
+                                 '{"step": 1e99, "time": 1}', '{"step": 1, "time": 1, "a": [1]}',
+                                 '{"step": 1, "time": 1}, {"step": 2, "time": 1}',
+                                 '{"step": 1,'])  # fmt: skip
+def test_a_line_that_is_no_row_is_told_by_its_number(odd, tmp_path):
+    run = make(tmp_path / "run")
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(odd + "\n" + '{"step": 500, "time": 2000, "train/loss": null}\n')
+    read = read_run(run)
+    assert [each.partition(" is")[0] for each in read.problems] == ["metrics.jsonl, line 6"]
+    assert (len(read.curves["train/loss"]), read.step) == (6, 500)
+
+
+def test_many_runs_are_read_as_one_by_one(tmp_path):
+    folders = [make(tmp_path / str(k), seed=k) for k in range(MANY)]
+    (folders[3] / "manifest.json").write_text("{")
+    for run, folder in zip(read_runs(folders), folders, strict=True):
+        alone = read_run(folder)
+        assert (run.folder, run.config, run.problems) == (folder, alone.config, alone.problems)
+        assert run.last("train/loss") == alone.last("train/loss")

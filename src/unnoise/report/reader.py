@@ -1,20 +1,22 @@
 """Run directories as a report reads them: damage becomes a listed problem, not an error."""
 
 import json
-import math
 import os
 import platform
-import statistics
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from unnoise.evaluation.results import Score, read
+from unnoise.report.logged import Curve, Logged, read_ends, read_log
 from unnoise.runs.layout import RunDirectory
 from unnoise.untrusted import load_yaml
 
+MANY = 32  # runs that are read by several processes
 MARKS = ("manifest.json", "metrics.jsonl")  # files of which one makes a folder a run directory
 KINDS: dict[str, type | tuple[type, ...]] = {
     "resumed": list,
@@ -24,9 +26,6 @@ KINDS: dict[str, type | tuple[type, ...]] = {
     "pid": int,
 }
 """Types of the manifest's keys on which a report relies."""
-
-Curve = list[tuple[int, float]]
-"""(step, value), in order of steps."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +49,7 @@ class Run:
     manifest: dict[str, Any] = field(default_factory=dict)
     overrides: list[str] = field(default_factory=list)
     choices: dict[str, str] = field(default_factory=dict)
-    curves: dict[str, Curve] = field(default_factory=dict)
-    times: list[float] = field(default_factory=list)
+    logged: Logged = field(default_factory=Logged)
     scores: list[Score] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -68,9 +66,14 @@ class Run:
         return {int(path.stem[5:]): path for path in paths if path.stem[5:].isdecimal()}
 
     @property
+    def curves(self) -> dict[str, Curve]:
+        """What was logged of each metric, in order of steps."""
+        return self.logged.curves
+
+    @property
     def step(self) -> int:
         """The last logged step."""
-        return max((curve[-1][0] for curve in self.curves.values()), default=0)
+        return max((int(curve.steps[-1]) for curve in self.curves.values()), default=0)
 
     @property
     def steps(self) -> int | None:
@@ -91,18 +94,18 @@ class Run:
         """The duration, by the manifest, else from the first logged line to the last."""
         if "seconds" in self.manifest:
             return float(self.manifest["seconds"])
-        return self.times[-1] - self.times[0] if len(self.times) > 1 else None
+        times = self.logged.times
+        return times[1] - times[0] if times and times[0] != times[1] else None
 
     @property
     def speed(self) -> float | None:
         """Images per second: the median of the logged values, without the first."""
-        curve = self.curves.get("train/images_per_second", [])
-        return statistics.median(v for _, v in curve[1:] or curve) if curve else None
+        return self.logged.speed
 
     def last(self, metric: str) -> float | None:
         """The newest value of a metric."""
         curve = self.curves.get(metric)
-        return curve[-1][1] if curve else None
+        return None if curve is None else float(curve.values[-1])
 
     @property
     def state(self) -> str:
@@ -159,23 +162,20 @@ def runs_below(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
     return list(folders.values()), faults
 
 
+def read_runs(folders: Sequence[Path]) -> list[Run]:
+    """Read run directories; many of them by a process for each core."""
+    if len(folders) < MANY:
+        return [read_run(folder) for folder in folders]
+    with ProcessPoolExecutor() as pool:
+        return list(pool.map(read_run, folders, chunksize=4))
+
+
 def read_run(folder: Path) -> Run:
     """Read a run directory; never fails, but fills ``problems``."""
     run, files = Run(folder), RunDirectory(folder)
     run.config = _read(run, files.config, load_yaml)
-    run.manifest = _read(
-        run, files.manifest, lambda path: json.loads(path.read_text(encoding="utf-8"))
-    )
-    for key, kind in KINDS.items():
-        if key in run.manifest and not isinstance(run.manifest[key], kind):
-            run.problems.append(f"manifest.json: {key} is {run.manifest.pop(key)!r}")
-    run.overrides = [str(each) for each in run.manifest.get("overrides", [])]
-    run.choices = {  # such as {"sampler": "ddim", "callbacks.samples.sampler": "euler"}
-        str(group).rpartition("@")[2].replace("/", "."): option
-        for group, option in run.manifest.get("choices", {}).items()
-        if isinstance(option, str)
-    }
-    _read_metrics(run, files.metrics)
+    _read_manifest(run, files.manifest)
+    _read_log(run, files.metrics, read_log)
     for path in sorted(files.evaluation.glob("*.json")):
         try:
             if path.stem.startswith("quality"):
@@ -185,6 +185,37 @@ def read_run(folder: Path) -> Run:
         except (ValueError, AttributeError, OSError) as error:
             run.problems.append(f"{path.relative_to(folder)} is left out: {error}")
     return run
+
+
+def read_state(folder: Path, metric: str) -> Run:
+    """A run directory as far as it tells how the run is: of its log only the ends."""
+    run, files = Run(folder), RunDirectory(folder)
+    _read_manifest(run, files.manifest)
+    _read_log(run, files.metrics, partial(read_ends, metric=metric))
+    return run
+
+
+def _read_manifest(run: Run, path: Path) -> None:
+    run.manifest = _read(run, path, lambda path: json.loads(path.read_text(encoding="utf-8")))
+    for key, kind in KINDS.items():
+        if key in run.manifest and not isinstance(run.manifest[key], kind):
+            run.problems.append(f"manifest.json: {key} is {run.manifest.pop(key)!r}")
+    run.overrides = [str(each) for each in run.manifest.get("overrides", [])]
+    run.choices = {  # such as {"sampler": "ddim", "callbacks.samples.sampler": "euler"}
+        str(group).rpartition("@")[2].replace("/", "."): option
+        for group, option in run.manifest.get("choices", {}).items()
+        if isinstance(option, str)
+    }
+
+
+def _read_log(run: Run, path: Path, read: Callable[[Path], Logged]) -> None:
+    try:
+        run.logged = read(path)
+    except OSError as error:
+        run.logged = Logged(faults=[f"is unreadable: {error}"])
+    for fault in run.logged.faults:
+        comma = ", " if fault.startswith("line") else " "
+        run.problems.append(f"{path.name}{comma}{fault}")
 
 
 def _read(run: Run, path: Path, parse: Callable[[Path], Any]) -> dict[str, Any]:
@@ -201,29 +232,6 @@ def _read(run: Run, path: Path, parse: Callable[[Path], Any]) -> dict[str, Any]:
         why = f"unreadable: {' '.join(str(error).split())}"
     run.problems.append(f"{path.name} is {why}")
     return {}
-
-
-def _read_metrics(run: Run, path: Path) -> None:
-    """Fill ``times`` and ``curves``, without a last line that is still being written."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    except OSError as error:
-        run.problems.append(f"metrics.jsonl is unreadable: {error}")
-        return
-    if not text:
-        run.problems.append("metrics.jsonl is missing or empty: nothing was logged yet")
-    for number, line in enumerate(text.splitlines(keepends=True), 1):
-        try:
-            row = json.loads(line)
-            step, time = int(row.pop("step")), float(row.pop("time"))
-            values = {k: math.nan if v is None else float(v) for k, v in row.items()}
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-            if line.endswith("\n"):
-                run.problems.append(f"metrics.jsonl, line {number} is left out: {error}")
-            continue
-        run.times.append(time)
-        for name, value in values.items():
-            run.curves.setdefault(name, []).append((step, value))
 
 
 def _checked(scores: list[Score]) -> list[Score]:

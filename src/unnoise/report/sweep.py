@@ -9,7 +9,7 @@ from pathlib import Path
 
 from unnoise.config.sweep import Job
 from unnoise.evaluation.results import WIDTH, aligned, folded
-from unnoise.report.reader import Run, read_run
+from unnoise.report.reader import Run, read_state
 from unnoise.runs.layout import shown
 from unnoise.runs.lock import is_locked
 
@@ -46,7 +46,7 @@ class Row:
 
 def row(job: Job) -> Row:
     """The job with what its run directory says."""
-    run = read_run(job.run_dir)
+    run = read_state(job.run_dir, job.config["metric"])
     running = is_locked(job.run_dir)
     return Row(job, "running" if running else NOT_ENDED.get(run.state, run.state), run)
 

@@ -16,6 +16,7 @@ from unnoise.config.search import search_of
 from unnoise.config.sweep import Job, those_of
 from unnoise.distributed.environment import place
 from unnoise.files import write_durably
+from unnoise.report.reader import read_run
 from unnoise.report.sweep import DONE, row
 from unnoise.runs.layout import RunDirectory
 
@@ -89,6 +90,6 @@ def _note(job: Job, error: BaseException) -> None:
 def _metric(job: Job) -> float | None:
     after, name = row(job), job.config["metric"]
     if after.metric is None:
-        near = did_you_mean(name, after.run.curves)
+        near = did_you_mean(name, read_run(job.run_dir).curves)
         print(f"  metric: the run has not logged '{name}'{near}", file=sys.stderr)
     return after.metric if after.metric is not None and math.isfinite(after.metric) else None

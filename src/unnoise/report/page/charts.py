@@ -3,14 +3,15 @@
 import math
 import re
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple
 
+from unnoise.report.logged import MOST, Curve, thinned
 from unnoise.report.page.comparison import kinds
-from unnoise.report.reader import Curve, Run
+from unnoise.report.reader import Run
 
 NUMBER = r"-?\d+(?:\.\d+)?"
-POINTS = 200_000  # most points of all curves on a page
+POINTS, FEWEST = 200_000, 40
+"""Most points of all curves on a page, and of one curve what is always there."""
 TITLES = {
     "train/gradient_norm": "Gradient norm",
     "train/learning_rate": "Learning rate",
@@ -55,39 +56,20 @@ def curves(runs: Sequence[Run], labels: Sequence[str]) -> Chart | None:
     names = list(dict.fromkeys(name for run in runs for name in sorted(run.curves, key=_rank)))
     if not names:
         return None
-    most = max(100, min(1000, POINTS // sum(len(run.curves) for run in runs)))
+    most = max(FEWEST, min(MOST, POINTS // sum(len(run.curves) for run in runs)))
     curves: dict[str, list[Any]] = {name: [] for name in names}
     for k, run in enumerate(runs):
         for name, curve in run.curves.items():
             curves[name].append([k, *packed(curve, most)])
     differ = {name: kinds(runs, name)[1] for name in names}
     data = {"runs": labels, "curves": curves, "differ": differ, "charts": _charts(names)}
-    return chart("curves" if len(runs) == 1 else "overlay", data)
+    return Chart("curves" if len(runs) == 1 else "overlay", data)
 
 
-def thinned(curve: Curve, most: int) -> Curve:
-    """At most ``most`` (≥ 4) points of a curve, with all its peaks.
-
-    The curve is cut into equal parts. The minimum and maximum of each part stay, and the first and
-    the last point. If a point has to go, those that are not finite go.
-    """
-    if len(curve) <= most:
-        return curve
-    parts = (most - 2) // 2
-    bounds = [round(i * (len(curve) - 2) / parts) + 1 for i in range(parts + 1)]
-    kept = {0, len(curve) - 1}
-    for start, stop in pairwise(bounds):
-        finite = [i for i in range(start, stop) if math.isfinite(curve[i][1])]
-        if finite:
-            kept |= {min(finite, key=lambda i: curve[i][1]), max(finite, key=lambda i: curve[i][1])}
-    return [curve[i] for i in sorted(kept)]
-
-
-def packed(curve: Curve, most: int = 1000) -> list[list[float | None]]:
+def packed(curve: Curve, most: int = MOST) -> list[list[float | None]]:
     """[steps, values] of a thinned curve; values to six digits, None where not finite."""
-    short = thinned(curve, most)
-    values = [float(f"{v:.6g}") if math.isfinite(v) else None for _, v in short]
-    return [[step for step, _ in short], values]
+    steps, values = thinned(curve, most)
+    return [steps.tolist(), [float(f"{v:.6g}") if math.isfinite(v) else None for v in values]]
 
 
 def _rank(name: str) -> tuple[int, str]:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from unnoise.report.reader import Run
@@ -29,20 +29,21 @@ def labels(runs: Sequence[Run]) -> list[str]:
     The name; if that is not unique, with the overrides that other runs of the name lack; if that
     is not, with the folder. A name that all runs share is left out.
     """
-    names = [run.name for run in runs]
-    shared = len(set(names)) == 1
-    for further in (_own, lambda run, same: run.folder.name, lambda run, same: str(run.folder)):
-        longer = [further(run, [other for other in runs if other.name == run.name]) for run in runs]
-        names = [
-            name if names.count(name) == 1 else more if shared else f"{run.name} · {more}"
-            for run, name, more in zip(runs, names, longer, strict=True)
-        ]
+    first = [run.name for run in runs]
+    runs_of = Counter(first)  # and of each name, how many have an override
+    having = Counter((run.name, each) for run in runs for each in dict.fromkeys(run.overrides))
+
+    def own(run: Run) -> str:
+        some = (each for each in run.overrides if having[run.name, each] < runs_of[run.name])
+        return " ".join(some) or "as it is"
+
+    further: list[Callable[[Run], str]] = [own, lambda r: r.folder.name, lambda r: str(r.folder)]
+    names = first
+    for longer in further:
+        count = Counter(names)
+        more = [longer(run) if len(runs_of) == 1 else f"{run.name} · {longer(run)}" for run in runs]
+        names = [n if count[n] == 1 else m for n, m in zip(names, more, strict=True)]
     return names
-
-
-def _own(run: Run, same: Sequence[Run]) -> str:
-    own = [each for each in run.overrides if not all(each in other.overrides for other in same)]
-    return " ".join(own) or "as it is"
 
 
 def at(config: Any, key: str) -> Any:
@@ -138,7 +139,8 @@ def kinds(runs: Sequence[Run], metric: str) -> tuple[list[int], list[str]]:
     texts = [json.dumps(each, sort_keys=True, default=str) for each in relevant]
     order = list(dict.fromkeys(texts))
     differ = [k for k in relevant[0] if len({json.dumps(r[k], default=str) for r in relevant}) > 1]
-    return [order.index(each) for each in texts], differ
+    number = {text: k for k, text in enumerate(order)}
+    return [number[each] for each in texts], differ
 
 
 def _way(run: Run, part: str) -> Any:

@@ -51,7 +51,10 @@ def _metric(runs: Sequence[Run], metric: str, groups: Sequence[int]) -> Column:
     """The last values of a metric; the best of each group of two or more is marked."""
     lower = "loss" in metric or lower_is_better(metric.rpartition("/")[2])
     values = list(zip(groups, (run.last(metric) for run in runs), strict=True))
-    tops = {group: best([v for g, v in values if g == group], lower, 2) for group in groups}
+    of: dict[int, list[float | None]] = {}
+    for group, value in values:
+        of.setdefault(group, []).append(value)
+    tops = {group: best(members, lower, 2) for group, members in of.items()}
     cells = [
         Cell(value, mark=None if value is None or value != tops[group] else "best", kind=group)
         for group, value in values

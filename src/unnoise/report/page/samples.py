@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,8 @@ from unnoise.runs.layout import RunDirectory
 BUDGET = 4_000_000  # bytes of all sample grids on a page of many runs
 WIDE, NARROW = 720, 90
 """Largest and approximately smallest width, in pixels, of a picture that is compressed again."""
+LEAST = 1 / 8
+"""What lossy compression may leave of a file that has none; of pixel art it leaves all."""
 FRAMES = 16  # most frames of an animation
 BROKEN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 """What Pillow raises for damaged pictures."""
@@ -53,13 +56,16 @@ def side_by_side(runs: Sequence[Run], labels: Sequence[str]) -> dict[str, Any] |
     each = max(1, min(4, 48 // len(shown)))
     steps = [_spread(sorted(run.grids), each) for run, _ in shown]
     large = BUDGET // (each * len(shown))
+
+    def grids(run: Run, chosen: Sequence[int]) -> list[Picture]:
+        return _grids(run, chosen, large)
+
+    with ThreadPoolExecutor() as pool:  # Pillow lets others run while it works
+        cards = list(pool.map(grids, (run for run, _ in shown), steps))
     return {
         "note": noise([run for run, _ in shown]),
         "steps": sorted({step for chosen in steps for step in chosen}),
-        "cards": [
-            (label, _grids(run, chosen, large))
-            for (run, label), chosen in zip(shown, steps, strict=True)
-        ],
+        "cards": [(label, card) for (_, label), card in zip(shown, cards, strict=True)],
     }
 
 
@@ -105,7 +111,8 @@ def _picture(
 def still(path: Path, large: int = 250_000) -> str:
     """A picture as a data URI; a file of more than ``large`` bytes is compressed with loss.
 
-    Its width is halved until it takes no more than ``large`` bytes.
+    Its width is halved until it takes no more than ``large`` bytes. A width is not tried where
+    even ``LEAST`` of the file's bytes, by area, were too many.
 
     Raises:
         OSError: the file is missing, or is not a picture.
@@ -115,7 +122,9 @@ def still(path: Path, large: int = 250_000) -> str:
         picture.load()
         if path.stat().st_size <= large and picture.format == "PNG":
             return _uri("png", path.read_bytes())
-        width = WIDE
+        width, own = WIDE, LEAST * path.stat().st_size / picture.width**2  # bytes a square pixel
+        while width // 2 >= NARROW and own * min(width, picture.width) ** 2 > large:
+            width //= 2
         while True:
             content = _webp([_narrow(picture, width)], [0], quality=85)
             if len(content) <= large or width <= NARROW:

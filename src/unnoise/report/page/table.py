@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,7 +49,7 @@ class Column:
     order: int = 0
     style: str = ""
 
-    @property
+    @cached_property
     def numeric(self) -> bool:
         """Whether the column is aligned to the right."""
         return any(isinstance(cell.value, int | float) for cell in self.cells)
@@ -103,6 +104,7 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
 
 
+@cache
 def breakable(text: str) -> Markup:
     """Text in which long words may break after dots, underscores and the like; escaped."""
     parts = re.split(r"(?<=[._=/,])(?=[A-Za-z])|(?<=[_=/,])(?=\d)|(?<=\d[-_])(?=\w)", text)

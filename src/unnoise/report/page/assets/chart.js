@@ -51,8 +51,12 @@ function logTicks(low, high, count) {
   return inside.length > 1 ? inside : linearTicks(low, high, count);
 }
 
+function ends(values) {
+  return values.reduce(([low, high], each) => [Math.min(low, each), Math.max(high, each)], [Infinity, -Infinity]);
+}
+
 function scale(values, axis, from, to, count) {
-  let low = Math.min(...values), high = Math.max(...values);
+  let [low, high] = ends(values);
   if (!values.length) [low, high] = [0, 1];
   else if (low === high) {
     const room = Math.abs(low) * 0.1 || 1;
@@ -75,8 +79,8 @@ function scale(values, axis, from, to, count) {
 
 function isLog(choice, values) {
   if (choice !== "automatic") return choice === "logarithmic" && values.some((each) => each > 0);
-  const low = Math.min(...values);
-  return values.length > 1 && low > 0 && Math.max(...values) / low > 12;
+  const [low, high] = ends(values);
+  return values.length > 1 && low > 0 && high / low > 12;
 }
 
 function path(points, x, y) {
@@ -101,8 +105,8 @@ function draw(box, spec) {
     raw: (each.raw || []).map((point) => (usable(point) ? point : [point[0], null])),
   }));
   const all = series.flatMap((each) => [...each.points, ...each.raw]).filter((p) => p[1] !== null);
-  const ends = all.flatMap(([, b, error]) => (error ? [b - error, b, b + error] : [b]));
-  const values = ends.filter((value) => !spec.y.log || value > 0);
+  const reached = all.flatMap(([, b, error]) => (error ? [b - error, b, b + error] : [b]));
+  const values = reached.filter((value) => !spec.y.log || value > 0);
   const top = 10, bottom = height - (spec.x.label ? 40 : 24);
   const y = scale(values, { ...spec.y, room: true }, bottom, top, Math.max(2, (bottom - top) / 45));
   const left = 12 + 7 * Math.max(1, ...y.ticks.map((tick) => short(tick).length));

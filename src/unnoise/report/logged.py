@@ -1,0 +1,153 @@
+"""metrics.jsonl as curves: of the whole file, or of its ends."""
+
+import json
+import math
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+MOST = 1000  # points of a curve that are kept
+SPEED = "train/images_per_second"
+
+
+class Curve(NamedTuple):
+    """Values (N,) float64 at steps (N,) int64, as they were logged."""
+
+    steps: np.ndarray
+    values: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+@dataclass
+class Logged:
+    """What a run logged.
+
+    ``curves`` are thinned to ``MOST`` points; ``times`` has the first row's and the last one's, in
+    seconds; ``speed`` is the median of all logged values but the first, in images per second;
+    ``faults`` says what is left out.
+    """
+
+    curves: dict[str, Curve] = field(default_factory=dict)
+    times: tuple[float, float] | None = None
+    speed: float | None = None
+    faults: list[str] = field(default_factory=list)
+
+
+def read_log(path: Path) -> Logged:
+    """All rows, without a last one that is still being written.
+
+    Raises:
+        OSError: the file is there, but cannot be read.
+    """
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    if not text:
+        return Logged(faults=["is missing or empty: nothing was logged yet"])
+    lines = text.splitlines(keepends=True)
+    if not lines[-1].endswith("\n") and isinstance(_row(lines[-1]), str):
+        lines.pop()
+    try:
+        rows = json.loads(f"[{','.join(lines)}]")  # at once takes half as long as line by line
+        if len(rows) != len(lines):
+            raise ValueError("a line is not a row")
+        return _logged(rows)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        read = [_row(line) for line in lines]
+    found = _logged([row for row in read if not isinstance(row, str)])
+    left_out = (
+        f"line {n} is left out: {why}" for n, why in enumerate(read, 1) if isinstance(why, str)
+    )
+    found.faults += left_out
+    return found
+
+
+def read_ends(path: Path, metric: str) -> Logged:
+    """The first row, the last, and the last with a metric; how long the file is costs nothing.
+
+    Raises:
+        OSError: the file is there, but cannot be read.
+    """
+    if not path.exists() or not path.stat().st_size:
+        return Logged()
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        first = _row(text[: text.find(b"\n") + 1])
+        with_metric = (row for row in _backwards(text, json.dumps(metric)) if metric in row)
+        found = first, next(with_metric, ""), next(_backwards(text, "{"), "")
+    return _logged([row for row in found if not isinstance(row, str)])
+
+
+def thinned(curve: Curve, most: int) -> Curve:
+    """At most ``most`` (≥ 4) points of a curve, with all its peaks.
+
+    The curve is cut into equal parts. The minimum and maximum of each part stay, and the first and
+    the last point. If a point has to go, those that are not finite go.
+    """
+    if len(curve) <= most:
+        return curve
+    inner = curve.values[1:-1]
+    width = -(-len(inner) // ((most - 2) // 2))
+    parts = np.full((-(-len(inner) // width), width), np.nan)
+    parts.flat[: len(inner)] = inner
+    finite, starts = np.isfinite(parts), 1 + width * np.arange(len(parts))
+    least = starts + np.where(finite, parts, np.inf).argmin(1)
+    greatest = starts + np.where(finite, parts, -np.inf).argmax(1)
+    some = finite.any(1)
+    kept = np.unique(np.concatenate([[0, len(curve) - 1], least[some], greatest[some]]))
+    return Curve(curve.steps[kept], curve.values[kept])
+
+
+def _logged(rows: list[dict[str, Any]]) -> Logged:
+    """Rows as curves; whatever is wrong with one of them raises."""
+    steps = np.array([row["step"] for row in rows], np.int64)
+    times = np.array([row["time"] for row in rows], float)
+    if np.isnan(times).any():
+        raise ValueError("a time is missing")
+    curves: dict[str, Curve] = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        if name in ("step", "time"):
+            continue
+        where = [k for k, row in enumerate(rows) if name in row]
+        values = np.array([rows[k][name] for k in where], float)  # null is NaN
+        if values.ndim > 1:
+            raise ValueError(f"{name} is a list")
+        curves[name] = Curve(steps if len(where) == len(rows) else steps[where], values)
+    speed = None
+    if SPEED in curves:
+        values = curves[SPEED].values
+        speed = float(np.median(values[1:] if len(values) > 1 else values))
+    ends = (float(times[0]), float(times[-1])) if rows else None
+    return Logged({name: thinned(curve, MOST) for name, curve in curves.items()}, ends, speed)
+
+
+def _row(line: str | bytes) -> dict[str, Any] | str:
+    """A line as a row of numbers, or what is wrong with it."""
+    try:
+        row = json.loads(line)
+        step, time = int(np.int64(int(row.pop("step")))), float(row.pop("time"))
+        values = {k: math.nan if v is None else float(v) for k, v in row.items()}
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
+        return str(error)
+    return {"step": step, "time": time, **values}
+
+
+def _backwards(text: mmap.mmap, key: str) -> Iterator[dict[str, Any]]:
+    """The whole rows that contain a text, from the last on."""
+    wanted, end = key.encode(), len(text)
+    while (found := text.rfind(wanted, 0, end)) >= 0:
+        end = text.rfind(b"\n", 0, found) + 1
+        after = text.find(b"\n", found)
+        row = _row(text[end : after if after >= 0 else len(text)])
+        if not isinstance(row, str):
+            yield row
