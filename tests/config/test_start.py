@@ -29,6 +29,18 @@ def test_an_answer_does_not_wait_for_imports(arguments, not_imported, tmp_path):
     assert done.stderr.count("in the configuration") == (arguments != ["--help"])
 
 
+def test_a_report_needs_no_torch(tmp_path):
+    (tmp_path / "config.yaml").write_text("name: a\ndata: {image_size: [16, 16]}\n")
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "time": 1.0, "train/loss": 0.5}\n')
+    code = (
+        "import sys\nfrom unnoise.cli.report import main\n"
+        "sys.argv = ['unnoise-report', '.']\nmain()\nprint('torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert done.stdout.split()[-2:] == ["report.html", "False"]
+
+
 HIDDEN_FROM = """
 from unnoise.config.nodes import resolve_target
 resolve_target("unnoise.training.callbacks.samples.SampleGrid")

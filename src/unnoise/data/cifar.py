@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from unnoise.data.classics import ClassicImages, Downloaded, listed, unpacked
-from unnoise.data.source import Fit, ImageSize, Split
+from unnoise.data.size import Fit, ImageSize
+from unnoise.data.source import Split
 from unnoise.data.walk import say
 
 

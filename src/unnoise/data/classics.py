@@ -19,7 +19,8 @@ from torch import Tensor
 from unnoise.data.downloads import data_folder, fetch
 from unnoise.data.memory import TensorImages
 from unnoise.data.pixels import pad, resize, to_channels
-from unnoise.data.source import Fit, ImageSize, ImageSource, Split
+from unnoise.data.size import Fit, ImageSize
+from unnoise.data.source import ImageSource, Split
 from unnoise.runs.identity import Role
 
 Downloaded = Annotated[str | None, Role.MACHINE]

@@ -22,7 +22,7 @@ from pydantic import Field
 from torch import Tensor
 
 from unnoise.data.pixels import pad, scaled
-from unnoise.data.source import Fit
+from unnoise.data.size import Fit
 from unnoise.runs.identity import Role
 
 Range = tuple[float, float]

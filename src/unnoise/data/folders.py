@@ -15,7 +15,8 @@ from torch import Tensor
 from unnoise.data.decoding import MOST_PIXELS, Decoder, MostPixels, Range
 from unnoise.data.kept import KnownFiles
 from unnoise.data.memory import Removed, TensorImages, Unreadable, stand_ins
-from unnoise.data.source import Fit, Images, ImageSize, ImageSource, Split
+from unnoise.data.size import Fit, ImageSize
+from unnoise.data.source import Images, ImageSource, Split
 from unnoise.data.splits import Arranged, arranged
 from unnoise.data.walk import say, walk
 from unnoise.runs.identity import Role

@@ -22,7 +22,7 @@ from unnoise.data.decoding import (
     turn_of,
 )
 from unnoise.data.pixels import pad
-from unnoise.data.source import Fit
+from unnoise.data.size import Fit
 from unnoise.data.walk import say, walk
 from unnoise.untrusted import load_arrays
 

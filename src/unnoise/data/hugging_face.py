@@ -14,7 +14,8 @@ from torch import Tensor
 from unnoise.data import columns
 from unnoise.data.decoding import MOST_PIXELS, Decoder, MostPixels, Range
 from unnoise.data.digests import files_stamp
-from unnoise.data.source import Fit, ImageSize, ImageSource, Split
+from unnoise.data.size import Fit, ImageSize
+from unnoise.data.source import ImageSource, Split
 from unnoise.data.table import TableImages
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from torch.nn.functional import interpolate
 from torch.nn.functional import pad as pad_edges
 
 from unnoise.data.memory import Unreadable
-from unnoise.data.source import Fit, Images, ImageSize, sides
+from unnoise.data.size import Fit, ImageSize, sides
+from unnoise.data.source import Images
 
 LOOKED_AT = 64  # pictures of a split
 NARROW = 32  # levels: an eighth of the range

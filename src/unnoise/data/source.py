@@ -6,31 +6,14 @@ Shapes: B batch, C channels, H × W pixels, N pictures in the split.
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Literal, Protocol, TypedDict, runtime_checkable
+from typing import Any, Literal, Protocol, TypedDict, runtime_checkable
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from unnoise.runs.identity import Spelling
+from unnoise.data.size import ImageSize, sides
 
 Split = Literal["train", "validation"]
-Side = Annotated[int, Field(ge=4)]
-
-
-def one_side(size: Any) -> Any:
-    """An ``image_size`` as YAML may hold it; of a square the side alone."""
-    match size:
-        case [height, width] if height == width:
-            return height
-    return size
-
-
-ImageSize = Annotated[Side | tuple[Side, Side], Spelling(one_side)]
-"""Pixels: the side of a square, or (height, width)."""
-Fit = Literal["crop", "pad", "stretch"]
-"""How a picture of another shape becomes one of (H, W): its largest central part of that shape
-resized, or all of it resized to fit inside, on black, or each side resized on its own."""
 
 
 class Batch(TypedDict, total=False):
@@ -110,14 +93,6 @@ class ImageSource(ABC):
     @abstractmethod
     def images(self, split: Split) -> Images:
         """Open a split."""
-
-
-def sides(size: ImageSize) -> tuple[int, int]:
-    """(height, width) of an ``image_size``."""
-    if isinstance(size, int):
-        return size, size
-    height, width = size
-    return height, width
 
 
 @runtime_checkable

@@ -12,7 +12,8 @@ from unnoise.data.decoding import from_pil
 from unnoise.data.folders import Share
 from unnoise.data.memory import TensorImages
 from unnoise.data.pixels import check_multiple, enlarge, to_channels
-from unnoise.data.source import ImageSize, ImageSource, Split, sides
+from unnoise.data.size import ImageSize, sides
+from unnoise.data.source import ImageSource, Split
 from unnoise.data.splits import held_out
 from unnoise.runs.identity import Role
 from unnoise.untrusted import load_arrays

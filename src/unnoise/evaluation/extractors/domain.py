@@ -20,7 +20,7 @@ from safetensors.torch import save as serialized
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from unnoise.data.source import ImageSize, sides
+from unnoise.data.size import ImageSize, sides
 from unnoise.evaluation.extractors.base import Extractor, Features, Manifold, read
 from unnoise.files import file_digest, write_durably
 from unnoise.untrusted import UnsafeFile, check_fit, load_safetensors

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from unnoise.data.source import one_side
+from unnoise.data.size import one_side
 from unnoise.report.page.comparison import at
 from unnoise.report.reader import Run
 from unnoise.runs.layout import RunDirectory
