@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from test_train import TINY, command
+from test_train import FEW, TINY, command
 
 MINE = '''
 import torch
@@ -32,7 +32,7 @@ def test_a_run_that_stays_bad_ends_with_a_line_and_a_report(monkeypatch, tmp_pat
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr("unnoise.config.nodes.USERS_PACKAGES", ("fragile",))
     limits = ["callbacks.bad_numbers.tolerated=0", "callbacks.bad_numbers.rollbacks=1"]
-    fragile = [*TINY, "objective=fragile", "max_steps=4", *limits]
+    fragile = [*TINY, *FEW, "objective=fragile", "max_steps=4", *limits]
     with pytest.raises(SystemExit) as stop:
         command(monkeypatch, "--config-dir", "mine", *fragile)
     ended = stop.value.code  # a text: Python prints it, and the status is 1

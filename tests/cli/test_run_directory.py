@@ -3,12 +3,15 @@
 import pytest
 import torch
 import yaml
-from test_train import TINY, command, elsewhere  # noqa: F401 (a fixture)
+from test_train import FEW, command, elsewhere  # noqa: F401 (a fixture)
+from test_train import TINY as SMALL
 
 import unnoise
 from unnoise.files import write_with_digest
 from unnoise.runs.checkpoints import find_checkpoint
 from unnoise.untrusted import UnsafeFile
+
+TINY = [*SMALL, *FEW]
 
 
 def test_a_sweep_trains_every_combination_in_its_own_directory(monkeypatch, tmp_path):

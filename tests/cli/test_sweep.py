@@ -16,7 +16,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
-from test_train import TINY, elsewhere  # noqa: F401 (a fixture)
+from test_train import FEW, TINY, elsewhere  # noqa: F401 (a fixture)
 
 from unnoise.cli import train
 from unnoise.config.search import search_of
@@ -84,7 +84,7 @@ def states(summary):
 
 
 def test_a_sweep_that_is_run_again_skips_what_is_finished(sweep, tmp_path):
-    status, told, summary = sweep("schedule=linear,cosine")
+    status, told, summary = sweep("schedule=linear,cosine", *FEW)
     assert status == 0, told
     runs = find_runs(tmp_path / "outputs")
     assert len(runs) == 2
@@ -95,13 +95,13 @@ def test_a_sweep_that_is_run_again_skips_what_is_finished(sweep, tmp_path):
     assert best.name in marked[0]
     assert "2/2" in marked[0]
     before = {run: (run / "metrics.jsonl").read_bytes() for run in runs}
-    status, told, again = sweep("schedule=linear,cosine", "logger=tensorboard", "trainer=cpu")
+    status, told, again = sweep("schedule=linear,cosine", *FEW, "logger=tensorboard", "trainer=cpu")
     assert (status, again) == (0, summary)
     assert told.count("finished before") == 2
     assert {run: (run / "metrics.jsonl").read_bytes() for run in find_runs(Path("outputs"))} == {
         run.relative_to(tmp_path): content for run, content in before.items()
     }
-    status, told, now = sweep("schedule=linear,cosine", "sweep=status")
+    status, told, now = sweep("schedule=linear,cosine", *FEW, "sweep=status")
     assert (status, now) == (0, summary)
     assert "job 0" not in told
     groups = {read_run(run).manifest["sweep"] for run in runs}

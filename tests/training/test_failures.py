@@ -3,7 +3,7 @@
 import pytest
 import torch
 from PIL import Image
-from test_train import TINY, command
+from test_train import FEW, TINY, command
 
 from unnoise.data.memory import Removed, Unreadable
 from unnoise.training.diffusion import DiffusionModule
@@ -52,7 +52,7 @@ def test_the_command_ends_with_that_and_without_a_traceback(monkeypatch, capsys)
 
     monkeypatch.setattr(DiffusionModule, "training_step", too_much)
     with pytest.raises(SystemExit) as stop:
-        command(monkeypatch, *TINY)
+        command(monkeypatch, *TINY, *FEW)
     assert stop.value.code == 1
     said = capsys.readouterr().err
     assert "out of memory with batch_size=2, accumulate=1" in said
