@@ -23,7 +23,8 @@ from unnoise.runs.checkpoints import LAYOUT
 TINY = (
     "network.channels=8 network.multipliers=[1,1] network.blocks=1 network.head_size=null "
     "network.attention_resolutions=[] max_steps=6 batch_size=8 validation_images=2 precision=fp32 "
-    "sampler=ddim sampler.steps=5 callbacks.samples.count=4 logger=none optimizer.lr=0.01"
+    "sampler=ddim sampler.steps=5 callbacks.samples.count=4 logger=none optimizer.lr=0.01 "
+    "data.size=200"
 ).split()
 
 

@@ -1,14 +1,12 @@
 """The guide to extending: each of its parts is added from outside the package and runs."""
 
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import said_by
 
 GUIDE = (Path(__file__).parents[1] / "notebooks" / "guide" / "extending.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", GUIDE, re.M | re.S))
@@ -46,17 +44,7 @@ def ran(command, added, folder):
     """Run a command of the guide with more words to it."""
     variables = dict(word.split("=") for word in command if re.fullmatch(r"[A-Z_]+=.*", word))
     _, name, *typed = command[len(variables) - 1 :]
-    ours = os.environ.get("PYTHONPATH", "")
-    path = os.pathsep.join([str(folder), *([ours] if ours else [])])
-    program = f"from unnoise.cli.{name.removeprefix('unnoise-')} import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", program, *typed, *added],
-        cwd=folder,
-        env=os.environ | variables | {"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    said_by(name.removeprefix("unnoise-"), [*typed, *added], folder, variables)
 
 
 @pytest.mark.parametrize("section", [name for name in SECTIONS if name != "Metric"])
