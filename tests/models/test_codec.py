@@ -7,8 +7,11 @@ from torch import nn
 from unnoise.data.decoding import Decoder
 from unnoise.diffusion.denoiser import Clip, Denoiser, X0Prediction
 from unnoise.diffusion.noise import Noise
+from unnoise.diffusion.objectives import WeightedLoss
 from unnoise.diffusion.samplers import DDIM, Sampler
 from unnoise.diffusion.schedules import linear
+from unnoise.diffusion.times import UniformTimes
+from unnoise.diffusion.weights import X0Weight
 from unnoise.models.codec import LatentCodec, PixelCodec
 from unnoise.models.diffusion import DiffusionModel
 from unnoise.models.edits import EditKeys
@@ -34,7 +37,7 @@ class Folded(Autoencoder):
         C, H, W = shape
         return 4 * C, H // 2, W // 2
 
-    def encode(self, x):
+    def encode(self, x, noise=None):
         return 10 * nn.functional.pixel_unshuffle(x, 2)
 
     def decode(self, z):
@@ -83,7 +86,7 @@ class Times4(Autoencoder):
     def latent_shape(self, shape):
         return tuple(shape)
 
-    def encode(self, x):
+    def encode(self, x, noise=None):
         return 4 * x
 
     def decode(self, z):
@@ -105,7 +108,7 @@ class Learns(Times4):
         super().__init__()
         self.conv, self.drop = nn.Conv2d(1, 1, 1), nn.Dropout(0.5)
 
-    def encode(self, x):
+    def encode(self, x, noise=None):
         return self.drop(self.conv(x))
 
 
@@ -116,6 +119,31 @@ def test_the_autoencoder_is_frozen_and_in_evaluation_mode():
     assert torch.equal(x, model.codec.encode(DATA))
     assert model.denoiser.training
     assert not any(p.requires_grad for p in model.codec.parameters())
+
+
+class Drawn(Times4):
+    """A latent that is drawn."""
+
+    def encode(self, x, noise=None):
+        return 4 * x if noise is None else 4 * x + noise.normal("posterior", x.shape[1:])
+
+
+def test_a_drawn_latent_is_a_function_of_the_picture_s_id():
+    codec, noise = latent(Drawn()).codec, Noise(3, torch.arange(5))
+    x = codec.encode(DATA.expand(5, -1, -1, -1), noise)
+    assert x.std(0).mean() > 0.5
+    assert torch.equal(x[2:3], codec.encode(DATA, Noise(3, torch.tensor([2]))))
+    assert torch.equal(codec.encode(DATA), 4 * PixelCodec((1, 16, 16)).encode(DATA))
+
+
+def test_training_draws_the_latent_and_measures_against_it():
+    """A network that says what was encoded has no loss only if it was encoded with the noise."""
+    noise, batch = Noise(3, torch.tensor([2])), {"image": DATA}
+    codec = LatentCodec(Drawn(), (1, 16, 16))
+    for says, exact in ((codec.encode(DATA, noise), True), (codec.encode(DATA), False)):
+        model = DiffusionModel(Denoiser(Says(says), X0Prediction()), linear(), codec)
+        loss = model.loss(WeightedLoss(X0Weight()), batch, noise, UniformTimes())
+        assert (loss.per_sample.item() < 1e-9) == exact
 
 
 def test_what_is_for_pixels_is_refused_in_a_latent():

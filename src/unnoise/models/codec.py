@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from unnoise.data.pixels import to_pixels, to_signal
+from unnoise.diffusion.noise import Noise
 from unnoise.networks.autoencoders import Autoencoder, Identity
 
 
@@ -23,8 +24,8 @@ class Codec(nn.Module, ABC):
     is_pixels: bool
 
     @abstractmethod
-    def encode(self, data: Tensor) -> Tensor:
-        """The signal, float32."""
+    def encode(self, data: Tensor, noise: Noise | None = None) -> Tensor:
+        """The signal, float32; where it is random, drawn by ``noise``, or its mean without."""
 
     @abstractmethod
     def decode(self, signal: Tensor) -> Tensor:
@@ -40,7 +41,7 @@ class PixelCodec(Codec):
         super().__init__()
         self.data_shape = self.shape = tuple(shape)
 
-    def encode(self, data: Tensor) -> Tensor:
+    def encode(self, data: Tensor, noise: Noise | None = None) -> Tensor:
         """x/127.5 − 1."""
         return to_signal(data)
 
@@ -63,10 +64,10 @@ class LatentCodec(Codec):
         """The autoencoder is frozen: it stays in evaluation mode."""
         return super().train(False)
 
-    def encode(self, data: Tensor) -> Tensor:
+    def encode(self, data: Tensor, noise: Noise | None = None) -> Tensor:
         """The latent of the pixels as −1 … 1."""
         with torch.no_grad():
-            return self.autoencoder.encode(self.pixels.encode(data))
+            return self.autoencoder.encode(self.pixels.encode(data), noise)
 
     def decode(self, signal: Tensor) -> Tensor:
         """The decoded pixels."""

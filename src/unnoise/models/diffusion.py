@@ -78,7 +78,7 @@ class DiffusionModel(GenerativeModel):
         drop: float = 0.0,
     ) -> Loss:
         """The objective on a batch with "image", each condition dropped with probability drop."""
-        x0 = self.codec.encode(batch["image"])
+        x0 = self.codec.encode(batch["image"], noise)
         condition = None
         if self.conditioner is not None:
             condition = self.conditioner(batch, keep=noise.uniform("drop") >= drop)
@@ -167,7 +167,7 @@ class DiffusionModel(GenerativeModel):
             ValueError: fewer than two steps, or more than the process has; the signal is a latent.
         """
         condition = self.condition(batch, torch.ones_like(noise.ids, dtype=torch.bool))
-        levels, x0 = self.schedule.grid(steps), self.codec.encode(batch["image"])
+        levels, x0 = self.schedule.grid(steps), self.codec.encode(batch["image"], noise)
         diffusion_model(self, "a likelihood of pictures", of_pixels=True)
         return bound(self.under(condition), levels, x0, noise, self.variance)
 

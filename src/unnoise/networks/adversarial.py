@@ -1,4 +1,5 @@
-"""A small generator and discriminator of residual blocks without normalisation (R3GAN, §4).
+"""A small generator and discriminator of residual blocks without normalisation (R3GAN, §4), and
+the discriminator of patches that autoencoders learn from.
 
 Shapes: B batch, C channels, H × W pixels, Z latent numbers.
 """
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from unnoise.networks.blocks import Upsample, convolution, halved, linear
+from unnoise.networks.blocks import Upsample, convolution, group_norm, halved, linear
 from unnoise.networks.conditioning import Count
 
 
@@ -94,3 +95,46 @@ class Discriminator(nn.Module):
         h = F.leaky_relu(self.blocks(self.start(x)), 0.2)
         score: Tensor = self.out(h.flatten(1))[:, 0]
         return score
+
+
+class PatchDiscriminator(nn.Module):
+    """Signals (B, C, H, W) to a score of each of their patches, (B, h, w) (PatchGAN).
+
+    ``layers`` convolutions of stride 2 and two of stride 1, of 4 × 4 pixels each, see patches of
+    16, 34 or 70 pixels with 1, 2 or 3 layers (Isola et al. 2017, appendix 6.1.2). Theirs are
+    normalised over the batch; these by groups of channels, so that a score is its picture's alone,
+    whatever batch or process that is in, and training has no statistics to keep.
+
+    Args:
+        shape: (C, H, W).
+        channels: of the first layer; the next have 2, 4 and at most 8 times as many.
+        layers: of stride 2.
+
+    Raises:
+        ValueError: the pictures are too small for so many layers.
+    """
+
+    def __init__(self, shape: Sequence[Count], channels: Count = 64, layers: Count = 3) -> None:
+        super().__init__()
+        least = min(shape[1:])
+        for _ in range(layers):
+            least //= 2
+        if least < 3:
+            sides = f"{shape[1]}×{shape[2]}"
+            raise ValueError(f"{sides} pixels are too few for {layers} layers: use fewer")
+        widths = [channels * min(2**layer, 8) for layer in range(layers + 1)]
+        first = nn.Conv2d(shape[0], channels, 4, stride=2, padding=1)
+        self.layers = nn.Sequential(first, nn.LeakyReLU(0.2))
+        for layer, (narrow, wide) in enumerate(pairwise(widths), start=1):
+            stride = 2 if layer < layers else 1
+            conv = nn.Conv2d(narrow, wide, 4, stride=stride, padding=1, bias=False)
+            self.layers.extend([conv, group_norm(wide, 32), nn.LeakyReLU(0.2)])
+        self.layers.append(nn.Conv2d(widths[-1], 1, 4, padding=1))
+        for each in self.layers:
+            if isinstance(each, nn.Conv2d):
+                nn.init.normal_(each.weight, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, h, w)."""
+        scores: Tensor = self.layers(x)[:, 0]
+        return scores

@@ -91,6 +91,7 @@ class ResidualBlock(nn.Module):
     """x + conv(dropout(silu(norm(conv(silu(norm(x))) + W·silu(embedding))))), (B, C, H, W).
 
     The last convolution starts at zero. Where the channels change, a 1 × 1 convolution carries x.
+    With an ``embedding_width`` of 0 there is no embedding.
     """
 
     def __init__(
@@ -104,7 +105,8 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.norm1 = group_norm(in_channels, norm_groups)
         self.conv1 = convolution(in_channels, out_channels)
-        self.time = linear(embedding_width, out_channels)
+        if embedding_width:
+            self.time = linear(embedding_width, out_channels)
         self.norm2 = group_norm(out_channels, norm_groups)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = convolution(out_channels, out_channels, zero=True)
@@ -114,10 +116,11 @@ class ResidualBlock(nn.Module):
             else convolution(in_channels, out_channels, 1)
         )
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
         """x (B, C, H, W) and the activated embedding silu(·) (B, E) to (B, C', H, W)."""
         h = self.conv1(F.silu(self.norm1(x)))
-        h = h + self.time(embedding)[:, :, None, None]
+        if embedding is not None:
+            h = h + self.time(embedding)[:, :, None, None]
         h = self.conv2(self.dropout(F.silu(self.norm2(h))))
         out: Tensor = self.shortcut(x) + h
         return out

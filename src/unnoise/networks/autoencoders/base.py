@@ -1,8 +1,10 @@
-"""Autoencoders: pictures to latents and back."""
+"""What a latent model knows of an autoencoder: pictures to latents and back."""
 
 from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
+
+from unnoise.diffusion.noise import Noise
 
 
 class Autoencoder(nn.Module, ABC):
@@ -12,11 +14,11 @@ class Autoencoder(nn.Module, ABC):
 
     @abstractmethod
     def latent_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Of the latent of one signal of ``shape``."""
+        """Of the latent of one signal of ``shape``; ValueError if it cannot be encoded."""
 
     @abstractmethod
-    def encode(self, x: Tensor) -> Tensor:
-        """The latent."""
+    def encode(self, x: Tensor, noise: Noise | None = None) -> Tensor:
+        """The latent; where it is random, drawn by ``noise``, or its mean without."""
 
     @abstractmethod
     def decode(self, z: Tensor) -> Tensor:
@@ -32,7 +34,7 @@ class Identity(Autoencoder):
         """The same."""
         return tuple(shape)
 
-    def encode(self, x: Tensor) -> Tensor:
+    def encode(self, x: Tensor, noise: Noise | None = None) -> Tensor:
         """The same."""
         return x
 

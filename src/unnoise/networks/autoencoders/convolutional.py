@@ -1,0 +1,183 @@
+"""Autoencoders of convolutions: what those with a posterior and those with codes share.
+
+The architecture is that of Esser, Rombach & Ommer 2021 (VQGAN) and Rombach et al. 2022 (latent
+diffusion), convention for convention, so that their weights fit (see ``pretrained``).
+
+Shapes: B pictures of C colours, H × W pixels; latents of D channels, h × w = H / f × W / f.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unnoise.diffusion.noise import Noise
+from unnoise.networks.autoencoders.base import Autoencoder
+from unnoise.networks.blocks import (
+    Downsample,
+    ResidualBlock,
+    SelfAttention,
+    Upsample,
+    convolution,
+    group_norm,
+    halved,
+)
+
+
+class Latent(NamedTuple):
+    """What B pictures are encoded as.
+
+    Args:
+        z: (B, D, h, w), for the decoder.
+        penalty: (B,), what training adds to the loss of a picture: how much z costs.
+        encoded: (B, D', h, w), what the encoder itself said.
+        codes: (B, h, w) int64, which of a quantizer's codes z holds, or None.
+    """
+
+    z: Tensor
+    penalty: Tensor
+    encoded: Tensor
+    codes: Tensor | None = None
+
+
+class Widths(NamedTuple):
+    """Channels of each level, residual blocks a level, and how many of the last levels attend."""
+
+    levels: Sequence[int]
+    blocks: int
+    attention_levels: int
+    norm_groups: int
+
+
+class _Chain(nn.Module):
+    """conv_out(silu(norm(chain(conv_in(x))))); the chain is blocks one after the other."""
+
+    def __init__(self, inputs: int, first: int, last: int, outputs: int, norm_groups: int) -> None:
+        super().__init__()
+        self.conv_in = convolution(inputs, first)
+        self.chain = nn.Sequential()
+        self.norm_out = group_norm(last, norm_groups)
+        self.conv_out = convolution(last, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, …) to (B, outputs, …)."""
+        h = self.conv_in(x)
+        if h.device.type == "cpu" and h.dtype == torch.float32:  # the faster layout there
+            h = h.contiguous(memory_format=torch.channels_last)
+        out: Tensor = self.conv_out(F.silu(self.norm_out(self.chain(h))))
+        return out
+
+
+class Encoder(_Chain):
+    """(B, C, H, W) to (B, outputs, h, w): level by level, then ``middle``."""
+
+    def __init__(self, colours: int, outputs: int, widths: Widths) -> None:
+        first, *_, last = levels = [widths.levels[0], *widths.levels]
+        super().__init__(colours, first, last, outputs, widths.norm_groups)
+        for level, (width_in, width) in enumerate(pairwise(levels)):
+            if level > 0:
+                self.chain.append(Downsample(width_in))
+            attends = level >= len(widths.levels) - widths.attention_levels
+            self.chain.extend(_level(width_in, width, widths.blocks, attends, widths.norm_groups))
+        self.chain.extend(_middle(last, widths.norm_groups))
+
+
+class Decoder(_Chain):
+    """(B, D, h, w) to (B, C, H, W): the middle, then level by level with a block more in each."""
+
+    def __init__(self, latent: int, colours: int, widths: Widths) -> None:
+        first, *_, last = levels = [widths.levels[-1], *reversed(widths.levels)]
+        super().__init__(latent, first, last, colours, widths.norm_groups)
+        self.chain.extend(_middle(first, widths.norm_groups))
+        for level, (width_in, width) in enumerate(pairwise(levels)):
+            if level > 0:
+                self.chain.append(Upsample(width_in))
+            attends, blocks = level < widths.attention_levels, widths.blocks + 1
+            self.chain.extend(_level(width_in, width, blocks, attends, widths.norm_groups))
+
+
+def _level(
+    width_in: int, width: int, blocks: int, attends: bool, norm_groups: int
+) -> Iterator[nn.Module]:
+    for each_in in (width_in, *[width] * (blocks - 1)):
+        yield ResidualBlock(each_in, width, 0, 0.0, norm_groups)
+        if attends:
+            yield SelfAttention(width, None, norm_groups)
+
+
+def _middle(width: int, norm_groups: int) -> list[nn.Module]:
+    first, second = (ResidualBlock(width, width, 0, 0.0, norm_groups) for _ in range(2))
+    return [first, SelfAttention(width, None, norm_groups), second]
+
+
+class ConvolutionalAutoencoder(Autoencoder):
+    """An encoder, 1 × 1 convolutions on both sides of the latent, and a decoder.
+
+    Level i works at H / 2^i × W / 2^i with ``channels · multipliers[i]`` channels, so that the
+    latent has H / f × W / f places, f = 2^(levels − 1). A subclass says what the latent is.
+
+    Args:
+        colours: C.
+        latent: D.
+        encoded: channels that the encoder gives.
+        channels: width at full resolution.
+        multipliers: width of each level, in units of ``channels``.
+        blocks: residual blocks a level of the encoder; the decoder has one more.
+        attention_levels: of how many levels, from the last, each block is followed by
+            self-attention; between encoder and decoder there always is one on each side.
+        norm_groups: most groups of a group norm; fewer where they do not divide the channels or
+            would hold less than 4 channels each.
+
+    Raises:
+        ValueError: there are no multipliers.
+    """
+
+    def __init__(
+        self,
+        colours: int,
+        latent: int,
+        encoded: int,
+        channels: int,
+        multipliers: Sequence[int],
+        blocks: int,
+        attention_levels: int,
+        norm_groups: int,
+    ) -> None:
+        super().__init__()
+        if not multipliers:
+            raise ValueError("multipliers is empty: give one number a level")
+        self.colours, self.latent_channels, self.halvings = colours, latent, len(multipliers) - 1
+        levels = [channels * m for m in multipliers]
+        widths = Widths(levels, blocks, attention_levels, norm_groups)
+        self.encoder = Encoder(colours, encoded, widths)
+        self.quant = convolution(encoded, encoded, 1)
+        self.post_quant = convolution(latent, latent, 1)
+        self.decoder = Decoder(latent, colours, widths)
+
+    def latent_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """(D, h, w) of (C, H, W); ValueError for other colours, or sizes that f does not divide."""
+        if shape[0] != self.colours:
+            raise ValueError(f"the autoencoder is for {self.colours} channels, not {shape[0]}")
+        return self.latent_channels, *halved(shape, self.halvings)
+
+    @abstractmethod
+    def latent(self, x: Tensor, noise: Noise | None = None) -> Latent:
+        """The latent with what it costs, differentiable."""
+
+    def encode(self, x: Tensor, noise: Noise | None = None) -> Tensor:
+        """The latent (B, D, h, w); without ``noise`` not drawn, but the mean."""
+        return self.latent(x, noise).z
+
+    def decode(self, z: Tensor) -> Tensor:
+        """(B, D, h, w) to (B, C, H, W)."""
+        x: Tensor = self.decoder(self.post_quant(z))
+        return x
+
+    def forward(self, x: Tensor, noise: Noise | None = None) -> tuple[Tensor, Latent]:
+        """The reconstruction (B, C, H, W) and the latent."""
+        latent = self.latent(x, noise)
+        return self.decode(latent.z), latent
