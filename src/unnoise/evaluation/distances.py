@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-CHUNK = 1 << 22  # entries of a matrix over pairs of pictures that are in memory at a time
+CHUNK = 1 << 20  # entries of a matrix over pairs of pictures that are in memory at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,7 @@ def frechet_distance(a: Moments, b: Moments) -> Tensor:
 
 def kernel(x: Tensor, y: Tensor) -> Tensor:
     """k(x, y) = (x·y/D + 1)³ of each x (N, D) and y (M, D): (N, M) (Bińkowski et al. 2018)."""
-    return (x @ y.T / x.shape[1] + 1).pow(3)
+    return (x @ y.T).div_(x.shape[1]).add_(1).pow_(3)
 
 
 def kernel_sums(x: Tensor, y: Tensor, v: Tensor, w: Tensor) -> Tensor:

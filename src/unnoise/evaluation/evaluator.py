@@ -91,20 +91,28 @@ class Evaluator:
         n: int,
         load: Callable[[], TrainedModel],
         title: str,
+        with_features: bool = False,
         **options: Any,
     ) -> Gallery:
         """The gallery of a set, below ``folder``, with samples 0 … n − 1 drawn by all ranks.
 
         ``load`` gives the model, and is called only if there is something to draw; the ``options``
-        are further ones of its ``draw``.
+        are further ones of its ``draw``. With features, each rank sees what it has just drawn, and
+        ``score`` finds the features in the gallery's folder.
         """
         gallery = Gallery(folder, samples)
         missing = sum(map(len, gallery.missing(n, self.batch_size, self.place)))
         if missing:
             print(f"drawing {missing} pictures: {title}", file=sys.stderr, flush=True)
             with tqdm(total=missing, unit="picture", leave=False, disable=None) as bar:
-                gallery.draw(load(), n, batch_size=self.batch_size, place=self.place,
-                             watch=bar.update, **options)  # fmt: skip
+
+                def watch(pixels: Tensor) -> None:
+                    if with_features:
+                        self._features(pixels, gallery.folder)
+                    bar.update(len(pixels))
+
+                gallery.draw(load(), n, batch_size=self.batch_size, place=self.place, watch=watch,
+                             **options)  # fmt: skip
         if self.place.world_size > 1:
             torch.distributed.barrier()
         return gallery
@@ -126,12 +134,8 @@ class Evaluator:
 
         Their features are kept in a folder if one is given.
         """
-        about = self.extractor.about | {"pictures": _digest(pixels)}
-
-        def features() -> Features:
-            return extract(self.extractor, torch.split(pixels, 256), self.device)
-
-        seen = features() if keep is None else cached(about, features, keep).features
+        seen = [self._features(some, keep) for some in torch.split(pixels, self.batch_size)]
+        features = Features(*(torch.cat(parts) for parts in zip(*seen, strict=True)))
         real = self.reference.about
         fingerprint = Fingerprint(
             count=len(pixels),
@@ -141,7 +145,18 @@ class Evaluator:
             rounding=ROUNDING,
             manifold=str(self.extractor.manifold),
         )
-        return Score(name, samples, fingerprint, estimates(self.reference, seen, self.metrics))
+        return Score(name, samples, fingerprint, estimates(self.reference, features, self.metrics))
+
+    def _features(self, pixels: Tensor, keep: Path | None) -> Features:
+        """Of a batch (B, *shape) uint8: those that a folder has of these very pictures, or new."""
+
+        def compute() -> Features:
+            return extract(self.extractor, [pixels], self.device)
+
+        if keep is None:
+            return compute()
+        about = self.extractor.about | {"pictures": _digest(pixels)}
+        return cached(about, compute, keep).features
 
     def controls(self, n: int) -> Iterator[Score]:
         """Of n real pictures that are not in the reference, and of as much noise.

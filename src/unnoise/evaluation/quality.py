@@ -132,7 +132,8 @@ class Quality(Measure):
         for number, (name, samples) in enumerate(drawn, 1):
             load = partial(self.trained, samples.averaged, samples.checkpoint)
             title = f"{name} (setting {number} of {len(drawn)})"
-            gallery = evaluator.draw(self.folder / "drawn", samples, self.n, load, title)
+            drawn_to = self.folder / "drawn"
+            gallery = evaluator.draw(drawn_to, samples, self.n, load, title, with_features=True)
             galleries.append((name, gallery))
         if place.rank > 0:
             return None
