@@ -1,6 +1,7 @@
 # make train and make test need python3 (3.11 or newer) and make, nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile  # Python compiles what is imported
 
 .PHONY: train test test-slow test-faults check format bench bench-peers clean
 
@@ -30,18 +31,17 @@ bench: .venv/ready  ## the benchmarks; tables and JSON in outputs/bench
 	$(BIN)/python tests/benchmarks/run.py
 
 bench-peers: .venv/ready  ## samples beside two other systems that train as long; an hour
-	$(BIN)/python -m pip install --quiet --editable '.[dev,peers]'
+	$(INSTALL) --editable '.[dev,peers]'
 	$(BIN)/python tests/benchmarks/peers.py --tuned
 
 .venv/train: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "unnoise needs Python 3.11 or newer: make PYTHON=python3.12 …")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable .
+	$(INSTALL) --editable .
 	touch $@
 
 .venv/ready: .venv/train
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(INSTALL) --editable '.[dev]'
 	touch $@
 
 clean:  ## remove the environment and caches, but no run

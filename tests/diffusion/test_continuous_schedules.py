@@ -28,6 +28,7 @@ ALL = [
     schedules.cosine(),
     schedules.sigmoid(),
     schedules.zero_terminal_snr(schedules.linear()),
+    schedules.LogNormalSNR(schedules.cosine()),
 ]
 U = Noise(0, torch.arange(100_000)).uniform("time")
 

@@ -144,3 +144,23 @@ def test_epsilon_is_refused_where_nothing_is_left_of_the_picture():
         check_prediction(VPrediction(), schedule)
         check_prediction(FlowPrediction(), schedule)
     check_prediction(EpsilonPrediction(), schedules.linear())
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 2.0), (1.5, 1.0)])
+def test_log_normal_snr_draws_log_snr_from_its_normal_distribution(mean, std):
+    schedule = schedules.LogNormalSNR(schedules.cosine(T=4000), mean, std)
+    u = (torch.arange(20_000) + 0.5) / 20_000
+    log_snr = schedule.level(schedule.sample_times(u)).log_snr.double()
+    expected = torch.distributions.Normal(mean, std).icdf(1 - u.double())
+    middle = (u > 0.02) & (u < 0.98)
+    torch.testing.assert_close(log_snr[middle], expected[middle], rtol=0, atol=0.01)
+
+
+def test_log_normal_snr_has_the_levels_of_its_schedule_and_stays_on_them():
+    before = schedules.linear()
+    schedule = schedules.LogNormalSNR(before, std=20.0)
+    assert torch.equal(schedule.alphas_cumprod, before.alphas_cumprod)
+    times = schedule.sample_times(torch.tensor([0.0, 0.3, 0.5, 0.7, 1 - 2**-24]))
+    assert times.dtype == torch.int64
+    assert times[0] == 0
+    assert times[-1] == schedule.T - 1

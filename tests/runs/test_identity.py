@@ -32,7 +32,7 @@ def plain():
         (["seed=1", "max_steps=9"], ["max_steps=9", "seed=1"]),
         (["gradient_clip=1"], ["gradient_clip=1.0"]),
         (["schedule=linear"], []),
-        (["experiment=sprites"], ["experiment=sprites", "name=other", "max_steps=1200"]),
+        (["experiment=sprites"], ["experiment=sprites", "name=other", "max_steps=1400"]),
         (["sampler.steps=64", "batch_size=64"], ["sampler.steps=${batch_size}"]),
     ],
     ids=str,

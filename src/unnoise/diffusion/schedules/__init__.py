@@ -9,6 +9,7 @@ from unnoise.diffusion.schedules.continuous import (
 )
 from unnoise.diffusion.schedules.discrete import (
     DiscreteSchedule,
+    LogNormalSNR,
     constant,
     cosine,
     linear,

@@ -16,12 +16,19 @@ from unnoise.diffusion.levels import CLEAN, NoiseLevel
 Spacing = Literal["uniform", "quadratic", "log_snr", "karras"]
 RHO = 7  # of Karras et al. 2022
 LEAST_LOG_SNR = -14.0  # alpha is 0.001 there: spacings by SNR start here if the SNR starts at 0
+HALF_A_DRAW = 2.0**-25  # half the least uniform draw above 0
 Steps = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
 
 
 def precise(x: Tensor) -> Tensor:
     """x in float64; in float32 on a device without float64 (MPS)."""
     return x.to(torch.float32 if x.device.type == "mps" else torch.float64)
+
+
+def inside(u: Tensor) -> Tensor:
+    """u kept away from 0 and 1, where the normal quantile is infinite, or no noise is left."""
+    return precise(u).clamp(HALF_A_DRAW, 1 - HALF_A_DRAW)
 
 
 class NoiseSchedule(ABC):

@@ -6,23 +6,21 @@ levels), so that the sinusoidal embedding can resolve neighbouring levels.
 """
 
 import math
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from unnoise.diffusion.levels import NoiseLevel
-from unnoise.diffusion.schedules.base import NoiseSchedule, Spacing, Steps, precise
+from unnoise.diffusion.schedules.base import (
+    NoiseSchedule,
+    Positive,
+    Spacing,
+    Steps,
+    inside,
+    precise,
+)
 
-Positive = Annotated[float, Field(gt=0)]
 CLEANEST_FLOW = 1e-3  # time of the cleanest level
-HALF_A_DRAW = 2.0**-25  # half the least uniform draw above 0
-
-
-def inside(u: Tensor) -> Tensor:
-    """u kept away from 0 and 1, where the normal quantile is infinite, or no noise is left."""
-    return precise(u).clamp(HALF_A_DRAW, 1 - HALF_A_DRAW)
 
 
 class VarianceExploding(NoiseSchedule):

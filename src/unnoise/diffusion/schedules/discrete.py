@@ -13,7 +13,14 @@ from pydantic import Field
 from torch import Tensor
 
 from unnoise.diffusion.levels import NoiseLevel
-from unnoise.diffusion.schedules.base import NoiseSchedule, Spacing, Steps, precise
+from unnoise.diffusion.schedules.base import (
+    NoiseSchedule,
+    Positive,
+    Spacing,
+    Steps,
+    inside,
+    precise,
+)
 
 Beta = Annotated[float, Field(gt=0, lt=1)]
 
@@ -89,6 +96,24 @@ class DiscreteSchedule(NoiseSchedule):
         times, k = times.round().long().flip(0), torch.arange(steps)
         times = torch.maximum(torch.cummax(times - k, 0).values + k, k)
         return times.flip(0)
+
+
+class LogNormalSNR(DiscreteSchedule):
+    """The levels of a discrete schedule, of which training draws ln SNR ~ N(mean, std²).
+
+    EDM draws the levels so (Karras et al. 2022, §5 and Table 1, for ln sigma = −ln SNR / 2): few
+    steps are spent where nothing or nearly all of the picture is left. What lies beyond the ends
+    of the schedule is drawn there.
+    """
+
+    def __init__(self, schedule: DiscreteSchedule, mean: float = 0.0, std: Positive = 2.0) -> None:
+        super().__init__(schedule.betas)
+        self.mean, self.std = mean, std
+
+    def sample_times(self, u: Tensor) -> Int64[Tensor, " B"]:
+        """The index nearest to ln SNR = mean − std·Φ⁻¹(u): as u grows, so does the noise."""
+        z: Tensor = torch.special.ndtri(inside(u))
+        return self.time_at(self.mean - self.std * z).round().long()
 
 
 def linear(T: Steps = 1000, beta_1: Beta = 1e-4, beta_T: Beta = 0.02) -> DiscreteSchedule:
