@@ -108,7 +108,7 @@ print(f"jumped: mean {0.5 * levels[-1].alpha:.3f}, standard deviation {levels[-1
 
 # %%
 command = [sys.executable, "-c", "from unnoise.cli.train import main; main()"]
-arguments = ["experiment=sprites", "name=notebook", f"max_steps={STEPS}", "logger=none"]
+arguments = ["experiment=sprites_ddpm", "name=notebook", f"max_steps={STEPS}", "logger=none"]
 if STEPS < 100:
     arguments += ["network.channels=8", "network.head_size=null", "sampler.steps=10"]
 print(subprocess.run(command + arguments, check=True, stdout=subprocess.PIPE, text=True).stdout)
@@ -138,5 +138,5 @@ rows = [
 grid(torch.cat(rows), columns=10)
 
 # %% [markdown]
-# Where to go from here: train longer (`make train` takes 1200 steps), draw more
+# Where to go from here: train longer (`experiment=sprites_ddpm` takes 1200 steps), draw more
 # (`unnoise-sample run=…`), and see `unnoise-train --help` for everything else that can be chosen.
