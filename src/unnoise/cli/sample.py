@@ -23,6 +23,7 @@ from unnoise.models.classifier import NoisyClassifier, classifier_fault, classif
 from unnoise.models.edits import EditKeys, unreadable_pictures
 from unnoise.models.trained import DataChanged
 from unnoise.networks.adversarial import LatentSampler
+from unnoise.networks.autoencoders import Reconstruction
 from unnoise.report.sheets import comparison
 from unnoise.runs.checkpoints import find_checkpoint
 from unnoise.runs.identity import Role, digest
@@ -38,7 +39,7 @@ class Drawing(EditKeys, Request):
     seed: Number
     first: Number
     batch_size: Annotated[Count, Role.MACHINE]
-    sampler: Sampler | LatentSampler | None
+    sampler: Sampler | LatentSampler | Reconstruction | None
     steps: Count | None
     guidance: Annotated[float, Field(ge=0)] | None
     labels: list[Number | str] | None

@@ -84,6 +84,10 @@ class GenerativeModel(nn.Module, ABC):
                 "(condition_dropout=0): only guidance=1, a weak model or a classifier will do"
             )
 
+    def difference(self, pixels: Tensor, batch: Mapping[str, Any]) -> Tensor | None:
+        """How far what was drawn is from what it should be, as pictures, where that is known."""
+        return None
+
     def steps(self, recipe: Any) -> int:
         """How often ``watch`` is called."""
         return 1

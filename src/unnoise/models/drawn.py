@@ -1,7 +1,7 @@
 """Drawing from a model under conditions, and what is drawn."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import chain
 from typing import Any, Self
 
@@ -22,30 +22,32 @@ class Drawn:
         pixels: (N, C, H, W) uint8.
         captions: the prompts as text, or None for an unconditional model.
         prompts: the prompts as pictures (N, 1 or C, h, w) uint8, where the model reads pictures.
+        difference: (N, C, H, W) uint8, how far each is from what it should be, if that is known.
     """
 
     pixels: Tensor
     captions: list[str] | None = None
     prompts: Tensor | None = None
+    difference: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def __getitem__(self, rows: slice) -> Self:
-        captions = None if self.captions is None else self.captions[rows]
-        prompts = None if self.prompts is None else self.prompts[rows]
-        return type(self)(self.pixels[rows], captions, prompts)
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        parts: Any = {key: None if value is None else value[rows] for key, value in values.items()}
+        return type(self)(**parts)
 
     @classmethod
     def joined(cls, parts: Iterable[Self]) -> Self:
         """All parts as one, in order."""
-        pixels, captions, prompts = zip(
-            *((p.pixels, p.captions, p.prompts) for p in parts), strict=True
+        pixels, captions, *pictures = zip(
+            *((p.pixels, p.captions, p.prompts, p.difference) for p in parts), strict=True
         )
         return cls(
             torch.cat(pixels),
             None if captions[0] is None else [*chain(*captions)],
-            None if prompts[0] is None else torch.cat(prompts),
+            *(None if each[0] is None else torch.cat(each) for each in pictures),
         )
 
 
@@ -68,5 +70,5 @@ def draw(
         batch = prompts.batch(some)
         shown = prompts.captions(batch), prompts.pictures(batch)
         pixels = model.sample(sampler, Noise(seed, some), batch, watch, **guides).cpu()
-        parts.append(Drawn(pixels, *shown))
+        parts.append(Drawn(pixels, *shown, model.difference(pixels, batch)))
     return Drawn.joined(parts)

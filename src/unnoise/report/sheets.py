@@ -103,13 +103,13 @@ def stacked(sheets: Sequence[Image.Image]) -> Image.Image:
     return whole
 
 
-def beside(first: Tensor, second: Tensor) -> Tensor:
-    """Pairs of pictures (N, 1 or C, H, W), with a white column at the right: (N, C, H, 2·W + 1)."""
-    n, height = len(first), first.shape[2]
-    channels = max(first.shape[1], second.shape[1])
-    white = second.new_full((n, channels, height, 1), 255)
-    pair = [picture.expand(-1, channels, -1, -1) for picture in (first, second)]
-    return torch.cat((*pair, white), dim=3)
+def beside(*pictures: Tensor) -> Tensor:
+    """Pictures (N, 1 or C, H, W) in a row, with a white column at the right: (N, C, H, k·W + 1)."""
+    n, _, height, _ = pictures[0].shape
+    channels = max(each.shape[1] for each in pictures)
+    white = pictures[-1].new_full((n, channels, height, 1), 255)
+    row = [each.expand(-1, channels, -1, -1) for each in pictures]
+    return torch.cat((*row, white), dim=3)
 
 
 def save_gif(frames: Sequence[Image.Image], path: Path, seconds: float = 4.0) -> None:
@@ -174,8 +174,9 @@ def _centre(draw: Draw, lines: list[str], middle: int, top: int) -> None:
 
 
 def sheet(drawn: Drawn, columns: int | None = None) -> Image.Image:
-    """Drawn pictures with their prompts: text below, pictures to the left."""
-    pixels = drawn.pixels if drawn.prompts is None else beside(drawn.prompts, drawn.pixels)
+    """Drawn pictures with their prompts: text below, pictures to the left, differences right."""
+    row = [each for each in (drawn.prompts, drawn.pixels, drawn.difference) if each is not None]
+    pixels = drawn.pixels if len(row) == 1 else beside(*row)
     return grid(pixels, columns, captions=drawn.captions)
 
 

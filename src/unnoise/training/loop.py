@@ -210,5 +210,5 @@ def _quieten_lightning() -> None:
     """Silence Lightning's messages about itself, and warnings that do not apply here."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    ours = "does not have many workers|treespec, LeafSpec|srun.* command is available"
+    ours = "does not have many workers|treespec, LeafSpec|srun.* command is available|in eval mode"
     warnings.filterwarnings("ignore", rf".*({ours}|lr_scheduler\.step)")

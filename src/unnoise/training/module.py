@@ -57,6 +57,7 @@ class GenerativeModule(LightningModule, ABC):
         self.gradient_clip: float | None = recipe.gradient_clip
         self.loss = self.gradient_norm = 0.0  # of the last step; the loss is of this rank's share
         self.skipped = False
+        self.of_step: dict[str, Tensor] = {}  # more to log, by name; of this rank's share
         self._means: list[Tensor] = []  # the losses of the step's micro-batches
         self.idle_since: float | None = None
         self._make_optimizer: OptimizerFactory = recipe.optimizer
@@ -82,9 +83,12 @@ class GenerativeModule(LightningModule, ABC):
         """The randomness of a validation batch: the same at every validation."""
         return Noise(hashed(self.seed, "validation"), batch["position"])
 
-    def recorded(self, mean: Tensor) -> Tensor:
-        """The mean loss to minimise; where it is NaN, so is the gradient on all ranks."""
-        self._means.append(mean.detach())
+    def recorded(self, mean: Tensor, shown: Tensor | None = None) -> Tensor:
+        """The mean loss to minimise; where it is NaN, so is the gradient on all ranks.
+
+        What is watched for spikes is ``shown``, if it is given.
+        """
+        self._means.append((mean if shown is None else shown).detach())
         return mean * (1 + 0 * mean.detach())
 
     @property

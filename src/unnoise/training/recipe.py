@@ -16,11 +16,17 @@ from unnoise.diffusion.samplers import Sampler
 from unnoise.diffusion.schedules import NoiseSchedule
 from unnoise.diffusion.times import TimeSampler
 from unnoise.models.codec import codec_of
-from unnoise.networks.adversarial import Discriminator, Generator, LatentSampler
-from unnoise.networks.autoencoders import Autoencoder
+from unnoise.networks.adversarial import (
+    Discriminator,
+    Generator,
+    LatentSampler,
+    PatchDiscriminator,
+)
+from unnoise.networks.autoencoders import Autoencoder, ConvolutionalAutoencoder, Reconstruction
 from unnoise.networks.base import Backbone
 from unnoise.networks.conditioning import Conditioner, ConditionShape
 from unnoise.runs.identity import Role
+from unnoise.training.autoencoder_rules import AUTOENCODER
 from unnoise.training.optimization import OptimizerFactory
 from unnoise.training.rules import DIFFUSION, SHARED, Rule
 
@@ -154,6 +160,40 @@ class AdversarialRecipe(Recipe):
         from unnoise.training.adversarial import AdversarialModule
 
         return AdversarialModule(self, config, rollbacks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderRecipe(Recipe):
+    """An autoencoder, which is ``network``, and what it is trained by; see its module.
+
+    ``extractor`` is what the ``perceptual`` distance sees by: auto is the data set's own.
+    """
+
+    network: ConvolutionalAutoencoder
+    sampler: Annotated[Reconstruction, Role.SHOWN]
+    perceptual: Annotated[float, Field(ge=0)]
+    extractor: str
+    discriminator: PatchDiscriminator | None
+    discriminator_start: Annotated[int, Field(ge=0)]
+    discriminator_weight: Annotated[float, Field(ge=0)]
+    conditioning: None
+    condition_dropout: Literal[0]
+
+    rules: ClassVar[tuple[Rule, ...]] = (*SHARED, *AUTOENCODER)
+
+    @classmethod
+    def handed(cls, config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """The autoencoder gets the pictures' channels, the discriminator their shape."""
+        data = config["data"]
+        shape = data if data is UNKNOWN else [*data.shape]
+        colours = data if data is UNKNOWN else data.shape[0]
+        return {"network": {"colours": colours}, "discriminator": {"shape": shape}}
+
+    def module(self, config: dict[str, Any], rollbacks: int = 0) -> "GenerativeModule":
+        """The module of ``unnoise.training.autoencoder``."""
+        from unnoise.training.autoencoder import AutoencoderModule
+
+        return AutoencoderModule(self, config, rollbacks)
 
 
 def completed(

@@ -19,7 +19,7 @@ from unnoise.networks.conditioning import TextConditioner
 from unnoise.runs import lock, manifest
 from unnoise.runs.checkpoints import newest_whole
 from unnoise.runs.layout import RunDirectory, shown, step_of
-from unnoise.training.recipe import Recipe, completed
+from unnoise.training.recipe import AutoencoderRecipe, Recipe, completed
 from unnoise.untrusted import UnsafeFile
 
 
@@ -108,7 +108,7 @@ def prepared(config: dict[str, Any]) -> Recipe:
         objects = {key: instantiate(config[key]) for key in schema.givers if key != "data"}
     data = {"data": instantiate(config["data"])}
     torch.manual_seed(config["seed"])
-    recipe = instantiate(completed(schema, config, objects | data) | data)
+    recipe: Recipe = instantiate(completed(schema, config, objects | data) | data)
     assert isinstance(recipe, Recipe)
     for part in recipe.conditioning.modules() if recipe.conditioning is not None else ():
         if isinstance(part, TextConditioner):
@@ -117,6 +117,11 @@ def prepared(config: dict[str, Any]) -> Recipe:
     if place().local_rank == 0:
         with _needed("data"):
             recipe.data.prepare()
+    if isinstance(recipe, AutoencoderRecipe) and recipe.perceptual:
+        from unnoise.training.perceptual import own_extractor
+
+        with _needed("extractor"):
+            own_extractor(recipe.extractor, recipe.data)
     for name, callback in recipe.callbacks.items() if place().rank == 0 else ():
         if isinstance(callback, Quality):
             with _needed(f"callbacks.{name}"):

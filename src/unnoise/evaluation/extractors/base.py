@@ -81,7 +81,11 @@ def read(pictures: Tensor, channels: int) -> Tensor:
             "an extractor reads pictures (B, 1 or 3, H, W) uint8, "
             f"not {tuple(pictures.shape)} {pictures.dtype}"
         )
-    x = pictures.float()
+    return in_channels(pictures.float(), channels)
+
+
+def in_channels(x: Tensor, channels: int) -> Tensor:
+    """Floats (B, 1 or 3, H, W) as (B, channels, H, W), as ``read`` does."""
     if x.shape[1] > channels:
         return (x * x.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
     return x.expand(-1, channels, -1, -1)

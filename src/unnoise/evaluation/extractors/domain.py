@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from unnoise.data.size import ImageSize, sides
-from unnoise.evaluation.extractors.base import Extractor, Features, Manifold, read
+from unnoise.evaluation.extractors.base import Extractor, Features, Manifold, in_channels, read
 from unnoise.files import file_digest, write_durably
 from unnoise.untrusted import UnsafeFile, check_fit, load_safetensors
 
@@ -112,14 +112,18 @@ class DomainExtractor(Extractor):
 
     def seen(self, pictures: Tensor) -> Tensor:
         """What the network sees of pictures (B, 1 or 3, H, W) uint8: (B, C, h, w)."""
+        return self._resized(read(pictures, self.learned.channels)) / 127.5 - 1
+
+    def seen_of(self, signal: Tensor) -> Tensor:
+        """The same of pictures in [−1, 1], differentiable."""
+        return self._resized(in_channels(signal, self.learned.channels))
+
+    def _resized(self, x: Tensor) -> Tensor:
         h, w = size = sides(self.learned.size)
-        x = read(pictures, self.learned.channels)
         H, W = x.shape[2:]
         if H % h == 0 and W % w == 0 and H // h == W // w:
-            x = F.avg_pool2d(x, H // h)
-        else:
-            x = F.interpolate(x, size, mode="bilinear", antialias=True)
-        return x / 127.5 - 1
+            return F.avg_pool2d(x, H // h)
+        return F.interpolate(x, size, mode="bilinear", antialias=True)
 
     def save(self, path: Path) -> str:
         """Write 16-bit weights and what was learned as one safetensors file; its digest."""

@@ -1,6 +1,6 @@
 """Autoencoders: pictures to latents and back."""
 
-from unnoise.networks.autoencoders.base import Autoencoder, Identity
+from unnoise.networks.autoencoders.base import Autoencoder, Identity, Reconstruction
 from unnoise.networks.autoencoders.convolutional import ConvolutionalAutoencoder, Latent
 from unnoise.networks.autoencoders.kl import KLAutoencoder, Posterior
 from unnoise.networks.autoencoders.pretrained import from_diffusers

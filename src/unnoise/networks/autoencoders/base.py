@@ -1,6 +1,7 @@
 """What a latent model knows of an autoencoder: pictures to latents and back."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
@@ -23,6 +24,13 @@ class Autoencoder(nn.Module, ABC):
     @abstractmethod
     def decode(self, z: Tensor) -> Tensor:
         """The signal."""
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Draws by encoding and decoding pictures; the latent is its mean unless it is ``drawn``."""
+
+    drawn: bool = False
 
 
 class Identity(Autoencoder):

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -36,12 +35,14 @@ class Latent(NamedTuple):
         penalty: (B,), what training adds to the loss of a picture: how much z costs.
         encoded: (B, D', h, w), what the encoder itself said.
         codes: (B, h, w) int64, which of a quantizer's codes z holds, or None.
+        kl: (B,) nats, the divergence of a posterior from N(0, I), or None.
     """
 
     z: Tensor
     penalty: Tensor
     encoded: Tensor
     codes: Tensor | None = None
+    kl: Tensor | None = None
 
 
 class Widths(NamedTuple):
@@ -65,10 +66,8 @@ class _Chain(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, …) to (B, outputs, …)."""
-        h = self.conv_in(x)
-        if h.device.type == "cpu" and h.dtype == torch.float32:  # the faster layout there
-            h = h.contiguous(memory_format=torch.channels_last)
-        out: Tensor = self.conv_out(F.silu(self.norm_out(self.chain(h))))
+        h = self.chain(self.conv_in(x))
+        out: Tensor = self.conv_out(F.silu(self.norm_out(h)))
         return out
 
 

@@ -4,8 +4,9 @@ Sources: Kingma & Welling 2014; Rombach et al. 2022, §3.1 ("KL-reg.").
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
+from pydantic import Field
 from torch import Tensor
 
 from unnoise.diffusion.noise import Noise
@@ -38,6 +39,7 @@ class KLAutoencoder(ConvolutionalAutoencoder):
 
     The first half of the encoder's channels is the mean, the second ln variance, held between −30
     and 20. For the arguments see ``ConvolutionalAutoencoder``; these are those of Stable Diffusion.
+    ``kl_weight`` is what a nat costs in training.
     """
 
     def __init__(
@@ -49,9 +51,11 @@ class KLAutoencoder(ConvolutionalAutoencoder):
         blocks: Count = 2,
         attention_levels: Width = 0,
         norm_groups: Count = 32,
+        kl_weight: Annotated[float, Field(ge=0)] = 1e-6,
     ) -> None:
         shape = channels, multipliers, blocks, attention_levels, norm_groups
         super().__init__(colours, latent, 2 * latent, *shape)
+        self.kl_weight = kl_weight
 
     def posterior(self, x: Tensor) -> Posterior:
         """Of the latent of pictures (B, C, H, W)."""
@@ -59,7 +63,7 @@ class KLAutoencoder(ConvolutionalAutoencoder):
         return Posterior(mean, logvar.clamp(*LOGVAR))
 
     def latent(self, x: Tensor, noise: Noise | None = None) -> Latent:
-        """Drawn from the posterior, or without ``noise`` its mean; the penalty is the KL, nats."""
+        """Drawn from the posterior, or without ``noise`` its mean; the penalty is its KL's."""
         found = self.posterior(x)
         z = found.mean if noise is None else found.draw(noise)
-        return Latent(z, found.kl, found.mean)
+        return Latent(z, self.kl_weight * found.kl, found.mean, kl=found.kl)

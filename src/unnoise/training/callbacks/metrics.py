@@ -58,6 +58,7 @@ class TrainingMetrics(Callback):
             due = step % self.every == 0 or step in (1, trainer.max_steps)
         if due:
             loss, count = trainer.strategy.reduce(self._sums, reduce_op="sum").tolist()
+            more = self._more(trainer, module.of_step)
         self._seconds += time.perf_counter() - self._started
         if not due:
             return
@@ -67,8 +68,17 @@ class TrainingMetrics(Callback):
                 metrics[f"train/loss_t{25 * q}-{25 * q + 25}%"] = loss[q] / count[q]
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         metrics |= {"train/gradient_norm": module.gradient_norm, "train/learning_rate": rate}
+        metrics |= more
         log_metrics(trainer, metrics | {"train/images_per_second": self._images / self._seconds})
         self._sums, self._seconds, self._images = None, 0.0, 0
+
+    def _more(self, trainer: Trainer, of_step: dict[str, Tensor]) -> dict[str, float]:
+        """What else the family logs of the last step, its means over all processes."""
+        if not of_step:
+            return {}
+        values = torch.stack([*of_step.values()])
+        means = trainer.strategy.reduce(values, reduce_op="mean").tolist()
+        return {f"train/{name}": mean for name, mean in zip(of_step, means, strict=True)}
 
     def on_validation_end(self, trainer: Trainer, module: Any) -> None:
         """Log the results; the time of validation does not count."""

@@ -1,0 +1,45 @@
+"""What must hold between the parts of an autoencoder's run; see ``unnoise.training.rules``."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from unnoise.config.problems import Problem, did_you_mean
+from unnoise.data.source import ImageSource
+from unnoise.networks.autoencoders import ConvolutionalAutoencoder
+
+
+def encodable(data: ImageSource, network: ConvolutionalAutoencoder) -> Iterator[Problem]:
+    """The pictures can be halved as often as the network does."""
+    try:
+        network.latent_shape(data.shape)
+    except ValueError as error:
+        yield Problem("network", str(error))
+
+
+def seen(data: ImageSource, perceptual: float, extractor: str) -> Iterator[Problem]:
+    """The perceptual distance is by a small extractor of the data's own."""
+    from unnoise.evaluation.extractors.find import NAMES
+
+    own = data.extractor if extractor == "auto" else extractor
+    if perceptual == 0 or own in NAMES or (own is not None and Path(own).is_file()):
+        return
+    if own is None:
+        message = "needs an extractor, and this data has none: name a file that unnoise-extractor "
+        yield Problem("perceptual", f"{message}wrote (extractor=...), or set perceptual=0")
+    elif own == "inception":
+        yield Problem("extractor", f"inception is not for training: use {', '.join(NAMES)}")
+    else:
+        near = did_you_mean(own, NAMES)
+        known = ", ".join(NAMES)
+        yield Problem("extractor", f"there is no extractor {own}{near} ({known}, or a file)")
+
+
+def whole_steps(accumulate: int, discriminator: Any) -> Iterator[Problem]:
+    """The adversarial loss is weighed by the gradients of a whole step."""
+    if accumulate > 1 and discriminator is not None:
+        message = "must be 1 with a discriminator, whose weight follows from a whole step's "
+        yield Problem("accumulate", f"{message}gradients; or set discriminator=null")
+
+
+AUTOENCODER = encodable, seen, whole_steps

@@ -1,0 +1,156 @@
+"""An autoencoder is trained, resumed, drawn from, evaluated and reported by the same commands."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import unnoise
+from unnoise.cli import evaluate, report, sample, train
+from unnoise.networks.autoencoders import Reconstruction
+
+TINY = (
+    "trainer=cpu logger=none data.size=80 data.validation_size=20 batch_size=8 network.channels=4 "
+    "network.blocks=1 callbacks.samples.count=4 callbacks.samples.every=2 "
+    "callbacks.checkpoints.every=2 validate_every=2 validation_images=8 seed=3 precision=fp32"
+).split()
+KL = ["experiment=sprites_kl", *TINY]
+
+
+def command(monkeypatch, main, *arguments):
+    monkeypatch.setattr(sys, "argv", ["unnoise", *arguments])
+    main()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kl") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        command(patch, train.main, *KL, "max_steps=4", f"hydra.run.dir={folder}")
+    return folder
+
+
+def test_grids_and_metrics_are_written_while_it_trains(run):
+    names = {path.name for path in (run / "samples").iterdir()}
+    assert names == {"step_00000002.png", "step_00000004.png"}
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").open()]
+    found = [row for row in rows if "validation/loss" in row]
+    assert [row["step"] for row in found] == [2, 4]
+    assert all(row["validation/kl_bits"] > 0 for row in found)
+
+
+def test_sample_n_is_the_reconstruction_of_validation_picture_n(run, monkeypatch, tmp_path):
+    command(monkeypatch, sample.main, f"run={run}", "n=5", "first=17", f"out={tmp_path}/drawn")
+    array = np.load(tmp_path / "drawn" / "images.npz")["arr_0"]
+    model = unnoise.load(run, device="cpu")
+    pictures = model.validation.read(torch.tensor([17, 18, 19, 0, 1]))
+    x = pictures.float() / 127.5 - 1
+    with torch.no_grad():
+        y = model.model.autoencoder.decode(model.model.autoencoder.posterior(x).mean)
+    expected = ((y.clamp(-1, 1) + 1) * 127.5).round().permute(0, 2, 3, 1).numpy()
+    assert np.abs(array - expected).max() <= 1
+    drawn = model.sample(5, first=17)
+    assert torch.equal(drawn.prompts, pictures)
+    far = (drawn.pixels.int() - pictures.int()).abs()
+    assert torch.equal(drawn.difference, (4 * far).clamp(max=255).byte())
+    assert drawn.grid(columns=1).height > 3 * 16
+    assert drawn[1:3].difference.shape == (2, 3, 16, 16)
+    one, other = (model.sample(3, seed=s, sampler=Reconstruction(drawn=True)) for s in (0, 1))
+    assert not torch.equal(one.pixels, other.pixels)
+    again = model.sample(2, first=1, seed=0, sampler=Reconstruction(drawn=True), batch_size=1)
+    assert (one.pixels[1:].int() - again.pixels.int()).abs().max() <= 1
+
+
+def test_pictures_of_one_s_own_are_reconstructed(run, monkeypatch, tmp_path):
+    picture = np.random.default_rng(0).integers(256, size=(16, 16, 3), dtype=np.uint8)
+    Image.fromarray(picture).save(tmp_path / "mine.png")
+    command(monkeypatch, sample.main, f"run={run}", "n=1", f"images=[{tmp_path}/mine.png]",
+            "sampler=reconstruction", f"out={tmp_path}/drawn")  # fmt: skip
+    array = np.load(tmp_path / "drawn" / "images.npz")["arr_0"]
+    given = torch.from_numpy(picture).permute(2, 0, 1)[None]
+    expected = unnoise.load(run, device="cpu").sample(1, images=given).nhwc()
+    assert np.abs(array.astype(int) - expected).max() <= 1
+
+
+def test_it_is_resumed(run, monkeypatch, tmp_path):
+    folder = tmp_path / "part"
+    command(monkeypatch, train.main, *KL, "max_steps=4", "lr_decay=constant",
+            f"hydra.run.dir={tmp_path / 'whole'}")  # fmt: skip
+    for steps, resume in ((2, "false"), (4, folder)):
+        command(monkeypatch, train.main, *KL, f"max_steps={steps}", "lr_decay=constant",
+                f"hydra.run.dir={folder}", f"resume={resume}")  # fmt: skip
+    file = "checkpoints/step_00000004.ckpt"
+    one, two = (torch.load(tmp_path / n / file, weights_only=True) for n in ("part", "whole"))
+    states = one["state_dict"], two["state_dict"]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[1])
+    family = "unnoise.models.autoencoder.AutoencoderModel"
+    assert one["model"] == {"family": family, "shape": [3, 16, 16]}
+
+
+def test_it_is_evaluated_and_reported(run, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
+    command(monkeypatch, evaluate.main, f"run={run}", "n=20", "metrics=[fd]",
+            "reference=validation", "device=cpu")  # fmt: skip
+    assert "reconstruction" in capsys.readouterr().out
+    (results,) = (run / "evaluation").glob("*.json")
+    scores = {s["name"]: s for s in json.loads(results.read_text())["scores"]}
+    assert scores["reconstruction"]["metrics"]["fd_sprites"]["value"] > 0
+    assert scores["reconstruction"]["samples"]["evaluations"] == 1
+    command(monkeypatch, report.main, str(run), f"out={tmp_path / 'page.html'}")
+    assert "sprites_kl" in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.parametrize("network", ["vq_f4", "fsq_f4"])
+def test_autoencoders_of_codes_are_trained_and_drawn_from(network, monkeypatch, tmp_path):
+    folder = tmp_path / "run"
+    discriminator = (
+        "{_target_: unnoise.networks.adversarial.PatchDiscriminator, channels: 4, layers: 1}"
+    )
+    command(monkeypatch, train.main, *KL, f"network={network}", "network.multipliers=[1,2]",
+            "max_steps=4", "discriminator_start=2", f"discriminator={discriminator}",
+            f"hydra.run.dir={folder}")  # fmt: skip
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
+    assert [row["step"] for row in rows if "validation/perplexity" in row] == [2, 4]
+    assert any("train/discriminator_loss" in row for row in rows)
+    model = unnoise.load(folder, device="cpu")
+    state = torch.load(model.checkpoint, weights_only=True)["state_dict"]
+    if network == "vq_f4":
+        vectors = model.model.autoencoder.quantizer.vectors
+        assert torch.equal(vectors, state["model.autoencoder.quantizer.vectors"])
+    assert model.sample(2).pixels.shape == (2, 3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (["sampler=ddim"], "makes a Sampler, not a Reconstruction"),
+        (["conditioning=class"], "makes a ClassConditioner, not null"),
+        (["callbacks=likelihood"], "needs noise levels"),
+        (["network.multipliers=[1,1,1,1,1,1]"], "16×16 pixels cannot be halved 5 times"),
+        (["network=unet_1m"], "network"),
+        (["+network.colours=3"], "network.colours  is no key"),
+        (["extractor=sprits"], "there is no extractor sprits; did you mean 'sprites'?"),
+        (["extractor=inception"], "inception is not for training"),
+        (["data=scenes", "perceptual=1"], "needs an extractor, and this data has none"),
+        (["experiment=scenes_kl", "accumulate=2"], "must be 1 with a discriminator"),
+        (["network=vq_f4", "network.quantizer.decay=1"], "network.quantizer.decay"),
+        (["network=fsq_f4", "network.quantizer.levels=[8,2]"], "network.quantizer.levels"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_the_family_is_refused(override, message, monkeypatch, capsys):
+    experiment = [] if override[0].startswith("experiment") else KL[:1]
+    with pytest.raises(SystemExit):
+        command(monkeypatch, train.main, *experiment, "trainer=cpu", "logger=none", *override)
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wish", ["steps=3", "guidance=2", "sampler=ddim", "labels=[1]"])
+def test_what_an_autoencoder_cannot_draw_is_refused(wish, run, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command(monkeypatch, sample.main, f"run={run}", "n=2", wish)
+    text = capsys.readouterr().err + str(ended.value)
+    words = "draws without steps", "an autoencoder draws with sampler", "the model reads images"
+    assert any(each in text for each in words)
