@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import unnoise
-from unnoise.cli import evaluate, report, sample, train
+from unnoise.cli import evaluate, figure, report, sample, train
 from unnoise.networks.autoencoders import Reconstruction
 
 TINY = (
@@ -152,5 +152,25 @@ def test_what_an_autoencoder_cannot_draw_is_refused(wish, run, monkeypatch, caps
     with pytest.raises(SystemExit) as ended:
         command(monkeypatch, sample.main, f"run={run}", "n=2", wish)
     text = capsys.readouterr().err + str(ended.value)
-    words = "draws without steps", "an autoencoder draws with sampler", "the model reads images"
+    words = (
+        "an AutoencoderModel draws without steps",
+        "an autoencoder draws with sampler",
+        "the model reads images",
+    )
     assert any(each in text for each in words)
+
+
+@pytest.mark.parametrize(
+    ("main", "words", "message"),
+    [
+        (evaluate.main, ["measure=likelihood", "n=2"], "a diffusion model, not an Autoencoder"),
+        (evaluate.main, ["guidance=[1,2]"], "reconstruction has no guidance"),
+        (evaluate.main, ["steps=[5]"], "reconstruction has no steps"),
+        (figure.main, ["figure=samplers"], "takes a diffusion model, not an AutoencoderModel"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_what_needs_noise_levels_is_refused(main, words, message, run, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command(monkeypatch, main, f"run={run}", "device=cpu", *words)
+    assert message in capsys.readouterr().err + str(ended.value)

@@ -250,6 +250,41 @@ BROKEN = [
     ("average of weights: error", "models.ema.EMA.update", drifting),
     ("average of weights that stand still: drifted", "models.ema.EMA.update", drifting),
     (
+        "Stable Diffusion's autoencoder: parameters",
+        "networks.autoencoders.KLAutoencoder.__init__",
+        wider,
+    ),
+    (
+        "KL to N(0, I): relative error",
+        "evaluation.selftest.autoencoders.Posterior",
+        lambda f: lambda mean, logvar: f(mean, logvar * 1.001),
+    ),
+    (
+        "codes of an FSQ that differ",
+        "networks.autoencoders.FSQ.vectors_of",
+        lambda f: lambda self, codes: f(self, codes // 2),
+    ),
+    (
+        "latents that an FSQ's codes do not say",
+        "networks.autoencoders.FSQ.vectors_of",
+        lambda f: lambda self, codes: f(self, codes).flip(1),
+    ),
+    (
+        "gradient through a codebook: error",
+        "networks.autoencoders.quantizers.straight_through",
+        lambda f: lambda z, quantized: f(z * 1.01, quantized),
+    ),
+    (
+        "share of dead codes that come alive",
+        "networks.autoencoders.Codebook.learn",
+        lambda f: lambda self, statistics, candidates: f(self, statistics, candidates[:0]),
+    ),
+    (
+        "adaptive weight of linear losses",
+        "evaluation.selftest.autoencoders.adaptive_weight",
+        scaled(1.001),
+    ),
+    (
         "Fréchet distance of two known Gaussians",
         "evaluation.metrics.frechet_distance",
         scaled(1.01),

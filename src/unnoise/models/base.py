@@ -27,6 +27,12 @@ class Classifier(Protocol):
         ...
 
 
+def a(thing: object) -> str:
+    """What it is, as in "a GAN" or "an AutoencoderModel"."""
+    kind = type(thing).__name__
+    return f"an {kind}" if kind[0] in "AEIOU" else f"a {kind}"
+
+
 class GenerativeModel(nn.Module, ABC):
     """Makes data, pictures for instance, under the conditions of ``conditioner`` if it has one.
 
@@ -95,7 +101,7 @@ class GenerativeModel(nn.Module, ABC):
     def changed(self, recipe: Any, steps: int | None, guidance: float | None) -> Any:
         """The recipe with other steps or guidance scale, where given; ValueError if it has none."""
         if steps is not None or guidance is not None:
-            raise ValueError(f"a {type(self).__name__} draws without steps and guidance")
+            raise ValueError(f"{a(self)} draws without steps and guidance")
         return recipe
 
     def caption(self, recipe: Any) -> str:

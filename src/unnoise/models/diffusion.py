@@ -19,7 +19,7 @@ from unnoise.diffusion.samplers import Sampler, Watch
 from unnoise.diffusion.schedules import LEAST_LOG_SNR, NoiseSchedule
 from unnoise.diffusion.schedules.base import check_prediction
 from unnoise.diffusion.times import TimeSampler
-from unnoise.models.base import Classifier, GenerativeModel
+from unnoise.models.base import Classifier, GenerativeModel, a
 from unnoise.models.codec import Codec, codec_of
 from unnoise.networks.conditioning import Condition, Conditioner, read
 
@@ -267,7 +267,7 @@ def diffusion_model(model: GenerativeModel, what: str, of_pixels: bool = False) 
         ValueError: it is not.
     """
     if not isinstance(model, DiffusionModel):
-        raise ValueError(f"{what} takes a diffusion model, not a {type(model).__name__}")
+        raise ValueError(f"{what} takes a diffusion model, not {a(model)}")
     if of_pixels and not model.codec.is_pixels:
         raise ValueError(f"{what} takes a model of pixels, not of latents")
     return model

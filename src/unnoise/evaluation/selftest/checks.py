@@ -1,6 +1,13 @@
 """All checks, in the order of the table."""
 
-from unnoise.evaluation.selftest import metrics, networks, randomness, samplers, schedules
+from unnoise.evaluation.selftest import (
+    autoencoders,
+    metrics,
+    networks,
+    randomness,
+    samplers,
+    schedules,
+)
 
-MODULES = (schedules, randomness, samplers, networks, metrics)
+MODULES = (schedules, randomness, samplers, networks, autoencoders, metrics)
 CHECKS = [check for module in MODULES for check in module.CHECKS]
