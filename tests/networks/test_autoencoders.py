@@ -154,6 +154,20 @@ def test_what_is_drawn_is_a_function_of_the_picture_s_id_alone():
     torch.testing.assert_close(drawn, together)
 
 
+def test_only_what_can_be_compiled_is():
+    """Each side is one graph; with the noise between them there would be more."""
+    network, calls = randomised(KLAutoencoder(3, 4, 8, (1, 2), norm_groups=2)), []
+
+    def counted(graph, inputs):
+        calls.append(graph)
+        return graph.forward
+
+    expected = network(X, Noise(0, torch.arange(2)))[0]
+    network.compile(backend=counted, fullgraph=True)
+    torch.testing.assert_close(network(X, Noise(0, torch.arange(2)))[0], expected)
+    assert len(calls) == 2
+
+
 def test_variances_are_held_within_bounds():
     network = KLAutoencoder(3, 1, 4, (1,))
     nn.init.zeros_(network.quant.weight)

@@ -9,7 +9,7 @@ Shapes: B pictures of C colours, H × W pixels; latents of D channels, h × w = 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -180,3 +180,8 @@ class ConvolutionalAutoencoder(Autoencoder):
         """The reconstruction (B, C, H, W) and the latent."""
         latent = self.latent(x, noise)
         return self.decode(latent.z), latent
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Encoder and decoder, but not the noise between them, which no graph can hold."""
+        self.encoder.compile(*args, **kwargs)
+        self.decoder.compile(*args, **kwargs)
