@@ -9,7 +9,10 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 OUT = HERE.parents[1] / "outputs" / "bench"
-NAMES = ("unet_speed", "step_overhead", "safety_overhead", "loader_speed")
+NAMES = (
+    *("unet_speed", "step_overhead", "safety_overhead", "loader_speed"),
+    *("evaluation_speed", "scaling"),
+)
 
 
 def main() -> None:

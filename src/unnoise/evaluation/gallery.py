@@ -189,11 +189,17 @@ class Gallery:
         """
         if missing := self.missing(n, n):
             raise ValueError(f"{self.folder}: pictures from {missing[0].start} on are not drawn")
-        rows: dict[int, np.ndarray] = {}
+        whole: np.ndarray | None = None
         for numbers, path in self._files():
             if numbers.start < n:
-                rows |= zip(numbers, load_arrays(path)["pixels"], strict=True)
-        return torch.from_numpy(np.stack([rows[number] for number in range(n)]))
+                pixels = load_arrays(path)["pixels"]
+                if len(pixels) != len(numbers):
+                    raise ValueError(f"{path} holds {len(pixels)} pictures, not {len(numbers)}")
+                if whole is None:
+                    whole = np.empty((n, *pixels.shape[1:]), np.uint8)
+                whole[numbers.start : numbers.stop] = pixels[: n - numbers.start]
+        assert whole is not None
+        return torch.from_numpy(whole)
 
     @property
     def cost(self) -> tuple[float, float]:

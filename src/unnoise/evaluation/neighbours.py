@@ -38,12 +38,15 @@ def surroundings(x: Tensor) -> Surroundings:
     """
     if len(x) <= K_DENSITY:
         raise ValueError(f"{K_DENSITY} neighbours take {K_DENSITY + 1} pictures, not {len(x)}")
-    found = []
+    found = Surroundings(*x.new_empty(3, len(x), dtype=torch.float32))
+    start = 0
     for to in _among(x):
+        here = slice(start, start + len(to))
         near = to.topk(K_DENSITY, largest=False).values
-        other = to.where(to > 0, torch.inf).amin(1)
-        found.append(Surroundings(near[:, K_MANIFOLD - 1], near[:, K_DENSITY - 1], other))
-    return Surroundings(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+        found.third[here], found.fifth[here] = near[:, K_MANIFOLD - 1], near[:, K_DENSITY - 1]
+        found.other[here] = to.where(to > 0, torch.inf).amin(1)
+        start += len(to)
+    return found
 
 
 class Hits(NamedTuple):
