@@ -5,8 +5,8 @@ settings of its unconditional example, unnoise by experiment=fashion_mnist. All 
 pictures, Fashion-MNIST with a border to 32×32, have about as many parameters, and compute in bf16
 where the processor is fast at it. Each trains for each of --minutes, from the start, alone on the
 machine and by the clock on the wall; setting up takes nothing of it. Then it draws with its
-averaged weights by its own DDIM in 50 steps. With --tuned the peers also train with settings that
-were searched for a short training.
+averaged weights: the peers by their DDIM in 50 steps, unnoise by the experiment's sampler. With
+--tuned the peers also train with the learning rate, batch and average of our recipe.
 
 With --shared each has one thread and its processor time counts, so that whatever else the machine
 does costs it little; as many train at once as there are cores.
@@ -191,7 +191,7 @@ def main() -> None:
         machine=platform.processor() or platform.machine(),
         cores=os.cpu_count(),
         time="processor time of one thread" if given.shared else "wall clock, alone",
-        sampler="each system's DDIM, 50 steps, averaged weights",
+        sampler="DDIM of the peers, 50 steps; the sampler of our experiment; averaged weights",
     )
     plot(scores, pictures, given.out.with_suffix(".png"))
     print(table(scores, pictures))

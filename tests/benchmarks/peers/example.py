@@ -5,7 +5,7 @@ end of 500 warm-up steps to the last step, gradients clipped at norm 1, averaged
 1 − (1 + step)^(−3/4) up to 0.9999, DDPM's linear schedule, noise prediction. The network is ours in
 diffusers' classes. Where its cosine ends follows, as ours does, from the speed so far.
 
-With --tuned: what the search of recipes.md found best for it after two minutes of training.
+With --tuned: TUNED, the settings of our own recipe for a short training.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,4 @@
-"""unnoise in the benchmark against peers: a shipped experiment, by the command's own path.
-
-The batch is smaller than the experiment's: so few pictures are better spent on more steps.
-"""
+"""unnoise in the benchmark against peers: a shipped experiment, by the command's own path."""
 
 from typing import Any
 
@@ -9,7 +6,7 @@ import torch
 from budget import Budget
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
-from worker import BF16, DDIM_STEPS, SIZE, arguments, budget, finish
+from worker import BF16, SIZE, arguments, budget, finish
 
 import unnoise
 from unnoise.cli.train import check
@@ -19,10 +16,9 @@ from unnoise.training.loop import fit
 from unnoise.training.optimization import factor
 
 EXPERIMENT = ["experiment=fashion_mnist", f"data.image_size={SIZE}",
-              "network.attention_resolutions=[8]", "batch_size=16"]  # fmt: skip
+              "network.attention_resolutions=[8]"]  # fmt: skip
 QUIET = ["logger=none", "~callbacks.samples", "~callbacks.forward_process", "max_steps=1000000",
          "validate_every=1000000"]  # fmt: skip
-SAMPLER = ["sampler=ddim", f"sampler.steps={DDIM_STEPS}"]
 
 
 class Deadline(Callback):
@@ -59,8 +55,7 @@ class Deadline(Callback):
 def main() -> None:
     given = arguments()
     asked = [*EXPERIMENT, *given.overrides]
-    others = [*QUIET, *SAMPLER, f"data.root={given.data_root}"]
-    config, problems = check_command_line("train", [*asked, *others])
+    config, problems = check_command_line("train", [*asked, *QUIET, f"data.root={given.data_root}"])
     assert config is not None, problems
     assert not any(check(config))
     torch.manual_seed(config["seed"])

@@ -4,7 +4,7 @@ From the README: batches of 32, two to a step, learning rate 8e-5, average 0.995
 The rest are the package's defaults: v-prediction on the sigmoid schedule. Its loader of files in
 other processes is replaced by pictures in memory, and nothing is saved or drawn while it trains.
 
-With --tuned: what the search of recipes.md found best for it after two minutes of training.
+With --tuned: TUNED, the settings of our own recipe for a short training.
 """
 
 import tempfile
