@@ -32,9 +32,9 @@ METRICS = ("loss", "gradient_norm", "learning_rate", "images_per_second", "a", "
 
 def trained(folder: Path) -> Path:
     """A run of 50 steps."""
-    command = [BIN / "unnoise-train", "experiment=sprites_quick", "logger=none", "max_steps=50"]
+    command = [BIN / "unnoise-train", "experiment=sprites", "logger=none", "max_steps=50"]
     subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
-    (run,) = (folder / "outputs" / "sprites_quick").iterdir()
+    (run,) = (folder / "outputs" / "sprites").iterdir()
     return run
 
 
