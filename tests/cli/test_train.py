@@ -243,6 +243,10 @@ def test_a_text_encoder_that_is_not_there_is_told_before_the_run(monkeypatch, tm
         ),
         (["schedule=flow", "prediction=flow"], "objective: has weight 0 where nothing is left"),
         (["schedule=flow", "prediction=x0"], "objective: gives one in a thousand"),
+        (
+            ["schedule=cosine_log_normal", "objective=vlb", "objective.variance=beta"],
+            "objective: takes all levels alike",
+        ),
         (["learned_variance=true"], "objective: leaves the learned variance untrained"),
     ],
     ids=str,

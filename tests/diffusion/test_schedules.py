@@ -164,3 +164,9 @@ def test_log_normal_snr_has_the_levels_of_its_schedule_and_stays_on_them():
     assert times.dtype == torch.int64
     assert times[0] == 0
     assert times[-1] == schedule.T - 1
+
+
+@pytest.mark.parametrize("mean", [-30.0, 30.0, 1e9])
+def test_log_normal_snr_beyond_the_ends_is_refused(mean):
+    with pytest.raises(ValueError, match="must lie between the ends of the schedule"):
+        schedules.LogNormalSNR(schedules.cosine(), mean)

@@ -23,6 +23,7 @@ from unnoise.diffusion.schedules.base import (
 )
 
 Beta = Annotated[float, Field(gt=0, lt=1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class DiscreteSchedule(NoiseSchedule):
@@ -104,10 +105,19 @@ class LogNormalSNR(DiscreteSchedule):
     EDM draws the levels so (Karras et al. 2022, §5 and Table 1, for ln sigma = −ln SNR / 2): few
     steps are spent where nothing or nearly all of the picture is left. What lies beyond the ends
     of the schedule is drawn there.
+
+    Raises:
+        ValueError: ``mean`` is not between the ends of the schedule.
     """
 
-    def __init__(self, schedule: DiscreteSchedule, mean: float = 0.0, std: Positive = 2.0) -> None:
+    def __init__(self, schedule: DiscreteSchedule, mean: Finite = 0.0, std: Positive = 2.0) -> None:
         super().__init__(schedule.betas)
+        cleanest, noisiest = (float(self._log_snrs[i]) for i in (0, -1))
+        if not noisiest < mean < cleanest:
+            raise ValueError(
+                f"mean {mean:g} of ln SNR must lie between the ends of the schedule, "
+                f"{noisiest:.3g} and {cleanest:.3g}"
+            )
         self.mean, self.std = mean, std
 
     def sample_times(self, u: Tensor) -> Int64[Tensor, " B"]:

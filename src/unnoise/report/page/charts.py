@@ -21,7 +21,7 @@ TITLES = {
 }
 FAMILIES = {
     "Loss": ("train/loss", "validation/loss"),
-    "Loss by quartile of t": ("train/loss_t",),
+    "Loss by quartile of the training times": ("train/loss_t",),
     "Validation loss by log-SNR": ("validation/loss_snr",),
 }
 """Charts of several metrics: two or more names, or one prefix."""

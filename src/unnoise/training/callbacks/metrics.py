@@ -14,15 +14,16 @@ from unnoise.training.logging.record import log_metrics
 class TrainingMetrics(Callback):
     """Logs every ``every`` steps: mean loss, gradient norm, learning rate and images per second.
 
-    If the family has times, also the loss by quartile of t. Means are over the steps since the last
-    line, without skipped ones. The time of images per second includes reading, but neither
-    validation nor callbacks after this one. Results of validation are logged, too; the run is
-    always validated after its last step. An interrupted validation is repeated on resume.
+    If the family has times, also the loss by quartile of the training times, the least noise first
+    (of t itself, where a schedule draws t evenly). Means are over the steps since the last line,
+    without skipped ones. The time of images per second includes reading, but neither validation
+    nor callbacks after this one. Results of validation are logged, too; the run is always validated
+    after its last step. An interrupted validation is repeated on resume.
     """
 
     def __init__(self, every: Count = 50) -> None:
         self.every = every
-        self._sums: Tensor | None = None  # of weighted losses and of weights, by quartile of t
+        self._sums: Tensor | None = None  # of weighted losses and of weights, by quartile of times
         self._of_step: list[Tensor] = []  # the same, of its micro-batches
         self._seconds, self._images = 0.0, 0
 
