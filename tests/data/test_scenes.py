@@ -4,7 +4,7 @@ import hashlib
 import pickle
 import re
 from collections import Counter
-from itertools import combinations
+from itertools import permutations, product
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from unnoise.data.scenes.backgrounds import ART, BACKGROUNDS, MOODS, PROPS, RAMP
 from unnoise.data.scenes.drawing import SUBJECTS, TINTED, draw
 from unnoise.data.scenes.draws import Draws, key_of
 from unnoise.data.scenes.layout import Subject
-from unnoise.data.scenes.plans import NAMES, NOVELTIES, Group
+from unnoise.data.scenes.plans import NAMES, NOVELTIES, Group, Novelty, Relation
 from unnoise.data.scenes.source import DRAWN, Scene, SceneImages, Scenes
 from unnoise.data.source import HoldsOut
 from unnoise.data.sprites.source import COLOURS, FACINGS, ITEMS, PALETTE
@@ -181,7 +181,7 @@ def test_nothing_is_out_of_the_frame_and_enough_of_each_subject_is_seen(side: in
             whole = (layout.art_of(*group.look, s.scale) > 0).sum()
             assert seen * layout.VISIBLE >= whole, scene.caption
             overlaps += seen < whole
-    assert overlaps > 50
+    assert overlaps > 40
 
 
 def test_no_scene_shows_what_is_held_out() -> None:
@@ -189,9 +189,14 @@ def test_no_scene_shows_what_is_held_out() -> None:
     held = {n: source_.held_out(300, (n,)) for n in NOVELTIES}
     shown = [*some(4_000).attributes, *source_.images("validation").attributes]
     assert not any(plans.held_out(plans.Plan(s.groups, s.relation)) for s in shown)
+    by_chance = [r for s in shown for r in _ordered(s) if plans.relation_held_out(*r)]
+    assert not by_chance
     for novelty, images in held.items():
         for scene in images.attributes:
-            assert plans.held_out(plans.Plan(scene.groups, scene.relation)) == {novelty}
+            plan = plans.Plan(scene.groups, scene.relation)
+            assert plans.held_out(plan) == {novelty}
+            seen = {r for r in _ordered(scene) if plans.relation_held_out(*r)}
+            assert seen <= {*plans.relations(plan)}
     # told without the rules: what each held-out scene has, and no other scene
     pairs = {(g.kind, g.colour, g.item) for s in shown for g in s.groups}
     assert all(
@@ -204,6 +209,17 @@ def test_no_scene_shows_what_is_held_out() -> None:
     assert all(_ordered(scene) - ordered for scene in held["relation"].attributes)
 
 
+@pytest.mark.parametrize("novelties", [NOVELTIES, ("pairing", "count")])
+def test_each_sort_of_novelty_is_shown_in_each_place(novelties: tuple[Novelty, ...]) -> None:
+    scenes = Scenes().held_out(8 * len(novelties), novelties).attributes
+    found = Counter(
+        (scene.background, *plans.held_out(plans.Plan(scene.groups, scene.relation)))
+        for scene in scenes
+    )
+    assert len(found) == 8 * len(novelties)
+    assert set(found.values()) == {1}
+
+
 def _totals(scene: Scene) -> dict[str, int]:
     counts = Counter[str]()
     for group in scene.groups:
@@ -211,14 +227,23 @@ def _totals(scene: Scene) -> dict[str, int]:
     return dict(counts)
 
 
-def _ordered(scene: Scene) -> set[tuple[str, str, str]]:
-    """The relations of kinds that a picture shows, read off its boxes."""
-    relation = "left of" if scene.relation == "between" else scene.relation
-    every = [(g.kind, boxes(scene, k)[0].centre) for k, g in enumerate(scene.groups)]
-    if relation == "left of":
-        pairs = combinations(sorted(every, key=lambda each: each[1]), 2)
-        return {(one[0], relation, other[0]) for one, other in pairs}
-    return {(every[0][0], relation, every[1][0])} if relation else set()
+def _ordered(scene: Scene) -> set[tuple[str, Relation, str]]:
+    """The relations of kinds that a picture shows, stated or not, read off its boxes."""
+    every = [(g.kind, boxes(scene, k)) for k, g in enumerate(scene.groups)]
+    found = set()
+    for (kind, ones), (other, others) in permutations(every, 2):
+        if max(s.centre for s in ones) < min(s.centre for s in others):
+            found.add((kind, "left of", other))
+        if scene.relation in ("in front of", "above") and ones[0].group == 0:
+            found.add((kind, scene.relation, other))
+        for s, t in product(ones, others):
+            if s.left < t.left + t.width and t.left < s.left + s.width:
+                over = s.top + s.height <= t.top
+                if over and kind in plans.FLYING:
+                    found.add((kind, "above", other))
+                if s.overlap(t) and scene.subjects.index(s) > scene.subjects.index(t):
+                    found.add((kind, "in front of", other))
+    return found
 
 
 def test_held_out_relations_are_shown_in_the_other_order() -> None:
@@ -254,7 +279,7 @@ def test_scenes_are_the_same_on_any_machine() -> None:
         side: hashlib.sha256(pixels(some(64, side)).tobytes()).hexdigest()[:16]
         for side in (64, 128)
     }
-    assert digests == {64: "2b9bfcaab7c76945", 128: "2d0b7ce1ca012509"}
+    assert digests == {64: "aa19a9919e1902db", 128: "e88d9e074ee8b5dd"}
 
 
 def test_scenes_are_distinct() -> None:

@@ -4,7 +4,8 @@ Rows and columns are pixels of the picture, from its upper left corner.
 """
 
 import functools
-from itertools import pairwise
+from collections.abc import Iterator
+from itertools import combinations, pairwise, permutations
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from unnoise.data.scenes.draws import Draws
 from unnoise.data.scenes.panoramas import HORIZON, SIDE
-from unnoise.data.scenes.plans import CAST, FLYING, Plan
+from unnoise.data.scenes.plans import CAST, FLYING, Plan, Relation, relation_held_out, relations
 from unnoise.data.sprites.source import FACINGS, ITEMS, KINDS, STAMPS
 
 VISIBLE = 2  # a subject shows at least one in so many of its pixels
@@ -65,7 +66,8 @@ def scales(side: int) -> dict[str, int]:
 def place(plan: Plan, side: int, draws: Draws) -> tuple[int, tuple[Subject, ...]] | None:
     """The horizon's row in art pixels, and the subjects from the farthest to the nearest.
 
-    None where there is no room, or a subject would hide too much of another.
+    None where there is no room, a subject would hide too much of another, or a relation would be
+    seen by chance that is held out.
     """
     horizon = draws.between(*HORIZON)
     rows, columns = _rows(plan, horizon, side, draws), _columns(plan, side, draws)
@@ -89,7 +91,36 @@ def place(plan: Plan, side: int, draws: Draws) -> tuple[int, tuple[Subject, ...]
         ]
     subjects.sort(key=lambda each: each.base)
     inside = all(s.top >= 0 and s.left >= 0 and s.left + s.width <= side for s in subjects)
-    return (horizon, tuple(subjects)) if inside and _visible(plan, subjects) else None
+    stated = {*relations(plan)}
+    if not inside or not _visible(plan, subjects):
+        return None
+    if any(relation_held_out(*each) and each not in stated for each in _seen(plan, subjects)):
+        return None
+    return horizon, tuple(subjects)
+
+
+def _seen(plan: Plan, subjects: list[Subject]) -> Iterator[tuple[str, Relation, str]]:
+    """The relations of kinds in a layout, stated or not.
+
+    A group is left of another if the centres of all its subjects are. Of two subjects with columns
+    in common, one is above if it flies and its box ends above that of the other; the nearer one is
+    in front if the boxes overlap.
+    """
+    kinds = [group.kind for group in plan.groups]
+    centres = [[s.centre for s in subjects if s.group == k] for k in range(len(kinds))]
+    for a, b in permutations(range(len(kinds)), 2):
+        if max(centres[a]) < min(centres[b]):
+            yield kinds[a], "left of", kinds[b]
+    for far, near in combinations(subjects, 2):
+        if far.group == near.group:
+            continue
+        if far.overlap(near):
+            yield kinds[near.group], "in front of", kinds[far.group]
+        for upper, lower in ((far, near), (near, far)):
+            apart = abs(upper.centre - lower.centre) * 2 >= upper.width + lower.width
+            over = upper.top + upper.height <= lower.top
+            if over and not apart and kinds[upper.group] in FLYING:
+                yield kinds[upper.group], "above", kinds[lower.group]
 
 
 def _visible(plan: Plan, subjects: list[Subject]) -> bool:

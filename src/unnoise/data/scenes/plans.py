@@ -1,7 +1,8 @@
 """What a scene shows: groups of like subjects, a relation between them, and what is held out.
 
 A pairing of kind and colour or item, a relation of two kinds and a number of one kind are each held
-out by rule: no training or validation scene has them, also not by chance.
+out by rule: no training or validation scene has them, also not by chance (``layout`` sees to it
+that subjects do not stand so).
 """
 
 from collections import Counter
@@ -91,7 +92,7 @@ def held_count(kind: str) -> int:
 def relation_held_out(first: str, relation: Relation, second: str) -> bool:
     """Whether kind ``first`` is never shown in this relation to kind ``second``.
 
-    Of a seventh of all pairs one order is, and never both; so a model may have seen a ghost right
+    Of a quarter of all pairs one order is, and never both; so a model may have seen a ghost right
     of a slime, and be asked for the mirrored scene.
     """
     a, b = NAMES.index(first), NAMES.index(second)

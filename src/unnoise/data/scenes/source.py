@@ -8,6 +8,7 @@ Shapes: N scenes, S pixels of a side.
 
 import functools
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Literal, NamedTuple, TypeVar, overload
 
@@ -91,7 +92,8 @@ class _Each(Sequence[T]):
 class SceneImages(Images):
     """N scenes drawn when they are read: ``attributes[i]`` says what scene i shows.
 
-    What is held out of scene i is of the sort ``novelties[i mod len(novelties)]``.
+    What is held out of scene i is of one of ``novelties``, in turn; 8 len(novelties) scenes show
+    each of them in each place.
     """
 
     def __init__(self, size: int, side: int, key: int, novelties: Sequence[Novelty | None]) -> None:
@@ -137,7 +139,9 @@ class SceneImages(Images):
         return digest.hexdigest()
 
     def _scene(self, index: int) -> Scene:
-        return scene(self.key, index, self.side, self.novelties[index % len(self.novelties)])
+        count = len(self.novelties)
+        shift = index // math.lcm(count, len(BACKGROUNDS))  # after which both begin anew
+        return scene(self.key, index, self.side, self.novelties[(index + shift) % count])
 
     def _caption(self, index: int) -> str:
         return self._scene(index).caption
