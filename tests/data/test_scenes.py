@@ -4,12 +4,13 @@ import hashlib
 import pickle
 import re
 from collections import Counter
-from itertools import permutations, product
+from itertools import combinations, permutations, product
 
 import numpy as np
 import pytest
 import torch
 
+from unnoise.config.schema import problems
 from unnoise.data.content import facts
 from unnoise.data.scenes import layout, plans, source
 from unnoise.data.scenes.backgrounds import ART, BACKGROUNDS, MOODS, PROPS, RAMPS, SHADE, SYMBOLS
@@ -123,6 +124,13 @@ def test_captions_parse_back_into_what_is_shown() -> None:
         if place is not None:
             assert place == source.PLACES[int(scene.subjects[0].centre * 3) // 64], caption
     assert min(relations[r] for r in (None, "left of", "in front of", "above", "between")) > 100
+
+
+def test_nearer_subjects_are_no_smaller_except_below_others() -> None:
+    for scene in some(2_000).attributes:
+        if scene.relation != "above":
+            for far, near in combinations(scene.subjects, 2):
+                assert near.scale >= far.scale or near.base == far.base
 
 
 def test_captions_name_all_and_vary() -> None:
@@ -395,8 +403,18 @@ def test_bad_arguments_are_refused() -> None:
     assert isinstance(Scenes(), HoldsOut)
     with pytest.raises(ValueError, match="size must be at least 1, not 0"):
         Scenes().held_out(0)
-    with pytest.raises(ValueError, match="novelties of pairing, relation, count, not none"):
-        Scenes().held_out(5, ())
+    for none in ((), "pairing", ("pairings",)):
+        with pytest.raises(
+            ValueError, match="novelties must be a list of some of pairing, re"
+        ) as e:
+            Scenes().held_out(5, none)  # type: ignore[arg-type]
+        assert str(e.value).endswith(f"not {none!r}")
+
+
+def test_training_scenes_are_never_validation_scenes_of_another_seed() -> None:
+    assert key_of(2**32 + 5, 0) == key_of(5, 1)  # NumPy cuts numbers into words of 32 bits
+    assert problems({"seed": 2**32 - 1}, Scenes) == []
+    assert [problem.key for problem in problems({"seed": 2**32}, Scenes)] == ["seed"]
 
 
 def test_draws_are_a_function_of_key_index_and_purpose() -> None:

@@ -8,7 +8,7 @@ from unnoise.data.scenes.draws import Draws
 from unnoise.data.scenes.plans import Group, Plan
 
 NUMBERS = ("", "", "two", "three", "four")
-PLURALS = {"princess": "princesses", "cherry": "cherries", "fish": "fish"}
+PLURALS = {"princess": "princesses", "fish": "fish"}
 PHRASES = {
     "left of": (("left of", "to the left of"), ("right of", "to the right of")),
     "in front of": (("in front of",), ("behind",)),

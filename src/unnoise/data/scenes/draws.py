@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def key_of(*numbers: int) -> int:
-    """The key of 128 bits that belongs to these numbers, each at least 0."""
+    """The key of 128 bits that belongs to these numbers, each of 0 … 2³² − 1."""
     low, high = np.random.SeedSequence(numbers).generate_state(2, np.uint64).tolist()
     return int(low | high << 64)
 

@@ -192,7 +192,7 @@ class Scenes(ImageSource):
         self,
         size: Annotated[int, Field(ge=1)] = 100_000,
         validation_size: Annotated[int, Field(ge=1)] = 2_000,
-        seed: Annotated[int, Field(ge=0)] = 0,
+        seed: Annotated[int, Field(ge=0, lt=2**32)] = 0,
         image_size: Literal[64, 128] = 64,
         channels: Literal[3] = 3,
         classes: Literal[8] = 8,
@@ -229,12 +229,13 @@ class Scenes(ImageSource):
         kind; nothing else in a scene is held out.
 
         Raises:
-            ValueError: there is no scene, or no sort of that name.
+            ValueError: there is no scene, or novelties are no list of such sorts.
         """
-        if size < 1 or not novelties or set(novelties) - set(NOVELTIES):
+        if size < 1:
+            raise ValueError(f"size must be at least 1, not {size}")
+        if isinstance(novelties, str) or not novelties or set(novelties) - set(NOVELTIES):
             raise ValueError(
-                f"size must be at least 1, not {size}, and novelties of {', '.join(NOVELTIES)}, "
-                f"not {', '.join(novelties) or 'none'}"
+                f"novelties must be a list of some of {', '.join(NOVELTIES)}, not {novelties!r}"
             )
         return self._images(size, 2, tuple(novelties))
 
