@@ -67,6 +67,10 @@ COMPANIONS = {
     "sampler=latent": ["family=gan"],
     "objective=hybrid": ["learned_variance=true"],
     "objective=vlb": ["learned_variance=true"],
+    "sampler=reconstruction": ["family=autoencoder"],
+} | {
+    f"network={each}": ["family=autoencoder"]
+    for each in ("kl_f2", "kl_f4", "kl_f8", "vq_f4", "fsq_f4")
 }
 """What some options cannot do without."""
 
@@ -97,6 +101,9 @@ EXPERIMENTS = options("experiment")
 SMALL = {
     "sprites_dit": "network.width=8 network.depth=1 network.heads=1",
     "sprites_gan": "network.channels=4 discriminator.channels=4",
+    "sprites_kl": "network.channels=4 discriminator.channels=4",
+    "scenes_kl": "network.channels=4 discriminator.channels=4",
+    "scenes_vq": "network.channels=4 discriminator.channels=4",
 }
 
 
@@ -123,7 +130,8 @@ def test_every_experiment_trains_two_steps(experiment, monkeypatch, tmp_path, da
     printed = capsys.readouterr().out
     files = ["samples/step_00000002.png", "metrics.jsonl", "checkpoints/step_00000002.ckpt"]
     of_diffusion = ["samples/denoising.gif", "samples/forward_process.png"]
-    for name in files + of_diffusion * (experiment != "sprites_gan"):
+    of_other_families = ("sprites_gan", "sprites_kl", "scenes_kl", "scenes_vq")
+    for name in files + of_diffusion * (experiment not in of_other_families):
         assert (run_dir / name).exists()
         assert f"outputs/{experiment}/{run_dir.name}/{name}" in printed
     assert Image.open(run_dir / "samples" / "step_00000002.png").size[0] > 100
