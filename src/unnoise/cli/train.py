@@ -17,6 +17,7 @@ from unnoise.config.identity import OUTPUTS, SWEEP, root_of
 from unnoise.config.problems import ConfigError, Problem, errors_in
 from unnoise.config.schema import arguments
 from unnoise.distributed.environment import place
+from unnoise.distributed.memory import keep_memory
 from unnoise.distributed.signals import end_on_signals, leave
 from unnoise.runs.identity import Argument, Role
 
@@ -28,6 +29,7 @@ _PLACE = place()
 def main() -> None:
     """The command's entry point."""
     end_on_signals()
+    keep_memory()
     try:
         if is_sweep():
             from unnoise.cli.sweep import run as sweep

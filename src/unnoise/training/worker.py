@@ -5,12 +5,14 @@ import sys
 import traceback
 from pathlib import Path
 
+from unnoise.distributed.memory import keep_memory
 from unnoise.distributed.signals import end_on_signals, leave
 
 
 def main() -> int:
     """Train by the orders in the file named on the command line; returns the exit status."""
     end_on_signals()
+    keep_memory()
     from unnoise.config.problems import ConfigError
     from unnoise.distributed.environment import place
     from unnoise.distributed.group import RankLost, RankTimeout
