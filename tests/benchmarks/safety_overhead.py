@@ -19,12 +19,13 @@ from lightning import Callback
 
 from unnoise.cli.train import check
 from unnoise.config.compose import check_command_line
-from unnoise.config.nodes import instantiate
+from unnoise.distributed.memory import keep_memory
 from unnoise.training.callbacks.checkpoints import Checkpoints
 from unnoise.training.callbacks.nan_guard import BadNumbers
 from unnoise.training.callbacks.stop import Stop
 from unnoise.training.logging.jsonl import JsonLines
 from unnoise.training.loop import fit
+from unnoise.training.start import prepared
 
 ROOT = Path(__file__).parents[2]
 SKIPPED = 20  # steps, while caches warm
@@ -70,14 +71,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1020)  # one checkpoint at its usual distance
     parser.add_argument("--out", type=Path, default=ROOT / "outputs/bench/safety_overhead.json")
     arguments = parser.parse_args()
+    keep_memory()
     overrides = ["experiment=sprites", "logger=none", f"max_steps={arguments.steps}",
                  "callbacks.checkpoints.every=1000", "~callbacks.samples",
                  "~callbacks.forward_process", "validate_every=100000"]  # fmt: skip
     config, problems = check_command_line("train", overrides)
     assert config is not None, problems
     assert not any(problem.severity == "error" for found in check(config) for problem in found)
-    torch.manual_seed(0)
-    experiment = instantiate(config)
+    experiment = prepared(config)
     clock = Clock()
     experiment.callbacks["clock"] = clock
     for name, (kind, hooks) in GUARDS.items():

@@ -4,7 +4,7 @@ Trains the sprites experiment with its usual callbacks for a number of steps and
 the network's forward pass, the backward pass and the optimizer's update. What is left is reading
 data, drawing noise, the loss, clipping, the averaged weights, metrics, and Lightning.
 
-    python tests/benchmarks/step_overhead.py [--steps 150] [--out outputs/bench/step_overhead.json]
+    python tests/benchmarks/step_overhead.py [--steps 150] [--experiment sprites_quick]
 """
 
 import argparse
@@ -19,8 +19,9 @@ from lightning import Callback
 
 from unnoise.cli.train import check
 from unnoise.config.compose import check_command_line
-from unnoise.config.nodes import instantiate
+from unnoise.distributed.memory import keep_memory
 from unnoise.training.loop import fit
+from unnoise.training.start import prepared
 
 ROOT = Path(__file__).parents[2]
 SKIPPED = 20  # steps, while caches warm
@@ -71,15 +72,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--out", type=Path, default=ROOT / "outputs/bench/step_overhead.json")
+    parser.add_argument("--experiment", default="sprites")
     arguments = parser.parse_args()
-    overrides = ["experiment=sprites", "logger=none", f"max_steps={arguments.steps}",
+    keep_memory()
+    name = arguments.experiment
+    overrides = [f"experiment={name}", "logger=none", f"max_steps={arguments.steps}",
                  "~callbacks.samples", "~callbacks.checkpoints", "~callbacks.forward_process",
                  "trainer.val_check_interval=100000"]  # fmt: skip
     config, problems = check_command_line("train", overrides)
     assert config is not None, problems
     assert not any(check(config))
-    torch.manual_seed(0)
-    experiment = instantiate(config)
+    experiment = prepared(config)
     clock = Clock()
     experiment.callbacks["clock"] = clock
     with tempfile.TemporaryDirectory() as folder:
@@ -92,12 +95,12 @@ def main() -> None:
         "precision": config["precision"],
         "threads": torch.get_num_threads(),
         "ms_per_step": 1e3 * median(steps),
-        **{f"ms_{name}": 1e3 * median(p[name] for p in parts) for name in parts[0]},
+        **{f"ms_{part}": 1e3 * median(p[part] for p in parts) for part in parts[0]},
         "share_of_the_rest": median(share),
     }
-    print(f"\ntraining step of experiment=sprites, batch {result['batch']}, median of {len(steps)}")
-    for name in ("forward", "backward", "optimizer"):
-        print(f"  {name:<10} {result['ms_' + name]:8.2f} ms")
+    print(f"\ntraining step of experiment={name}, batch {result['batch']}, median of {len(steps)}")
+    for part in ("forward", "backward", "optimizer"):
+        print(f"  {part:<10} {result['ms_' + part]:8.2f} ms")
     print(f"  {'step':<10} {result['ms_per_step']:8.2f} ms")
     print(f"  the rest   {100 * result['share_of_the_rest']:8.1f} %   (target: under 5 %)")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
