@@ -29,6 +29,28 @@ def test_features_are_kept_for_these_pictures_only(tmp_path, monkeypatch):
     assert evaluator.score("few", given, few, tmp_path / "kept").metrics == first
 
 
+def test_features_do_not_hang_on_the_batch_size(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
+    source, given, looked = Sprites(40, 20), Samples(kind="given"), []
+
+    def extract(extractor, batches, device):
+        looked.append([len(batch) for batch in batches])
+        return evaluation_extract(extractor, batches, device)
+
+    evaluation_extract = evaluation.extract
+    monkeypatch.setattr(evaluation, "extract", extract)
+    for batch_size in (5, 12):
+        evaluator = Evaluator(
+            source=source,
+            device=torch.device("cpu"),
+            batch_size=batch_size,
+            reference_count=30,
+            metrics=["fd"],
+        )
+        evaluator.score("some", given, source.images("train").images[:20], tmp_path / "kept")
+    assert looked == [[20]]
+
+
 def test_an_evaluation_that_was_killed_goes_on_from_what_was_drawn_and_from_what_was_seen(
     tmp_path, monkeypatch
 ):
@@ -49,6 +71,7 @@ def test_an_evaluation_that_was_killed_goes_on_from_what_was_drawn_and_from_what
         return extract(extractor, batches, device)
 
     monkeypatch.setattr(evaluation, "extract", counted)
+    monkeypatch.setattr(evaluation, "BLOCK", 4)
     pictures = source.images("train").images[:12]
 
     def model(until):
@@ -68,9 +91,9 @@ def test_an_evaluation_that_was_killed_goes_on_from_what_was_drawn_and_from_what
 
     with pytest.raises(KeyboardInterrupt):
         drawn(until=8)
-    assert looked == [4, 4]
     gallery = drawn(until=12)
     assert looked == [4, 4, 4]
+    assert (gallery.folder, looked) == (drawn(until=0).folder, [4, 4, 4])
     kept = evaluator.score("kept", Samples(kind="given"), gallery.read(12), gallery.folder)
     assert looked == [4, 4, 4]
     anew = evaluator.score("kept", Samples(kind="given"), gallery.read(12))

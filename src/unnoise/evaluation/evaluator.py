@@ -26,6 +26,8 @@ from unnoise.evaluation.reference import Reference, cached, reference, spread
 from unnoise.evaluation.results import Fingerprint, Samples, Score
 from unnoise.models.trained import TrainedModel
 
+BLOCK = 256  # samples that are seen at a time, so that features do not hang on the batch size
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluator:
@@ -97,25 +99,27 @@ class Evaluator:
         """The gallery of a set, below ``folder``, with samples 0 … n − 1 drawn by all ranks.
 
         ``load`` gives the model, and is called only if there is something to draw; the ``options``
-        are further ones of its ``draw``. With features, each rank sees what it has just drawn, and
-        ``score`` finds the features in the gallery's folder.
+        are further ones of its ``draw``. With features, the ranks then see all samples, each some
+        blocks of them, and ``score`` finds the features in the gallery's folder.
         """
         gallery = Gallery(folder, samples)
         missing = sum(map(len, gallery.missing(n, self.batch_size, self.place)))
         if missing:
             print(f"drawing {missing} pictures: {title}", file=sys.stderr, flush=True)
             with tqdm(total=missing, unit="picture", leave=False, disable=None) as bar:
+                gallery.draw(load(), n, batch_size=self.batch_size, place=self.place,
+                             watch=lambda pixels: bar.update(len(pixels)), **options)  # fmt: skip
+        self._wait()
+        if with_features:
+            blocks = torch.split(gallery.read(n), BLOCK)[self.place.rank :: self.place.world_size]
+            for pixels in tqdm(blocks, "features", leave=False, disable=None):
+                self._features(pixels, gallery.folder)
+            self._wait()
+        return gallery
 
-                def watch(pixels: Tensor) -> None:
-                    if with_features:
-                        self._features(pixels, gallery.folder)
-                    bar.update(len(pixels))
-
-                gallery.draw(load(), n, batch_size=self.batch_size, place=self.place, watch=watch,
-                             **options)  # fmt: skip
+    def _wait(self) -> None:
         if self.place.world_size > 1:
             torch.distributed.barrier()
-        return gallery
 
     def values(self, draw: Callable[[Sequence[int]], Tensor], n: int) -> dict[str, float]:
         """The metrics of samples 0 … n − 1 by name, over all ranks; no sample is kept.
@@ -132,9 +136,9 @@ class Evaluator:
     def score(self, name: str, samples: Samples, pixels: Tensor, keep: Path | None = None) -> Score:
         """The metrics of samples uint8 (N, *shape), with errors.
 
-        Their features are kept in a folder if one is given.
+        Their features are computed in blocks, and kept in a folder if one is given.
         """
-        seen = [self._features(some, keep) for some in torch.split(pixels, self.batch_size)]
+        seen = [self._features(some, keep) for some in torch.split(pixels, BLOCK)]
         features = Features(*(torch.cat(parts) for parts in zip(*seen, strict=True)))
         real = self.reference.about
         fingerprint = Fingerprint(
@@ -148,7 +152,7 @@ class Evaluator:
         return Score(name, samples, fingerprint, estimates(self.reference, features, self.metrics))
 
     def _features(self, pixels: Tensor, keep: Path | None) -> Features:
-        """Of a batch (B, *shape) uint8: those that a folder has of these very pictures, or new."""
+        """Of a block (B, *shape) uint8: those that a folder has of these very pictures, or new."""
 
         def compute() -> Features:
             return extract(self.extractor, [pixels], self.device)
