@@ -101,7 +101,7 @@ EXPERIMENTS = options("experiment")
 SMALL = {
     "sprites_dit": "network.width=8 network.depth=1 network.heads=1",
     "sprites_gan": "network.channels=4 discriminator.channels=4",
-    "sprites_kl": "network.channels=4 discriminator.channels=4",
+    "sprites_kl": "network.channels=4",
     "scenes_kl": "network.channels=4 discriminator.channels=4",
     "scenes_vq": "network.channels=4 discriminator.channels=4",
 }
