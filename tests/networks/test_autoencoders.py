@@ -117,6 +117,13 @@ def test_weights_of_another_architecture_are_refused():
         from_diffusers(theirs.state_dict(), KLAutoencoder(3, 4, 8, (1, 2)))
 
 
+def test_weights_that_would_be_left_over_are_named():
+    theirs = AutoencoderKL(block_out_channels=(8,), layers_per_block=2, norm_num_groups=2)
+    ours = KLAutoencoder(3, 4, 8, (1,), 1, norm_groups=2)
+    with pytest.raises(ValueError, match=r"has no place for .*encoder\.down_blocks\.0\.resnets\.1"):
+        from_diffusers(theirs.state_dict(), ours)
+
+
 def test_the_divergence_is_that_of_the_closed_form():
     one = Posterior(torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1))
     assert float(one.kl) == 0.5

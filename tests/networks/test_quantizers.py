@@ -48,6 +48,23 @@ def test_the_penalty_pulls_latents_and_not_vectors():
     assert not list(book.parameters())
 
 
+def test_sums_are_the_same_to_the_bit_each_time():
+    """With two threads, of more numbers than are summed by one."""
+    z = torch.randn(8, 4, 64, 32, generator=torch.Generator().manual_seed(0))
+    book, threads = codebook(4), torch.get_num_threads()
+    latent = book(z)
+    torch.set_num_threads(2)
+    try:
+        found = [book.statistics(latent) for _ in range(20)]
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(each, found[0]) for each in found)
+    rows = z.movedim(1, -1).reshape(-1, 4).double()
+    members = [rows[latent.codes.flatten() == code] for code in range(4)]
+    expected = torch.stack([torch.cat((m.sum(0), torch.tensor([len(m)]))) for m in members])
+    torch.testing.assert_close(found[0].double(), expected, rtol=1e-5, atol=1e-2)
+
+
 def test_all_codes_of_an_fsq_are_one_to_one():
     fsq = FSQ((8, 5, 5, 5))
     codes = torch.arange(1000).reshape(1, 10, 100)

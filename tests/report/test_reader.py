@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from made_runs import MANIFEST, make, score
 
 from unnoise.evaluation.results import save
-from unnoise.report.reader import MANY, find_runs, read_run, read_runs, read_state
+from unnoise.report.reader import find_runs, read_run, read_state
 
 VALUES = st.floats(allow_nan=True, allow_infinity=True)
 
@@ -146,7 +146,8 @@ def test_the_speed_is_of_all_that_was_logged_however_long_and_peaks_stay(tmp_pat
 @pytest.mark.parametrize("odd", ["[1]", "", '{"step": 1}', '{"step": 1, "time": null}',
                                  '{"step": 1e99, "time": 1}', '{"step": 1, "time": 1, "a": [1]}',
                                  '{"step": 1, "time": 1}, {"step": 2, "time": 1}',
-                                 '{"step": 1,'])  # fmt: skip
+                                 '{"step": 1,', '{"step": 1, "time": NaN}',
+                                 '{"step": 1, "time": Infinity}'])  # fmt: skip
 def test_a_line_that_is_no_row_is_told_by_its_number(odd, tmp_path):
     run = make(tmp_path / "run")
     with (run / "metrics.jsonl").open("a") as file:
@@ -154,12 +155,12 @@ def test_a_line_that_is_no_row_is_told_by_its_number(odd, tmp_path):
     read = read_run(run)
     assert [each.partition(" is")[0] for each in read.problems] == ["metrics.jsonl, line 6"]
     assert (len(read.curves["train/loss"]), read.step) == (6, 500)
+    ends = read_state(run, "train/loss")
+    assert (ends.step, ends.seconds, ends.speed) == (500, read.seconds, None)
 
 
-def test_many_runs_are_read_as_one_by_one(tmp_path):
-    folders = [make(tmp_path / str(k), seed=k) for k in range(MANY)]
-    (folders[3] / "manifest.json").write_text("{")
-    for run, folder in zip(read_runs(folders), folders, strict=True):
-        alone = read_run(folder)
-        assert (run.folder, run.config, run.problems) == (folder, alone.config, alone.problems)
-        assert run.last("train/loss") == alone.last("train/loss")
+def test_the_time_is_from_the_first_whole_line_on(tmp_path):
+    lines = [{"step": k, "time": 10.0 * k, "train/loss": 1.0} for k in range(1, 5)]
+    run = make(tmp_path / "run", manifest={}, lines=[{"step": 0, "time": float("nan")}, *lines])
+    for read in (read_run(run), read_state(run, "train/loss")):
+        assert (read.step, read.seconds) == (4, 30.0)

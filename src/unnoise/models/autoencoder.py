@@ -16,11 +16,11 @@ from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.samplers import Watch
 from unnoise.models.base import GenerativeModel
 from unnoise.models.codec import PixelCodec
-from unnoise.networks.autoencoders import ConvolutionalAutoencoder, Reconstruction
+from unnoise.networks.autoencoders import ConvolutionalAutoencoder, KLAutoencoder, Reconstruction
 from unnoise.networks.conditioning import Condition, Conditioner, read
 
-MOST = 1e4  # of the adaptive weight
-SHOWN = 4  # times a difference is enlarged
+MOST_ADAPTIVE_WEIGHT = 1e4  # of the adaptive weight
+ENLARGED = 4  # times a difference is enlarged
 
 
 class Original(Conditioner):
@@ -79,24 +79,28 @@ class AutoencoderModel(GenerativeModel):
 
     def caption(self, recipe: Reconstruction) -> str:
         """What stands beside what."""
+        text = f"original, reconstruction, {ENLARGED}·|difference|"
+        if not isinstance(self.autoencoder, KLAutoencoder):
+            return text
         how = "latents drawn" if recipe.drawn else "latents not drawn, but their means"
-        return f"original, reconstruction, {SHOWN}·|difference|; {how}"
+        return f"{text}; {how}"
 
     def difference(self, pixels: Tensor, batch: Mapping[str, Any]) -> Tensor:
         """Four times the distance to the original, uint8."""
         original: Tensor = read(batch, "image")
         far = (pixels.short() - original.to(pixels.device).short()).abs()
-        return (SHOWN * far).clamp(max=255).to(torch.uint8)
+        return (ENLARGED * far).clamp(max=255).to(torch.uint8)
 
 
 def adaptive_weight(reconstruction: Tensor, adversarial: Tensor) -> Tensor:
-    """|∇ reconstruction| / (|∇ adversarial| + 1e-4), at most 1e4 (Esser et al. 2021, eq. 7).
+    """|∇ reconstruction| / (|∇ adversarial| + 1e-4), at most 1e4.
 
+    Esser et al. 2021, eq. 7, has 1e-6 and no bound; these numbers are those of its published code.
     Of the gradients of both losses at the decoder's last layer, of any shape: (). It makes them
     equally strong there.
     """
     weight: Tensor = reconstruction.norm() / (adversarial.norm() + 1e-4)
-    return weight.clamp(max=MOST)
+    return weight.clamp(max=MOST_ADAPTIVE_WEIGHT)
 
 
 def hinge(of_real: Tensor, of_fake: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import json
 import math
 import mmap
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,7 +47,7 @@ def read_log(path: Path) -> Logged:
     """
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     if not text:
-        return Logged(faults=["is missing or empty: nothing was logged yet"])
+        return Logged(faults=[f"{path.name} is missing or empty: nothing was logged yet"])
     lines = text.splitlines(keepends=True)
     if not lines[-1].endswith("\n") and isinstance(_row(lines[-1]), str):
         lines.pop()
@@ -59,15 +59,16 @@ def read_log(path: Path) -> Logged:
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         read = [_row(line) for line in lines]
     found = _logged([row for row in read if not isinstance(row, str)])
-    left_out = (
-        f"line {n} is left out: {why}" for n, why in enumerate(read, 1) if isinstance(why, str)
-    )
-    found.faults += left_out
+    for n, why in enumerate(read, 1):
+        if isinstance(why, str):
+            found.faults.append(f"{path.name}, line {n} is left out: {why}")
     return found
 
 
 def read_ends(path: Path, metric: str) -> Logged:
     """The first row, the last, and the last with a metric; how long the file is costs nothing.
+
+    What is of all rows, the speed, is not known.
 
     Raises:
         OSError: the file is there, but cannot be read.
@@ -75,10 +76,11 @@ def read_ends(path: Path, metric: str) -> Logged:
     if not path.exists() or not path.stat().st_size:
         return Logged()
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-        first = _row(text[: text.find(b"\n") + 1])
+        lines = (_row(line) for line in iter(text.readline, b""))
+        first = next((row for row in lines if not isinstance(row, str)), "")
         with_metric = (row for row in _backwards(text, json.dumps(metric)) if metric in row)
         found = first, next(with_metric, ""), next(_backwards(text, "{"), "")
-    return _logged([row for row in found if not isinstance(row, str)])
+    return replace(_logged([row for row in found if not isinstance(row, str)]), speed=None)
 
 
 def thinned(curve: Curve, most: int) -> Curve:
@@ -105,7 +107,7 @@ def _logged(rows: list[dict[str, Any]]) -> Logged:
     """Rows as curves; whatever is wrong with one of them raises."""
     steps = np.array([row["step"] for row in rows], np.int64)
     times = np.array([row["time"] for row in rows], float)
-    if np.isnan(times).any():
+    if not np.isfinite(times).all():
         raise ValueError("a time is missing")
     curves: dict[str, Curve] = {}
     for name in dict.fromkeys(name for row in rows for name in row):
@@ -129,6 +131,8 @@ def _row(line: str | bytes) -> dict[str, Any] | str:
     try:
         row = json.loads(line)
         step, time = int(np.int64(int(row.pop("step")))), float(row.pop("time"))
+        if not math.isfinite(time):
+            raise ValueError(f"its time is {time}")
         values = {k: math.nan if v is None else float(v) for k, v in row.items()}
     except (
         ValueError,

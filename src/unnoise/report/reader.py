@@ -4,7 +4,6 @@ import json
 import os
 import platform
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -16,7 +15,6 @@ from unnoise.report.logged import Curve, Logged, read_ends, read_log
 from unnoise.runs.layout import RunDirectory
 from unnoise.untrusted import load_yaml
 
-MANY = 32  # runs that are read by several processes
 MARKS = ("manifest.json", "metrics.jsonl")  # files of which one makes a folder a run directory
 KINDS: dict[str, type | tuple[type, ...]] = {
     "resumed": list,
@@ -99,7 +97,7 @@ class Run:
 
     @property
     def speed(self) -> float | None:
-        """Images per second: the median of the logged values, without the first."""
+        """Images per second, the median of all logged but the first; None if only ends are read."""
         return self.logged.speed
 
     def last(self, metric: str) -> float | None:
@@ -162,14 +160,6 @@ def runs_below(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
     return list(folders.values()), faults
 
 
-def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """Read run directories; many of them by a process for each core."""
-    if len(folders) < MANY:
-        return [read_run(folder) for folder in folders]
-    with ProcessPoolExecutor() as pool:
-        return list(pool.map(read_run, folders, chunksize=4))
-
-
 def read_run(folder: Path) -> Run:
     """Read a run directory; never fails, but fills ``problems``."""
     run, files = Run(folder), RunDirectory(folder)
@@ -212,10 +202,8 @@ def _read_log(run: Run, path: Path, read: Callable[[Path], Logged]) -> None:
     try:
         run.logged = read(path)
     except OSError as error:
-        run.logged = Logged(faults=[f"is unreadable: {error}"])
-    for fault in run.logged.faults:
-        comma = ", " if fault.startswith("line") else " "
-        run.problems.append(f"{path.name}{comma}{fault}")
+        run.logged = Logged(faults=[f"{path.name} is unreadable: {error}"])
+    run.problems += run.logged.faults
 
 
 def _read(run: Run, path: Path, parse: Callable[[Path], Any]) -> dict[str, Any]:

@@ -42,4 +42,12 @@ def whole_steps(accumulate: int, discriminator: Any) -> Iterator[Problem]:
         yield Problem("accumulate", f"{message}gradients; or set discriminator=null")
 
 
-AUTOENCODER = encodable, seen, whole_steps
+def differentiable_twice(compile: bool, discriminator: Any) -> Iterator[Problem]:
+    """The adaptive weight goes back through the autoencoder before the loss does."""
+    if compile and discriminator is not None:
+        message = "cannot be with a discriminator, whose weight takes gradients of its own through "
+        yield Problem("compile", f"{message}the network, which a graph gives once; or set "
+                      "discriminator=null")  # fmt: skip
+
+
+AUTOENCODER = encodable, seen, whole_steps, differentiable_twice

@@ -26,22 +26,27 @@ def from_diffusers(
 
     Raises:
         KeyError: ``state`` is of another architecture, and lacks a layer.
+        ValueError: it has weights for which the autoencoder has no place.
     """
     found: dict[str, Tensor] = {}
+    rest = dict(state)
     for ours, theirs in _layers(autoencoder):
         for kind in ("weight", "bias"):
-            parts = [_either(state, names, kind) for names in theirs]
+            parts = [_either(rest, names, kind) for names in theirs]
             found[f"{ours}.{kind}"] = parts[0] if len(parts) == 1 else torch.cat(parts)
-    if "quantize.embedding.weight" in state:
-        vectors = state["quantize.embedding.weight"]
+    if "quantize.embedding.weight" in rest:
+        vectors = rest.pop("quantize.embedding.weight")
         found |= {"quantizer.vectors": vectors, "quantizer.usage": torch.ones(len(vectors))}
+    if rest:
+        raise ValueError(f"the autoencoder has no place for {', '.join(sorted(rest))}")
     return found
 
 
-def _either(state: Mapping[str, Tensor], names: Sequence[str], kind: str) -> Tensor:
+def _either(rest: dict[str, Tensor], names: Sequence[str], kind: str) -> Tensor:
+    """Takes it out of ``rest``."""
     for name in names:
-        if f"{name}.{kind}" in state:
-            return state[f"{name}.{kind}"]
+        if f"{name}.{kind}" in rest:
+            return rest.pop(f"{name}.{kind}")
     raise KeyError(f"there are no weights {names[0]}.{kind}: this is another network")
 
 

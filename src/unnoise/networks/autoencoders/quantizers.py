@@ -94,8 +94,10 @@ class Codebook(Quantizer):
         assert latent.codes is not None
         rows = _rows(latent.encoded.detach())
         rows = torch.cat((rows, torch.ones_like(rows[:, :1])), 1)
-        zeros = rows.new_zeros(self.size, self.width + 1)
-        return zeros.index_put((latent.codes.flatten(),), rows, accumulate=True)  # in fixed order
+        codes = torch.arange(self.size, device=rows.device)
+        members = (codes[:, None] == latent.codes.flatten()).to(rows)
+        with torch.autocast(rows.device.type, enabled=False):
+            return members @ rows  # scattered sums would be in another order each time
 
     def candidates(self, latent: Latent, noise: Noise) -> Tensor:
         """One latent of each picture, at a random place: (B, D). Dead codes become these."""
