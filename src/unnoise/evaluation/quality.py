@@ -101,6 +101,10 @@ class Quality(Measure):
         except ValueError as error:
             yield Problem("run", str(error))
             return
+        try:
+            trained.prompts().check_number(self.n)
+        except ValueError as error:
+            yield Problem("n", str(error))
         for name, samples in sets:
             try:
                 trained.check_recipe(instantiate(samples.recipe, MODEL))

@@ -42,6 +42,7 @@ class AutoencoderModel(GenerativeModel):
     """Reconstructs pictures; by default those of the validation split, from the first."""
 
     networks: ClassVar[dict[str, str]] = {"network": "autoencoder."}
+    reconstructs = True
 
     def __init__(self, autoencoder: ConvolutionalAutoencoder, shape: tuple[int, ...]) -> None:
         super().__init__()

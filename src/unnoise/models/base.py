@@ -39,11 +39,13 @@ class GenerativeModel(nn.Module, ABC):
     Inside the model they are the signal of its ``codec``.
 
     ``networks`` says which keys of a config are its networks, and under which prefix of its state
-    their weights are; ``parts`` are the other keys that it is built from.
+    their weights are; ``parts`` are the other keys that it is built from. One that
+    ``reconstructs`` makes no second sample of the same picture.
     """
 
     networks: ClassVar[dict[str, str]]
     parts: ClassVar[tuple[str, ...]] = ()
+    reconstructs: ClassVar[bool] = False
     codec: Codec
     conditioner: Conditioner | None
 

@@ -44,6 +44,7 @@ class Prompts:
         classifier: Classifier | None = None,
     ) -> None:
         self.conditioner, self.validation = model.conditioner, validation
+        self.reconstructs = model.reconstructs
         self.class_names = class_names
         self.given = {key: values for key, values in (given or {}).items() if values is not None}
         self.keys = () if model.conditioner is None else model.conditioner.reads
@@ -116,6 +117,14 @@ class Prompts:
             if images.captions is not None:
                 examples["caption"] = [images.captions[i] for i in rows.tolist()]
         return {key: examples[key] for key in missing} | batch
+
+    def check_number(self, end: int) -> None:
+        """ValueError if reconstructions up to ``end`` (exclusive) have too few pictures."""
+        if self.reconstructs and "image" not in self.given:
+            there = len(self.validation())
+            if end > there:
+                raise ValueError(f"there are only {there} validation pictures to reconstruct, "
+                                 f"not {end}: ask for fewer (n, first)")  # fmt: skip
 
     def captions(self, batch: Batch) -> list[str] | None:
         """A batch of prompts as text: the conditioner's words, or else the names of classes."""

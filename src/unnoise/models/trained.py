@@ -110,6 +110,7 @@ class TrainedModel:
         labels = [labels] if isinstance(labels, int | str) else labels
         prompts = self.prompts({"label": labels, "caption": captions, "image": images}, classifier)
         prompts.check_edit(edit)
+        prompts.check_number(first + n)
         if progress:
             self._say_what_is_cut(captions or ())
         steps = steps_taken(self.model.steps(sampler), 1 if edit is None else edit.strength)

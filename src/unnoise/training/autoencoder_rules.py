@@ -6,7 +6,7 @@ from typing import Any
 
 from unnoise.config.problems import Problem, did_you_mean
 from unnoise.data.source import ImageSource
-from unnoise.networks.autoencoders import ConvolutionalAutoencoder
+from unnoise.networks.autoencoders import ConvolutionalAutoencoder, KLAutoencoder, Reconstruction
 
 
 def encodable(data: ImageSource, network: ConvolutionalAutoencoder) -> Iterator[Problem]:
@@ -50,4 +50,10 @@ def differentiable_twice(compile: bool, discriminator: Any) -> Iterator[Problem]
                       "discriminator=null")  # fmt: skip
 
 
-AUTOENCODER = encodable, seen, whole_steps, differentiable_twice
+def distributed(network: ConvolutionalAutoencoder, sampler: Reconstruction) -> Iterator[Problem]:
+    """Only the latent of a KL autoencoder can be drawn."""
+    if sampler.drawn and not isinstance(network, KLAutoencoder):
+        yield Problem("sampler.drawn", "is for latents with a distribution (network=kl_…)")
+
+
+AUTOENCODER = encodable, seen, whole_steps, differentiable_twice, distributed
