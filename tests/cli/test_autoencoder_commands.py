@@ -11,6 +11,7 @@ from PIL import Image
 import unnoise
 from unnoise.cli import evaluate, figure, report, sample, train
 from unnoise.networks.autoencoders import Reconstruction
+from unnoise.report.page.table import number
 
 TINY = (
     "trainer=cpu logger=none data.size=80 data.validation_size=20 batch_size=8 network.channels=4 "
@@ -100,7 +101,8 @@ def test_it_is_evaluated_and_reported(run, monkeypatch, tmp_path, capsys):
     assert scores["reconstruction"]["metrics"]["fd_sprites"]["value"] > 0
     assert scores["reconstruction"]["samples"]["evaluations"] == 1
     command(monkeypatch, report.main, str(run), f"out={tmp_path / 'page.html'}")
-    assert "sprites_kl" in (tmp_path / "page.html").read_text()
+    page = (tmp_path / "page.html").read_text()
+    assert number(scores["reconstruction"]["metrics"]["fd_sprites"]["value"]) in page
 
 
 @pytest.mark.parametrize("network", ["vq_f4", "fsq_f4"])
@@ -121,6 +123,9 @@ def test_autoencoders_of_codes_are_trained_and_drawn_from(network, monkeypatch, 
         vectors = model.model.autoencoder.quantizer.vectors
         assert torch.equal(vectors, state["model.autoencoder.quantizer.vectors"])
     assert model.sample(2).pixels.shape == (2, 3, 16, 16)
+    assert "latents" not in model.model.caption(Reconstruction())
+    with pytest.raises(ValueError, match="drawn=true is for latents with a distribution"):
+        model.sample(2, sampler=Reconstruction(drawn=True))
 
 
 @pytest.mark.parametrize(

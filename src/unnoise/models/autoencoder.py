@@ -71,12 +71,14 @@ class AutoencoderModel(GenerativeModel):
         return self.codec.decode(signal)
 
     def check_recipe(self, recipe: Reconstruction) -> None:
-        """ValueError if it is not an autoencoder's."""
+        """ValueError if it is not an autoencoder's, or draws latents that have no distribution."""
         if not isinstance(recipe, Reconstruction):
             raise ValueError(
                 "an autoencoder draws with sampler=reconstruction, "
                 f"not with {type(recipe).__name__}"
             )
+        if recipe.drawn and not isinstance(self.autoencoder, KLAutoencoder):
+            raise ValueError("sampler.drawn=true is for latents with a distribution, not for codes")
 
     def caption(self, recipe: Reconstruction) -> str:
         """What stands beside what."""
