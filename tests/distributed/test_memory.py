@@ -8,7 +8,7 @@ import pytest
 STEPS = """
 import resource, torch
 def step():
-    kept = [torch.ones(2**19) for _ in range(32)]  # 2 MB each, freed together
+    kept = [torch.ones(12 * 2**20) for _ in range(2)]  # 48 MB each, which glibc gives back at once
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(3):
@@ -37,5 +37,5 @@ def page_faults(script):
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="is about glibc")
 def test_a_step_finds_the_memory_of_the_step_before():
-    """Ten steps of 64 MiB, which are 163,840 small pages."""
+    """Ten steps of 96 MiB, which are 245,760 small pages."""
     assert page_faults(KEEP + STEPS) < 10_000 < page_faults(STEPS)
