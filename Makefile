@@ -30,7 +30,7 @@ format: .venv/ready  ## format and fix what can be fixed
 bench: .venv/ready  ## the benchmarks; tables and JSON in outputs/bench
 	$(BIN)/python tests/benchmarks/run.py
 
-bench-peers: .venv/ready  ## samples beside two other systems that train as long; an hour
+bench-peers: .venv/ready  ## samples beside two other systems that train as long; hours
 	$(INSTALL) --editable '.[dev,peers]'
 	$(BIN)/python tests/benchmarks/peers.py --tuned
 

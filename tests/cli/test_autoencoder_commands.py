@@ -1,11 +1,11 @@
 """An autoencoder is trained, resumed, drawn from, evaluated and reported by the same commands."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
 import torch
+from commands import command, trained
 from PIL import Image
 
 import unnoise
@@ -21,17 +21,9 @@ TINY = (
 KL = ["experiment=sprites_kl", *TINY]
 
 
-def command(monkeypatch, main, *arguments):
-    monkeypatch.setattr(sys, "argv", ["unnoise", *arguments])
-    main()
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("kl") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        command(patch, train.main, *KL, "max_steps=4", f"hydra.run.dir={folder}")
-    return folder
+    return trained(tmp_path_factory.mktemp("kl") / "run", *KL)
 
 
 def test_grids_and_metrics_are_written_while_it_trains(run):

@@ -1,11 +1,11 @@
 """A GAN is trained, resumed, drawn from, evaluated and reported by the same commands."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
 import torch
+from commands import command, trained
 
 import unnoise
 from unnoise.cli import evaluate, figure, report, sample, train
@@ -18,17 +18,9 @@ GAN = (
 ).split()
 
 
-def command(monkeypatch, main, *arguments):
-    monkeypatch.setattr(sys, "argv", ["unnoise", *arguments])
-    main()
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("gan") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        command(patch, train.main, *GAN, "max_steps=4", f"hydra.run.dir={folder}")
-    return folder
+    return trained(tmp_path_factory.mktemp("gan") / "run", *GAN)
 
 
 def test_grids_are_drawn_while_it_trains(run):

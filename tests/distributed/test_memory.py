@@ -8,10 +8,10 @@ import pytest
 STEPS = """
 import resource, torch
 def step():
-    kept = [torch.ones(12 * 2**20) for _ in range(2)]  # 48 MB each, which glibc gives back at once
+    kept = [torch.ones(2**19) for _ in range(32)]  # 2 MB each, freed together
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(10):
+for _ in range(3):
     step()
 before = faults()
 for _ in range(10):
@@ -37,7 +37,5 @@ def page_faults(script):
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="is about glibc")
 def test_a_step_finds_the_memory_of_the_step_before():
-    """Ten steps of 96 MiB, which are 245,760 small pages."""
-    kept, given_back = page_faults(KEEP + STEPS), page_faults(STEPS)
-    assert given_back > 200_000
-    assert kept < given_back / 4
+    """Ten steps of 64 MiB, which are 163,840 small pages."""
+    assert page_faults(KEEP + STEPS) < 10_000 < page_faults(STEPS)

@@ -108,12 +108,12 @@ def test_processes_share_the_work_and_give_the_same(setting, trained, tmp_path):
     alone.draw(trained, 7, batch_size=2)
     drawn = []
     for rank in (2, 0, 1):  # each looks at what is missing when others have drawn their share
-        shared.draw(trained, 7, batch_size=2, place=Place(rank, rank, 3), watch=drawn.extend)
-    assert len(drawn) == 7
+        shared.draw(trained, 7, batch_size=2, place=Place(rank, rank, 3), watch=drawn.append)
+    assert sum(drawn) == 7
     assert torch.equal(shared.read(7), alone.read(7))
     for rank in (1, 0):
-        shared.draw(trained, 12, batch_size=3, place=Place(rank, rank, 2), watch=drawn.extend)
-    assert len(drawn) == len(shared.read(12)) == 12
+        shared.draw(trained, 12, batch_size=3, place=Place(rank, rank, 2), watch=drawn.append)
+    assert sum(drawn) == len(shared.read(12)) == 12
 
 
 def test_a_damaged_file_is_drawn_anew(setting, trained, tmp_path):

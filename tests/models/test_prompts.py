@@ -37,7 +37,7 @@ class Judge:
     names = ("a", "b", "c")
 
     def log_probability(self, x_t, level, labels):
-        raise NotImplementedError
+        return torch.zeros(len(labels))
 
 
 def model(conditioner):

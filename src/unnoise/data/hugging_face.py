@@ -42,7 +42,7 @@ class HuggingFaceImages(ImageSource):
 
     Labels are whole numbers from 0, or texts: these are the class names, in natural order, of both
     splits together; one that is in the validation split only counts, with a warning. All captions,
-    labels and missing pictures are looked at before training, and all wrong rows told at once. With
+    labels and missing pictures are looked at before training, all wrong rows named at once. With
     ``uncaptioned`` a picture without a caption is trained on without a condition. An unreadable or
     missing picture ends what reads it. With ``quarantine`` above 0 every picture is decoded once
     when a split is opened, and for up to that many of a split the next row stands in, with its
@@ -109,8 +109,8 @@ class HuggingFaceImages(ImageSource):
         names, found = self.class_names(), self._columns
         there = {split: torch.bincount(each.labels) > 0 for split, each in found.items()}
         taught = there["train"].nonzero().flatten().tolist()
-        asked = there["validation"].nonzero().flatten().tolist()
-        if unseen := [names[label] for label in asked if label not in taught]:
+        wanted = there["validation"].nonzero().flatten().tolist()
+        if unseen := [names[label] for label in wanted if label not in taught]:
             which = ", ".join(unseen[:10]) + (", …" if len(unseen) > 10 else "")
             text = f"of {len(unseen)} classes only validation has pictures: {which}"
             print(f"warning: {self.name}: {text}", file=sys.stderr)
@@ -129,7 +129,7 @@ class HuggingFaceImages(ImageSource):
 
     @cached_property
     def _columns(self) -> dict[Split, Columns]:
-        """What training reads of both splits; ValueError tells all that is wrong."""
+        """What training reads of both splits; ValueError says all that is wrong."""
         names, problems = self.class_names(), columns.Problems()
         if self.classes is not None and self.classes != len(names):
             raise ValueError(f"classes is {self.classes}, but {self.name} has {len(names)}")

@@ -117,5 +117,5 @@ class TableImages(Images):
         labels = self.labels.tolist()
         for index, (row, digest) in enumerate(zip(self.rows.tolist(), self._digests, strict=True)):
             caption = "" if self.captions is None else self.captions[index]
-            told = bytes(digest.tolist()) + repr((labels[index], caption)).encode()
-            yield f"row {row}", hashlib.sha256(told).hexdigest()
+            content = bytes(digest.tolist()) + repr((labels[index], caption)).encode()
+            yield f"row {row}", hashlib.sha256(content).hexdigest()

@@ -108,7 +108,7 @@ class Evaluator:
             print(f"drawing {missing} pictures: {title}", file=sys.stderr, flush=True)
             with tqdm(total=missing, unit="picture", leave=False, disable=None) as bar:
                 gallery.draw(load(), n, batch_size=self.batch_size, place=self.place,
-                             watch=lambda pixels: bar.update(len(pixels)), **options)  # fmt: skip
+                             watch=bar.update, **options)  # fmt: skip
         self._wait()
         if with_features:
             blocks = torch.split(gallery.read(n), BLOCK)[self.place.rank :: self.place.world_size]

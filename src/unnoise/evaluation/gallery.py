@@ -140,13 +140,13 @@ class Gallery:
         *,
         batch_size: int,
         place: Place = ALONE,
-        watch: Callable[[Tensor], object] = lambda pixels: None,
+        watch: Callable[[int], object] = lambda samples: None,
         **options: Any,
     ) -> None:
         """Draw this rank's share of what is missing of samples 0 … n − 1.
 
-        ``watch`` is called with samples (B, *shape) uint8 each time some were drawn and kept; the
-        ``options`` are further ones of the model's ``draw``, such as captions.
+        ``watch`` is called with how many were drawn each time some are; the ``options`` are
+        further ones of the model's ``draw``, such as captions.
         """
         sampler, device = instantiate(self.samples.recipe, MODEL), trained.model.device
         how = {"sampler": sampler, "seed": self.samples.seed, "batch_size": batch_size}
@@ -163,7 +163,7 @@ class Gallery:
                 with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                     drawn = trained.draw(len(numbers), first=numbers.start, **how, **options)
                 self.add(numbers.start, drawn.pixels, time.perf_counter() - started, float(rows))
-                watch(drawn.pixels)
+                watch(len(numbers))
         finally:
             handle.remove()
 

@@ -19,8 +19,8 @@ from unnoise.models.codec import PixelCodec
 from unnoise.networks.autoencoders import ConvolutionalAutoencoder, KLAutoencoder, Reconstruction
 from unnoise.networks.conditioning import Condition, Conditioner, read
 
-MOST_ADAPTIVE_WEIGHT = 1e4  # of the adaptive weight
-ENLARGED = 4  # times a difference is enlarged
+MOST_ADAPTIVE_WEIGHT = 1e4
+ENLARGED = 4  # times, a difference
 
 
 class Original(Conditioner):

@@ -1,7 +1,7 @@
-"""A classifier of pictures at every noise level: it guides sampling and judges what was drawn.
+"""A classifier of pictures at every noise level: it guides sampling and rates what was drawn.
 
->>> judge = NoisyClassifier.load("outputs/classifiers/fashion_mnist_label_1a2b3c4d/classifier.pt")
->>> judge.predict(pictures.pixels)
+>>> model = NoisyClassifier.load("outputs/classifiers/fashion_mnist_label_1a2b3c4d/classifier.pt")
+>>> model.predict(pictures.pixels)
 """
 
 import math

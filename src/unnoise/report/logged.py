@@ -12,6 +12,8 @@ import numpy as np
 
 MOST = 1000  # points of a curve that are kept
 SPEED = "train/images_per_second"
+BAD_ROW = ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError
+"""What reading a line that is no row of numbers raises."""
 
 
 class Curve(NamedTuple):
@@ -56,7 +58,7 @@ def read_log(path: Path) -> Logged:
         if len(rows) != len(lines):
             raise ValueError("a line is not a row")
         return _logged(rows)
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+    except BAD_ROW:
         read = [_row(line) for line in lines]
     found = _logged([row for row in read if not isinstance(row, str)])
     for n, why in enumerate(read, 1):
@@ -134,14 +136,7 @@ def _row(line: str | bytes) -> dict[str, Any] | str:
         if not math.isfinite(time):
             raise ValueError(f"its time is {time}")
         values = {k: math.nan if v is None else float(v) for k, v in row.items()}
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        OverflowError,
-        RecursionError,
-    ) as error:
+    except BAD_ROW as error:
         return str(error)
     return {"step": step, "time": time, **values}
 

@@ -137,18 +137,18 @@ class AutoencoderModule(GenerativeModule):
         return Errors(absolute, apart)
 
     def _adversarial_loss(self, x: Tensor, y: Tensor, nll: Tensor) -> Tensor:
-        """Of each picture: what the autoencoder is told by D, and the loss of D; (B,)."""
+        """Of each picture: the autoencoder's loss by D, weighted, and that of D; (B,)."""
         weights = {name: p.detach() for name, p in self.discriminator.named_parameters()}
         of_made = torch.func.functional_call(self.discriminator, weights, (y,))
-        told = -of_made.float().flatten(1).mean(1)
+        by_score = -of_made.float().flatten(1).mean(1)
         last = self.model.autoencoder.decoder.conv_out.weight
         gradients = torch.stack([
-            torch.autograd.grad(each.mean(), last, retain_graph=True)[0] for each in (nll, told)
+            torch.autograd.grad(each.mean(), last, retain_graph=True)[0] for each in (nll, by_score)
         ])  # fmt: skip
         weight = adaptive_weight(*self.trainer.strategy.reduce(gradients, reduce_op="mean"))
         apart = hinge(self.discriminator(x).float(), self.discriminator(y.detach()).float())
         self.of_step |= {"adversarial_weight": weight, "discriminator_loss": apart.mean().detach()}
-        loss: Tensor = self.weight * weight * told + apart
+        loss: Tensor = self.weight * weight * by_score + apart
         return loss
 
 

@@ -1,8 +1,9 @@
 """What a run is made of. Does not import Lightning, so that a config is checked quickly."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
@@ -92,6 +93,13 @@ class Recipe(ABC):
         ``config`` is that of the run, with the ``givers`` built. Where one of them is UNKNOWN, so
         is what follows from it.
         """
+
+    def needs(self) -> Iterator[tuple[str, Callable[[], object]]]:
+        """What a family's training loads besides, under the key that names it: to try it before.
+
+        Loading raises FileNotFoundError or ValueError where it is not there.
+        """
+        yield from ()
 
     @abstractmethod
     def module(self, config: dict[str, Any], rollbacks: int = 0) -> "GenerativeModule":
@@ -188,6 +196,13 @@ class AutoencoderRecipe(Recipe):
         shape = data if data is UNKNOWN else [*data.shape]
         colours = data if data is UNKNOWN else data.shape[0]
         return {"network": {"colours": colours}, "discriminator": {"shape": shape}}
+
+    def needs(self) -> Iterator[tuple[str, Callable[[], object]]]:
+        """The extractor of the perceptual distance, if that counts."""
+        if self.perceptual:
+            from unnoise.training.perceptual import own_extractor
+
+            yield "extractor", partial(own_extractor, self.extractor, self.data)
 
     def module(self, config: dict[str, Any], rollbacks: int = 0) -> "GenerativeModule":
         """The module of ``unnoise.training.autoencoder``."""

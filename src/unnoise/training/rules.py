@@ -17,12 +17,7 @@ from unnoise.data.source import ImageSource
 from unnoise.diffusion.denoiser import Prediction
 from unnoise.diffusion.objectives import HybridLoss, Objective, VariationalBound
 from unnoise.diffusion.samplers import Sampler
-from unnoise.diffusion.schedules import (
-    EDMSchedule,
-    LogitNormalFlow,
-    LogNormalSNR,
-    NoiseSchedule,
-)
+from unnoise.diffusion.schedules import NoiseSchedule
 from unnoise.diffusion.schedules.base import check_prediction
 from unnoise.diffusion.weights import Weight
 from unnoise.distributed.devices import count, slow_bf16
@@ -30,7 +25,6 @@ from unnoise.networks.conditioning import ClassConditioner, Conditioner
 
 Rule = Callable[..., Iterator[Problem]]
 Callbacks = Mapping[str, Any]
-UNEVEN = EDMSchedule, LogitNormalFlow, LogNormalSNR
 MOST_OF_FEW = 0.5  # EDM's levels under L_simple, with a network that predicts x0, have 0.24
 
 
@@ -214,7 +208,7 @@ def weights(
     except ValueError as error:
         yield Problem("prediction", str(error))
         return
-    if isinstance(objective, VariationalBound | HybridLoss) and isinstance(schedule, UNEVEN):
+    if isinstance(objective, VariationalBound | HybridLoss) and not schedule.even:
         yield Problem(
             "objective",
             f"takes all levels alike, whichever {type(schedule).__name__} draws more often",

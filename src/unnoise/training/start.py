@@ -19,7 +19,7 @@ from unnoise.networks.conditioning import TextConditioner
 from unnoise.runs import lock, manifest
 from unnoise.runs.checkpoints import newest_whole
 from unnoise.runs.layout import RunDirectory, shown, step_of
-from unnoise.training.recipe import AutoencoderRecipe, Recipe, completed
+from unnoise.training.recipe import Recipe, completed
 from unnoise.untrusted import UnsafeFile
 
 
@@ -117,11 +117,9 @@ def prepared(config: dict[str, Any]) -> Recipe:
     if place().local_rank == 0:
         with _needed("data"):
             recipe.data.prepare()
-    if isinstance(recipe, AutoencoderRecipe) and recipe.perceptual:
-        from unnoise.training.perceptual import own_extractor
-
-        with _needed("extractor"):
-            own_extractor(recipe.extractor, recipe.data)
+    for key, load in recipe.needs():
+        with _needed(key):
+            load()
     for name, callback in recipe.callbacks.items() if place().rank == 0 else ():
         if isinstance(callback, Quality):
             with _needed(f"callbacks.{name}"):

@@ -4,7 +4,7 @@ A new schedule is a function that returns a DiscreteSchedule, or a subclass of N
 """
 
 from abc import ABC, abstractmethod
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -34,10 +34,12 @@ def inside(u: Tensor) -> Tensor:
 class NoiseSchedule(ABC):
     """The levels of a diffusion process, at real times.
 
-    ``T`` is the number of levels in ``grid(None)``.
+    ``T`` is the number of levels in ``grid(None)``. ``even``: training draws the levels of that
+    grid alike, not some of them more often.
     """
 
     T: int
+    even: ClassVar[bool] = True
 
     @property
     @abstractmethod

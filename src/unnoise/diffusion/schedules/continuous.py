@@ -59,6 +59,8 @@ class EDMSchedule(VarianceExploding):
     The paper's sampling levels are those of spacing "karras".
     """
 
+    even = False
+
     def __init__(
         self,
         sigma_min: Positive = 0.002,
@@ -136,6 +138,8 @@ class LogitNormalFlow(RectifiedFlow):
 
     Source: Esser et al. 2024, "Scaling rectified flow transformers", §3.1 (Stable Diffusion 3).
     """
+
+    even = False
 
     def __init__(self, mean: float = 0.0, std: Positive = 1.0, T: Steps = 1000) -> None:
         super().__init__(T)

@@ -110,6 +110,8 @@ class LogNormalSNR(DiscreteSchedule):
         ValueError: ``mean`` is not between the ends of the schedule.
     """
 
+    even = False
+
     def __init__(self, schedule: DiscreteSchedule, mean: Finite = 0.0, std: Positive = 2.0) -> None:
         super().__init__(schedule.betas)
         cleanest, noisiest = (float(self._log_snrs[i]) for i in (0, -1))
