@@ -116,14 +116,14 @@ def test_of_many_pictures_the_classes_are_counted(tmp_path, monkeypatch):
 
 def packed(**train):
     return gzip.compress(
-        json.dumps({"train": {"fingerprint": BEFORE.fingerprint, **train}}).encode()
+        json.dumps({"train": {"fingerprint": BEFORE.fingerprint, **train}}).encode(), mtime=0
     )
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        *(None, b"", b"\x1f\x8b damaged", b"[]", gzip.compress(b"[]"), packed()),
+        *(None, b"", b"\x1f\x8b damaged", b"[]", gzip.compress(b"[]", mtime=0), packed()),
         *(packed(counts=3, pictures={}), packed(counts=[], pictures=["a"])),
     ],
 )
