@@ -10,6 +10,7 @@ from tiny import experiment
 from torch import nn
 from two_processes import in_two_processes, meet_anew
 
+from unnoise.evaluation.perceptual import PerceptualDistance, own_extractor
 from unnoise.models.autoencoder import adaptive_weight, hinge
 from unnoise.networks.adversarial import PatchDiscriminator
 from unnoise.networks.autoencoders import (
@@ -17,12 +18,12 @@ from unnoise.networks.autoencoders import (
     Codebook,
     KLAutoencoder,
     Reconstruction,
+    Transform,
     VQAutoencoder,
 )
 from unnoise.runs.checkpoints import checkpoints
 from unnoise.training.callbacks.checkpoints import Checkpoints
 from unnoise.training.loop import fit
-from unnoise.training.perceptual import PerceptualDistance, own_extractor
 from unnoise.training.recipe import AutoencoderRecipe
 
 OTHERS = (
@@ -188,6 +189,28 @@ def test_a_resumed_run_equals_the_uninterrupted_one_to_the_bit(kind, stop, tmp_p
     first, second = (end["optimizer_states"][0]["state"] for end in ends)
     assert first.keys() == second.keys()
     assert all(torch.equal(first[k]["exp_avg_sq"], second[k]["exp_avg_sq"]) for k in first)
+
+
+def test_without_a_change_equivariance_changes_nothing_to_the_bit(tmp_path, monkeypatch):
+    plain = {"discriminator": None, "max_steps": 3}
+    without, _ = trained(tmp_path / "without", **plain)
+    with_it, _ = trained(tmp_path / "with", **plain, equivariance=1.0)
+    assert not all(torch.equal(without[key], with_it[key]) for key in without)
+    monkeypatch.setattr(Transform, "drawn", classmethod(lambda cls, noise, share: cls()))
+    identity, _ = trained(tmp_path / "identity", **plain, equivariance=1.0)
+    assert all(torch.equal(without[key], identity[key]) for key in without)
+
+
+@pytest.mark.parametrize("kind", ["kl", pytest.param("vq", marks=pytest.mark.slow)])
+def test_a_run_with_equivariance_is_resumed_to_the_bit(kind, tmp_path):
+    shared = {"discriminator": None, "lr_decay": "constant", "equivariance": 0.7}
+    saved = {"checkpoints": Checkpoints(every=1, keep=9)}
+    for folder, steps, start in (("whole", 5, None), ("part", 2, None), ("part", 5, "part")):
+        run = recipe(kind, saved, max_steps=steps, **shared)
+        fit(run, {}, tmp_path / folder, start and checkpoints(tmp_path / start)[-1])
+    ends = [torch.load(checkpoints(tmp_path / f)[-1], weights_only=True) for f in ("whole", "part")]
+    one, two = (end["state_dict"] for end in ends)
+    assert all(torch.equal(one[key], two[key]) for key in one)
 
 
 def both_kinds(folder, devices):

@@ -116,10 +116,8 @@ class PatchDiscriminator(nn.Module):
 
     def __init__(self, shape: Sequence[Count], channels: Count = 64, layers: Count = 3) -> None:
         super().__init__()
-        least = min(shape[1:])
-        for _ in range(layers):
-            least //= 2
-        if least < 3:
+        self.least = 3 * 2**layers  # pixels of a side
+        if min(shape[1:]) < self.least:
             sides = f"{shape[1]}×{shape[2]}"
             raise ValueError(f"{sides} pixels are too few for {layers} layers: use fewer")
         widths = [channels * min(2**layer, 8) for layer in range(layers + 1)]

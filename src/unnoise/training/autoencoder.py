@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from unnoise.data.source import Batch
+from unnoise.diffusion.noise import Noise
+from unnoise.evaluation.perceptual import PerceptualDistance, own_extractor
 from unnoise.models.autoencoder import AutoencoderModel, adaptive_weight, hinge
-from unnoise.networks.autoencoders import Codebook, ConvolutionalAutoencoder
+from unnoise.networks.autoencoders import Codebook, ConvolutionalAutoencoder, Transform
 from unnoise.training.module import GenerativeModule
-from unnoise.training.perceptual import PerceptualDistance, own_extractor
 
 
 class Scale(nn.Module):
@@ -37,6 +38,9 @@ class AutoencoderModule(GenerativeModule):
     by the hinge loss; until then it rests as it was made. As for a GAN one optimizer holds both,
     and the one loss has for each network the gradient of its own.
 
+    With probability ``equivariance`` a step decodes smaller and turned latents of its pictures, and
+    compares with these as small and turned (see ``Transform``); n is then theirs.
+
     What is logged as train/loss and validation/loss is e. A codebook learns from all latents of a
     step, before the average is taken.
     """
@@ -47,7 +51,7 @@ class AutoencoderModule(GenerativeModule):
         super().__init__(model, recipe, config, rollbacks, helpers=tuple(networks))
         self.scale, self.discriminator = scale, recipe.discriminator
         self.start, self.weight = recipe.discriminator_start, recipe.discriminator_weight
-        self.perceptual = recipe.perceptual
+        self.perceptual, self.equivariance = recipe.perceptual, recipe.equivariance
         self.distance: PerceptualDistance | None = None
         if self.perceptual:
             self.distance = PerceptualDistance(own_extractor(recipe.extractor, recipe.data))
@@ -62,7 +66,9 @@ class AutoencoderModule(GenerativeModule):
         """The loss; of each sample the error."""
         noise = self.training_noise(batch, batch_idx)
         x = self.model.codec.encode(batch["image"])
-        y, latent = self.model.autoencoder(x, noise)
+        latent = self.model.autoencoder.latent(x, noise)
+        z, x = self._transform().of(latent.z, x)
+        y = self.model.autoencoder.decode(z)
         errors = self._errors(x, y.float())
         error = errors.absolute + self.perceptual * errors.perceptual
         nll = x[0].numel() * (error / self.scale.log.exp() + self.scale.log)
@@ -130,6 +136,11 @@ class AutoencoderModule(GenerativeModule):
             found["perplexity"] = torch.special.entr(share).sum().exp()
         named = {f"validation/{name}": value for name, value in found.items()}
         self.log_dict(named, logger=False, sync_dist=True)  # equal on all ranks already
+
+    def _transform(self) -> Transform:
+        """That of the step: the same for all its pictures, on all ranks."""
+        step = torch.tensor([self.global_step])
+        return Transform.drawn(Noise(self._noise_seed, step), self.equivariance)
 
     def _errors(self, x: Tensor, y: Tensor) -> Errors:
         absolute = (x - y).abs().flatten(1).mean(1)

@@ -6,7 +6,9 @@ from typing import Any
 
 from unnoise.config.problems import Problem, did_you_mean
 from unnoise.data.source import ImageSource
+from unnoise.networks.adversarial import PatchDiscriminator
 from unnoise.networks.autoencoders import ConvolutionalAutoencoder, KLAutoencoder, Reconstruction
+from unnoise.networks.autoencoders.equivariance import SMALLEST, scaled
 
 
 def encodable(data: ImageSource, network: ConvolutionalAutoencoder) -> Iterator[Problem]:
@@ -50,10 +52,27 @@ def differentiable_twice(compile: bool, discriminator: Any) -> Iterator[Problem]
                       "discriminator=null")  # fmt: skip
 
 
+def large_enough(
+    data: ImageSource,
+    network: ConvolutionalAutoencoder,
+    discriminator: PatchDiscriminator | None,
+    equivariance: float,
+) -> Iterator[Problem]:
+    """The discriminator can see the smallest pictures that equivariance is trained on."""
+    if equivariance == 0 or discriminator is None:
+        return
+    f = 2**network.halvings
+    least = min(f * scaled(side // f, SMALLEST) for side in data.shape[1:])
+    if least < discriminator.least:
+        message = f"makes pictures as small as {least} pixels, of which this discriminator needs "
+        yield Problem("equivariance", f"{message}{discriminator.least}: give it fewer layers, or "
+                      "set discriminator=null")  # fmt: skip
+
+
 def distributed(network: ConvolutionalAutoencoder, sampler: Reconstruction) -> Iterator[Problem]:
     """Only the latent of a KL autoencoder can be drawn."""
     if sampler.drawn and not isinstance(network, KLAutoencoder):
         yield Problem("sampler.drawn", "is for latents with a distribution (network=kl_…)")
 
 
-AUTOENCODER = encodable, seen, whole_steps, differentiable_twice, distributed
+AUTOENCODER = encodable, seen, whole_steps, differentiable_twice, large_enough, distributed

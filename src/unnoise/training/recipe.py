@@ -186,6 +186,7 @@ class AutoencoderRecipe(Recipe):
     discriminator_weight: Annotated[float, Field(ge=0)]
     conditioning: None
     condition_dropout: Literal[0]
+    equivariance: Share = 0.0
 
     rules: ClassVar[tuple[Rule, ...]] = (*SHARED, *AUTOENCODER)
 
@@ -200,7 +201,7 @@ class AutoencoderRecipe(Recipe):
     def needs(self) -> Iterator[tuple[str, Callable[[], object]]]:
         """The extractor of the perceptual distance, if that counts."""
         if self.perceptual:
-            from unnoise.training.perceptual import own_extractor
+            from unnoise.evaluation.perceptual import own_extractor
 
             yield "extractor", partial(own_extractor, self.extractor, self.data)
 

@@ -2,6 +2,7 @@
 
 from unnoise.networks.autoencoders.base import Autoencoder, Identity, Reconstruction
 from unnoise.networks.autoencoders.convolutional import ConvolutionalAutoencoder, Latent
+from unnoise.networks.autoencoders.equivariance import Transform
 from unnoise.networks.autoencoders.kl import KLAutoencoder, Posterior
 from unnoise.networks.autoencoders.pretrained import from_diffusers
 from unnoise.networks.autoencoders.quantizers import FSQ, Codebook, Quantizer
