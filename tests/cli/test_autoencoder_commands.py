@@ -18,6 +18,7 @@ TINY = (
     "network.blocks=1 callbacks.samples.count=4 callbacks.samples.every=2 "
     "callbacks.checkpoints.every=2 validate_every=2 validation_images=8 seed=3 precision=fp32"
 ).split()
+PATCHES = "{_target_: unnoise.networks.adversarial.PatchDiscriminator, channels: 4, layers: 1}"
 KL = ["experiment=sprites_kl", *TINY]
 
 
@@ -97,14 +98,37 @@ def test_it_is_evaluated_and_reported(run, monkeypatch, tmp_path, capsys):
     assert number(scores["reconstruction"]["metrics"]["fd_sprites"]["value"]) in page
 
 
+def test_its_sheet_is_measured_and_shown(run, monkeypatch, tmp_path, capsys):
+    command(monkeypatch, evaluate.main, "measure=autoencoder", f"run={run}", "device=cpu")
+    told = capsys.readouterr().out
+    (path,) = (run / "evaluation").glob("autoencoder*.json")
+    content = json.loads(path.read_text())
+    rows = {row["number"]: row for row in content["rows"]}
+    assert content["n"] == 20
+    assert content["extractor"]["extractor"] == "sprites"
+    assert rows["rfd_sprites"]["value"] > 0
+    assert 5 < rows["PSNR"]["value"] < 30
+    assert rows["PSNR"]["error"] > 0
+    assert {"std, channel 3", "KL, bits a picture", "slope of the spectrum, latents"} <= {*rows}
+    assert all(name in told for name in ("rfd_sprites", "posterior std", path.stem))
+    with Image.open(path.with_suffix(".png")) as sheet:
+        assert sheet.width > 1000
+    command(monkeypatch, report.main, str(run), f"out={tmp_path / 'page.html'}")
+    page = (tmp_path / "page.html").read_text()
+    assert number(rows["PSNR"]["value"]) in page
+    assert f"evaluation/{path.stem}.png" in page
+    command(monkeypatch, evaluate.main, "measure=autoencoder", f"run={run}", "device=cpu",
+            "batch_size=7")  # fmt: skip
+    again = {row["number"]: row for row in json.loads(path.read_text())["rows"]}
+    for name, row in rows.items():
+        assert again[name]["value"] == pytest.approx(row["value"], rel=1e-4, abs=1e-6), name
+
+
 @pytest.mark.parametrize("network", ["vq_f4", "fsq_f4"])
 def test_autoencoders_of_codes_are_trained_and_drawn_from(network, monkeypatch, tmp_path):
     folder = tmp_path / "run"
-    discriminator = (
-        "{_target_: unnoise.networks.adversarial.PatchDiscriminator, channels: 4, layers: 1}"
-    )
     command(monkeypatch, train.main, *KL, f"network={network}", "network.multipliers=[1,2]",
-            "max_steps=4", "discriminator_start=2", f"discriminator={discriminator}",
+            "max_steps=4", "discriminator_start=2", f"discriminator={PATCHES}",
             f"hydra.run.dir={folder}")  # fmt: skip
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
     assert [row["step"] for row in rows if "validation/perplexity" in row] == [2, 4]
@@ -124,6 +148,8 @@ def test_autoencoders_of_codes_are_trained_and_drawn_from(network, monkeypatch, 
     ("override", "message"),
     [
         (["sampler=ddim"], "makes a Sampler, not a Reconstruction"),
+        (["equivariance=0.5", f"discriminator={PATCHES}"], "makes pictures as small as 4 pixels"),
+        (["equivariance=1.5"], "must be <= 1"),
         (["conditioning=class"], "makes a ClassConditioner, not null"),
         (["callbacks=likelihood"], "needs noise levels"),
         (["network.multipliers=[1,1,1,1,1,1]"], "16×16 pixels cannot be halved 5 times"),
@@ -165,6 +191,9 @@ def test_what_an_autoencoder_cannot_draw_is_refused(wish, message, run, monkeypa
     ("main", "words", "message"),
     [
         (evaluate.main, ["measure=likelihood", "n=2"], "a diffusion model, not an Autoencoder"),
+        (evaluate.main, ["measure=autoencoder", "n=40"], "only 20 validation pictures"),
+        (evaluate.main, ["measure=autoencoder", "n=2"], "must be >= 3"),
+        (evaluate.main, ["measure=autoencoder", "extractor=nothing"], "no extractor nothing"),
         (evaluate.main, ["guidance=[1,2]"], "reconstruction has no guidance"),
         (evaluate.main, ["n=40"], "only 20 validation pictures to reconstruct, not 40"),
         (sample.main, ["n=4", "first=17"], "only 20 validation pictures to reconstruct, not 21"),

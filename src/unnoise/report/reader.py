@@ -28,11 +28,15 @@ KINDS: dict[str, type | tuple[type, ...]] = {
 
 @dataclass(frozen=True)
 class Table:
-    """An evaluation in rows, such as adherence or likelihood; ``about`` has its settings."""
+    """An evaluation in rows, such as adherence or likelihood; ``about`` has its settings.
+
+    ``picture`` is its file, where it has one.
+    """
 
     measure: str
     about: dict[str, Any]
     rows: list[dict[str, Any]]
+    picture: Path | None = None
 
 
 @dataclass
@@ -238,4 +242,6 @@ def _table(path: Path) -> Table:
     rows = content.pop("rows", None) if isinstance(content, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ValueError("holds no rows")
-    return Table(str(content.pop("measure", path.stem)), content, rows)
+    picture = path.with_suffix(".png")
+    name = str(content.pop("measure", path.stem))
+    return Table(name, content, rows, picture if picture.exists() else None)

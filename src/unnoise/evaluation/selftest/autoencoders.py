@@ -1,15 +1,17 @@
 """Autoencoders: sizes, divergences, codes."""
 
+import math
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from unnoise.diffusion.noise import Noise
+from unnoise.evaluation import latents as numbers
 from unnoise.evaluation.selftest.check import Result, group
 from unnoise.evaluation.selftest.networks import parameters
 from unnoise.models.autoencoder import adaptive_weight
-from unnoise.networks.autoencoders import FSQ, Codebook, KLAutoencoder, Posterior
+from unnoise.networks.autoencoders import FSQ, Codebook, KLAutoencoder, Posterior, Transform
 
 
 def latents(device: torch.device) -> Tensor:
@@ -67,6 +69,49 @@ def balanced(device: torch.device) -> Result:
     return Result(float(adaptive_weight(*gradients)), 5 / 0.5001, 1e-4)
 
 
+def bits(device: torch.device) -> Result:
+    """KL of N(1, 1) to N(0, 1): ½ nat an element."""
+    ones = torch.ones(2, 4, 8, 8, device=device)
+    kl = Posterior(ones, 0 * ones).kl / 256 / math.log(2)
+    return Result(float(kl.mean()), 0.5 / math.log(2), 1e-6)
+
+
+def error_of_five(device: torch.device) -> Result:
+    """PSNR of pictures that differ by 5 of 255 everywhere."""
+    x = torch.arange(192, dtype=torch.uint8, device=device).reshape(1, 3, 8, 8)
+    return Result(float(numbers.psnr(x, x + 5)), 20 * math.log10(51), 1e-9)
+
+
+def likeness_of_equals(device: torch.device) -> Result:
+    """SSIM of a picture with itself."""
+    x = torch.arange(768, device=device).remainder(256).to(torch.uint8).reshape(1, 3, 16, 16)
+    return Result(float(numbers.ssim(x, x)), 1, 1e-5)
+
+
+def evenly_used(device: torch.device) -> Result:
+    """Perplexity of 512 codes, each used as often."""
+    return Result(numbers.usage(torch.full((512,), 3)).perplexity, 512, 1e-6)
+
+
+def slope(exponent: float, device: torch.device) -> Result:
+    """Of the spectrum of normals whose amplitudes go with the frequency to the ``exponent``."""
+    side = torch.arange(16, dtype=torch.float64)
+    f = (side[:, None].square() + side.square()).sqrt()
+    f[0, 0] = 1
+    white = Noise(0, torch.arange(256)).normal("white", (1, 16, 16)).double()
+    return Result(numbers.spectrum((white * f**exponent).square().mean((0, 1))).slope,
+                  2 * exponent, 0.05)  # fmt: skip
+
+
+def equivariant(device: torch.device) -> Result:
+    """Max error of M⁻¹·T(M·x) = T x, M a map of colours, T a change of size and a turn."""
+    matrix = torch.tensor([[2.0, 1, 0], [0, 1, 0], [0, 0, -1]], device=device)
+    x = latents(device)[:, :3]
+    z, like = Transform(0.5, 1).of(torch.einsum("ij,bjhw->bihw", matrix, x), x)
+    back = torch.linalg.inv(matrix.cpu()).to(device)
+    return Result(float((torch.einsum("ij,bjhw->bihw", back, z) - like).abs().max()), 0, 1e-5)
+
+
 def _book(device: torch.device) -> Codebook:
     with torch.random.fork_rng(devices=[]):
         book = Codebook(32, 4)
@@ -83,5 +128,12 @@ CHECKS = group(
     ("latents that an FSQ's codes do not say", "a bijection", rounded),
     ("gradient through a codebook: error", "that of the identity", straight_through),
     ("share of dead codes that come alive", "random restarts", alive),
+    ("KL of N(1, 1) to N(0, 1), bits", "½ / ln 2", bits),
+    ("PSNR of an error of 5 of 255, dB", "20·log10(51)", error_of_five),
+    ("SSIM of equal pictures", "Wang et al. 2004", likeness_of_equals),
+    ("perplexity of 512 codes evenly used", "512", evenly_used),
+    ("slope of the spectrum of white noise", "0", partial(slope, 0)),
+    ("slope of the spectrum of a 1/f field", "−2", partial(slope, -1)),
+    ("decode(T z) − T x of a map of colours", "Kouzelis et al. 2025", equivariant),
     ("adaptive weight of linear losses", "|∇a| / (|∇b| + 1e-4)", balanced),
 )  # fmt: skip

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from unnoise.evaluation.frontier import frontier
 from unnoise.evaluation.results import Fingerprint, Score, comparable, lower_is_better
 from unnoise.report.page.charts import Chart, chart
+from unnoise.report.page.samples import Picture, picture, still
 from unnoise.report.page.table import Cell, Column, best, number, with_error
 from unnoise.report.reader import Run, Table
 
@@ -16,6 +18,7 @@ SETTINGS = {"step": "checkpoint", "averaged": "averaging"} | {
     name: name for name in ("sampler", "steps", "guidance", "precision", "seed")
 }
 """The settings of drawing, and their headings."""
+SHEET = 600_000  # bytes of a picture with letters
 Owned = tuple[str, Score]
 """The label of a run, and a score of it."""
 
@@ -31,12 +34,13 @@ class QualityTable(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """Another measurement, such as adherence or likelihood."""
+    """Another measurement, such as adherence or likelihood; ``pictures`` are one or none."""
 
     run: str
     name: str
     columns: list[Column]
     settings: dict[str, str]
+    pictures: list[Picture]
 
 
 def evaluations(runs: Sequence[Run], labels: Sequence[str]) -> dict[str, list[Any]] | None:
@@ -58,7 +62,7 @@ def evaluations(runs: Sequence[Run], labels: Sequence[str]) -> dict[str, list[An
         for k, (fingerprint, group) in enumerate(tables)
     ]
     measures = [
-        _measure(label, table)
+        _measure(run, label, table)
         for run, label in zip(runs, labels, strict=True)
         for table in run.tables
     ]
@@ -163,14 +167,19 @@ def cost_data(group: Sequence[Owned]) -> dict[str, Any]:
     }
 
 
-def _measure(label: str, table: Table) -> Measured:
+def _measure(run: Run, label: str, table: Table) -> Measured:
     def cell(key: str, value: Any) -> Cell:
         percent = isinstance(value, float) and key in ("share", "low", "high")
         return Cell(value, f"{100 * value:.1f} %" if percent else None)
 
     keys = dict.fromkeys(key for row in table.rows for key in row)
     columns = [Column(key, [cell(key, row.get(key)) for row in table.rows]) for key in keys]
-    return Measured(label, table.measure, columns, {k: _plain(v) for k, v in table.about.items()})
+    settings = {key: _plain(value) for key, value in table.about.items()}
+    shown: list[Picture] = []
+    if table.picture is not None:
+        title = f"{table.measure}, on one sheet"
+        shown = picture(run, table.picture, title, partial(still, large=SHEET))
+    return Measured(label, table.measure, columns, settings, shown)
 
 
 def _plain(value: Any) -> str:

@@ -40,8 +40,8 @@ def samples(run: Run) -> dict[str, Any] | None:
     """Of one run: the grids, the "steps" to choose from, and further pictures."""
     steps, files = _spread(sorted(run.grids), STEPS), RunDirectory(run.folder)
     others = [
-        *_picture(run, files.denoising, "Denoising, from noise to pictures", animation),
-        *_picture(run, files.forward_process, "The forward process, from data to noise", still),
+        *picture(run, files.denoising, "Denoising, from noise to pictures", animation),
+        *picture(run, files.forward_process, "The forward process, from data to noise", still),
     ]
     if not steps and not others:
         return None
@@ -91,10 +91,10 @@ def _spread(steps: Sequence[int], most: int) -> list[int]:
 
 def _grids(run: Run, steps: Sequence[int], large: int) -> list[Picture]:
     files, read = run.grids, partial(still, large=large)
-    return [p for k in steps for p in _picture(run, files[k], f"step {k:,}", read, k)]
+    return [p for k in steps for p in picture(run, files[k], f"step {k:,}", read, k)]
 
 
-def _picture(
+def picture(
     run: Run, file: Path, caption: str, read: Callable[[Path], str], step: int | None = None
 ) -> list[Picture]:
     """The picture in a file; none if there is no file, or (a problem) it cannot be read."""
