@@ -80,7 +80,10 @@ def load_tensors(path: str | Path) -> Any:
         # Sizes first, on a device without memory.
         outline = torch.load(path, map_location="meta", weights_only=True)
         _check_sizes(path, outline, size)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        if (needed := _check_sizes(path, content, size)) > size:
+            raise UnsafeFile(path, f"has {size:,} bytes, but tensors of {needed:,}")
+        return content
 
 
 def _check_pickle(path: Path) -> None:
@@ -110,25 +113,27 @@ def _check_pickle(path: Path) -> None:
                 raise UnsafeFile(path, f"{odd}, which tensors have no use for")
 
 
-def _check_sizes(path: Path, outline: Any, size: int) -> None:
-    """Raise UnsafeFile unless tensors, on the meta device, fit into a file of ``size`` bytes."""
+def _check_sizes(path: Path, tree: Any, size: int) -> int:
+    """Raise UnsafeFile unless each tensor fits into a file of ``size`` bytes.
+
+    Returns the bytes of all; what several share counts once, but not on the meta device.
+    """
     import torch
 
     storages: dict[int, int] = {}
 
-    def parts(tree: Any) -> Iterable[Any]:
-        if isinstance(tree, torch.Tensor):
-            storage = tree.untyped_storage()
+    def parts(node: Any) -> Iterable[Any]:
+        if isinstance(node, torch.Tensor):
+            storage = node.untyped_storage()
             storages[storage._cdata] = storage.nbytes()
-            if (needed := max(tree.nbytes, storage.nbytes())) > size:
+            if (needed := max(node.nbytes, storage.nbytes())) > size:
                 raise UnsafeFile(path, f"has {size:,} bytes, but a tensor of {needed:,}")
-        if isinstance(tree, Mapping):
-            return tree.values()
-        return tree if isinstance(tree, list | tuple) else ()
+        if isinstance(node, Mapping):
+            return node.values()
+        return node if isinstance(node, list | tuple) else ()
 
-    _check_nesting(path, outline, parts)
-    if sum(storages.values()) > size:
-        raise UnsafeFile(path, f"has {size:,} bytes, but tensors of {sum(storages.values()):,}")
+    _check_nesting(path, tree, parts)
+    return sum(storages.values())
 
 
 def _check_nesting(path: Path, tree: Any, parts: Callable[[Any], Iterable[Any]]) -> None:

@@ -5,6 +5,7 @@ from PIL import Image
 from torch import nn
 
 from unnoise.data.decoding import Decoder
+from unnoise.data.pixels import to_pixels, to_signal
 from unnoise.diffusion.denoiser import Clip, Denoiser, X0Prediction
 from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.objectives import WeightedLoss
@@ -17,7 +18,15 @@ from unnoise.models.diffusion import DiffusionModel
 from unnoise.models.edits import EditKeys
 from unnoise.models.gan import GAN
 from unnoise.networks.adversarial import Generator
-from unnoise.networks.autoencoders import Autoencoder, Identity
+from unnoise.networks.autoencoders import (
+    FSQ,
+    Autoencoder,
+    Codebook,
+    Identity,
+    KLAutoencoder,
+    VQAutoencoder,
+)
+from unnoise.networks.conditioning.image import Edges, PictureConditioner
 
 DATA = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
 
@@ -37,7 +46,7 @@ class Folded(Autoencoder):
         C, H, W = shape
         return 4 * C, H // 2, W // 2
 
-    def encode(self, x, noise=None):
+    def moments(self, x):
         return 10 * nn.functional.pixel_unshuffle(x, 2)
 
     def decode(self, z):
@@ -86,7 +95,7 @@ class Times4(Autoencoder):
     def latent_shape(self, shape):
         return tuple(shape)
 
-    def encode(self, x, noise=None):
+    def moments(self, x):
         return 4 * x
 
     def decode(self, z):
@@ -108,7 +117,7 @@ class Learns(Times4):
         super().__init__()
         self.conv, self.drop = nn.Conv2d(1, 1, 1), nn.Dropout(0.5)
 
-    def encode(self, x, noise=None):
+    def moments(self, x):
         return self.drop(self.conv(x))
 
 
@@ -124,8 +133,10 @@ def test_the_autoencoder_is_frozen_and_in_evaluation_mode():
 class Drawn(Times4):
     """A latent that is drawn."""
 
-    def encode(self, x, noise=None):
-        return 4 * x if noise is None else 4 * x + noise.normal("posterior", x.shape[1:])
+    def drawn(self, moments, noise=None):
+        if noise is None:
+            return moments
+        return moments + noise.normal("posterior", moments.shape[1:])
 
 
 def test_a_drawn_latent_is_a_function_of_the_picture_s_id():
@@ -173,5 +184,106 @@ def test_edits_hold_the_signal_of_the_codec(tmp_path):
     assert torch.equal(given["original"], DATA)
     drawn = model.sample(Sampler(DDIM(), steps=3), noise, edit=edit)
     assert torch.equal(drawn[:, :, 8:], DATA[:, :, 8:])
-    with pytest.raises(ValueError, match="another size than the picture"):
-        keys.make_edit(1, LatentCodec(Folded(), (1, 16, 16)), Decoder((1, 16, 16)))
+
+
+def gaussian(seed=0):
+    """A KL autoencoder of 1×16×16 pictures with random weights, and random pictures."""
+    torch.manual_seed(seed)
+    network = KLAutoencoder(1, latent=3, channels=4, multipliers=(1, 2), blocks=1)
+    pictures = torch.randint(256, (21, 1, 16, 16), dtype=torch.uint8)
+    return network, pictures
+
+
+def test_a_latent_without_its_scale_is_of_no_use():
+    codec = LatentCodec(gaussian()[0], (1, 16, 16))
+    assert not codec.has_scale
+    with pytest.raises(ValueError, match="the scale of its latents was not measured"):
+        codec.check()
+    codec.set_scale(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.5, 1.0, 2.0]))
+    codec.check()
+    with pytest.raises(ValueError, match="it was set before"):
+        codec.set_scale(torch.zeros(3), torch.ones(3))
+    with pytest.raises(ValueError, match="these latents are not scaled"):
+        LatentCodec(Identity(), (1, 16, 16)).set_scale(torch.zeros(1), torch.ones(1))
+    with pytest.raises(ValueError, match="channel 1 of the latent is the same in all pictures"):
+        LatentCodec(gaussian()[0], (1, 16, 16)).set_scale(torch.zeros(3), torch.tensor([1, 0, 1.0]))
+
+
+def test_the_scale_is_taken_off_again_before_decoding():
+    network, pictures = gaussian()
+    codec = LatentCodec(network, (1, 16, 16))
+    codec.set_scale(torch.tensor([1.0, -2.0, 3.0]), torch.tensor([0.5, 1.0, 2.0]))
+    z = network.posterior(to_signal(pictures)).mean
+    expected = (z - torch.tensor([1.0, -2, 3])[:, None, None]) / torch.tensor([0.5, 1, 2])[
+        :, None, None
+    ]
+    assert torch.allclose(codec.encode(pictures), expected, atol=1e-5)
+    decoded = to_pixels(network.decode(z))
+    assert (codec.decode(expected).int() - decoded.int()).abs().max() <= 1
+
+
+def test_a_picture_s_latent_is_the_same_in_any_batch():
+    network, pictures = gaussian()
+    codec = LatentCodec(network, (1, 16, 16))
+    whole = codec.moments(pictures)
+    for rows in ([3], [20, 3, 7], range(2, 15)):
+        assert torch.equal(codec.moments(pictures[list(rows)]), whole[list(rows)])
+
+
+@pytest.mark.parametrize("quantizer", [Codebook(16, 3), FSQ((5, 5, 5))])
+def test_codes_are_the_signal_as_they_are(quantizer):
+    torch.manual_seed(0)
+    network = VQAutoencoder(1, quantizer, channels=4, multipliers=(1, 2), blocks=1).eval()
+    codec = LatentCodec(network, (1, 16, 16))
+    signal = codec.encode(gaussian()[1])
+    codes = network.latent(to_signal(gaussian()[1])).codes
+    assert torch.equal(signal, quantizer.vectors_of(codes))
+    assert codec.has_scale
+    assert "scale" not in codec.state_dict()
+
+
+def test_half_precision_does_not_reach_the_autoencoder():
+    network, pictures = gaussian()
+    codec = LatentCodec(network, (1, 16, 16))
+    with torch.autocast("cpu", torch.bfloat16):
+        half = codec.moments(pictures)
+    assert torch.equal(half, codec.moments(pictures))
+
+
+def test_a_spatial_condition_goes_to_the_places_of_a_latent():
+    """A network that says what conditions it gets each block of pixels as channels."""
+
+    class Echo(Says):
+        def forward(self, x, t, condition):
+            return condition.spatial
+
+    codec = LatentCodec(Folded(), (1, 16, 16))
+    model = DiffusionModel(
+        *(Denoiser(Echo(DATA.float()), X0Prediction()), linear(), codec),
+        PictureConditioner(Edges(0.0)),
+    )
+    drawn = model.sample_signal(
+        Sampler(DDIM(), steps=1), Noise(0, torch.arange(1)), {"image": DATA}
+    )
+    assert torch.equal(drawn, nn.functional.pixel_unshuffle(Edges(0.0)(DATA), 2))
+
+
+def test_inpainting_in_a_latent_keeps_the_picture_outside_the_mask(tmp_path):
+    """All that the decoder says outside the mask is replaced, all places that it touches drawn."""
+    picture = torch.randint(256, (16, 16), dtype=torch.uint8)
+    Image.fromarray(picture.numpy()).save(tmp_path / "picture.png")
+    marked = torch.zeros(16, 16, dtype=torch.bool)
+    marked[3:8, 5:6] = True
+    Image.fromarray(marked.byte().mul(255).numpy()).save(tmp_path / "mask.png")
+    files = str(tmp_path / "picture.png"), str(tmp_path / "mask.png")
+    keys = EditKeys(edit="inpaint", image=files[0], mask=files[1], strength=None, resample=1)
+    codec = LatentCodec(Folded(), (1, 16, 16))
+    edit, given = keys.make_edit(1, codec, Decoder((1, 16, 16)))
+    assert edit.mask[0, 0].nonzero().tolist() == [[1, 2], [2, 2], [3, 2]]
+    assert torch.equal(given["original"][0, 0], picture)
+    assert (given["masked"][0, 0][marked] == 128).all()
+    network = Says(torch.zeros(1, 4, 8, 8))
+    model = DiffusionModel(Denoiser(network, X0Prediction()), linear(), codec)
+    drawn = model.sample(Sampler(DDIM(), steps=3), Noise(0, torch.arange(2)), edit=edit)
+    assert (drawn[:, 0][:, marked] == 128).all()
+    assert (drawn[:, 0][:, ~marked] == picture[~marked]).all()

@@ -16,7 +16,7 @@ from unnoise.cli.hydra_app import folders, help_text, start
 from unnoise.cli.terminal import any_encoding, undecoded
 from unnoise.config.compose import check_command_line
 from unnoise.config.problems import Check, ConfigError, Problem, errors_in, report
-from unnoise.config.typed import at_home, expanded
+from unnoise.config.typed import at_home, expanded, in_full
 from unnoise.distributed.environment import place
 
 Job = Callable[[dict[str, Any]], Any]
@@ -71,7 +71,9 @@ def typed() -> Namespace:
     if odd := next(filter(undecoded, sys.argv), None):
         encoding = sys.getfilesystemencoding()
         sys.exit(f"{odd} is not {encoding}, this terminal's encoding: set LC_ALL=C.UTF-8")
-    arguments.overrides = [at_home(override) for override in arguments.overrides]
+    arguments.overrides = [
+        each for override in arguments.overrides for each in in_full(at_home(override))
+    ]
     if arguments.config_path:
         sys.exit("--config-path would hide the shipped configs: use --config-dir, which adds yours")
     if arguments.experimental_rerun:

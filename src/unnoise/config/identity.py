@@ -1,4 +1,4 @@
-"""Hydra's resolvers for the directories of runs: ``${run_directory:}`` and its like."""
+"""Hydra's resolvers for runs: their directories, ``${run_directory:}``, and what others hold."""
 
 import atexit
 import functools
@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from unnoise.config.schema import arguments
 from unnoise.distributed.environment import requeued, set_environment
+from unnoise.runs.first_stage import first_stage
 from unnoise.runs.identity import Role, identity, values
 from unnoise.runs.layout import RunDirectory
 
@@ -107,6 +108,8 @@ RESOLVERS: dict[str, Any] = {
     "run_directory": lambda *, _root_: directory_of(_resolved(_root_)),
     "job_directory": job_directory,
     "sweep": lambda: os.environ.get(SWEEP, "none"),
+    "first_stage_network": lambda run: first_stage(run).node,
+    "first_stage_digest": lambda run: first_stage(run).digest,
 }
 for _name, _resolver in RESOLVERS.items():
     OmegaConf.register_new_resolver(_name, _resolver, replace=True)

@@ -19,6 +19,17 @@ def at_home(override: str) -> str:
     return _HOME.sub(lambda _: home, override)
 
 
+def in_full(override: str) -> list[str]:
+    """``autoencoder=RUN``, which names no option of the group but a run, as the two it stands for.
+
+    RUN is the path of a run or a checkpoint, or several with commas between.
+    """
+    key, equals, value = override.partition("=")
+    if key != "autoencoder" or not (os.sep in value or os.path.exists(value)):
+        return [override]
+    return ["autoencoder=trained", f"autoencoder.run{equals}{value}"]
+
+
 def expanded(tree: Any) -> Any:
     """A plain config in which each text that begins with ~/ begins with the home folder."""
     if isinstance(tree, dict):

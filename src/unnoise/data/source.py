@@ -19,7 +19,8 @@ Split = Literal["train", "validation"]
 class Batch(TypedDict, total=False):
     """What a loader yields; every tensor has B rows."""
 
-    image: Tensor  # (B, C, H, W) uint8
+    image: Tensor  # (B, C, H, W) uint8; left out where "moments" are there and nobody reads it
+    moments: Tensor  # (B, K, h, w) float32, what an autoencoder made of the picture
     label: Tensor  # (B,) int64, index into the source's class names
     position: Tensor  # (B,) int64, place in the training stream, or in the split
     index: Tensor  # (B,) int64, which picture of the split

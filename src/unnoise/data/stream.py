@@ -9,13 +9,15 @@ Shapes: B batch, C channels, H × W pixels, N pictures in the split.
 """
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from unnoise.data.latents import Latents
 from unnoise.data.source import Batch, Images
 
 
@@ -26,8 +28,8 @@ def _generator(*key: int) -> np.random.Generator:
 class _Stream(Dataset[Batch]):
     """Stream positions (B,) to batches: epochs shuffled and mirrored afresh, without end."""
 
-    def __init__(self, images: Images, seed: int, flip: bool) -> None:
-        self.images, self.seed, self.flip = images, seed, flip
+    def __init__(self, kept: "Kept", seed: int, flip: bool) -> None:
+        self.kept, self.seed, self.flip = kept, seed, flip
         self._epochs: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def _epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -35,48 +37,64 @@ class _Stream(Dataset[Batch]):
         if epoch not in self._epochs:
             if len(self._epochs) > 1:  # a batch spans at most two epochs
                 self._epochs.pop(min(self._epochs))
-            rng, n = _generator(self.seed, epoch), len(self.images)
+            rng, n = _generator(self.seed, epoch), len(self.kept.images)
             order = rng.permutation(n)
             mirrored = rng.random(n) < 0.5 if self.flip else np.zeros(n, dtype=bool)
             self._epochs[epoch] = order, mirrored
         return self._epochs[epoch]
 
     def __getitem__(self, positions: np.ndarray) -> Batch:
-        epochs, places = np.divmod(positions, len(self.images))
+        epochs, places = np.divmod(positions, len(self.kept.images))
         indices = np.empty_like(places)
         mirrored = np.empty(len(places), dtype=bool)
         for epoch in np.unique(epochs):
             here = epochs == epoch
             order, flips = self._epoch(int(epoch))
             indices[here], mirrored[here] = order[places[here]], flips[places[here]]
-        batch = _read(self.images, torch.from_numpy(indices), torch.from_numpy(positions))
-        if self.flip:
-            pixels, rows = batch["image"].numpy(), mirrored.nonzero()[0]
-            pixels[rows] = pixels[rows, ..., ::-1]
-        return batch
+        rows = torch.from_numpy(indices), torch.from_numpy(positions), torch.from_numpy(mirrored)
+        return self.kept.read(*rows)
 
 
 class _Split(Dataset[Batch]):
     """Picture numbers (B,) to batches, in the given order."""
 
-    def __init__(self, images: Images) -> None:
-        self.images = images
+    def __init__(self, kept: "Kept") -> None:
+        self.kept = kept
 
     def __getitem__(self, indices: np.ndarray) -> Batch:
         rows = torch.from_numpy(indices)
-        return _read(self.images, rows, rows)
+        return self.kept.read(rows, rows, torch.zeros_like(rows, dtype=torch.bool))
 
 
-def _read(images: Images, indices: Tensor, positions: Tensor) -> Batch:
-    batch = Batch(
-        image=images.read(indices),
-        label=images.labels.index_select(0, indices),
-        position=positions,
-        index=indices,
-    )
-    if images.captions is not None:
-        batch["caption"] = [images.captions[i] for i in indices.tolist()]
-    return batch
+@dataclass(frozen=True)
+class Kept:
+    """What is read of pictures: themselves, and where they were encoded, their latents.
+
+    Args:
+        images: the split.
+        latents: of its first pictures, as they are and, if there are two, mirrored; or none.
+        with_images: whether the pictures are wanted beside their latents.
+    """
+
+    images: Images
+    latents: Sequence[Latents] = ()
+    with_images: bool = True
+
+    def read(self, indices: Tensor, positions: Tensor, mirrored: Tensor) -> Batch:
+        """Pictures ``indices`` (B,), from left to right where ``mirrored`` (B,) bool."""
+        batch = Batch(
+            label=self.images.labels.index_select(0, indices), position=positions, index=indices
+        )
+        if self.with_images or not self.latents:
+            batch["image"] = pixels = self.images.read(indices)
+            pixels[mirrored] = pixels[mirrored].flip(-1)
+        if self.latents:
+            batch["moments"] = moments = self.latents[0].read(indices)
+            if mirrored.any():
+                moments[mirrored] = self.latents[1].read(indices[mirrored])
+        if self.images.captions is not None:
+            batch["caption"] = [self.images.captions[i] for i in indices.tolist()]
+        return batch
 
 
 class _Share:
@@ -102,7 +120,7 @@ class _Share:
 
 
 def training_loader(
-    images: Images,
+    images: Images | Kept,
     *,
     batch_size: int,
     seed: int,
@@ -123,15 +141,14 @@ def training_loader(
     """
     if batch_size % ranks:
         raise ValueError(f"batch_size {batch_size} does not divide among {ranks} processes")
-    if batch_size > len(images):
-        raise ValueError(f"batch_size {batch_size} is larger than the data ({len(images)} images)")
-    return _loader(
-        _Stream(images, seed, flip), _Share(None, batch_size, start, rank, ranks), workers
-    )
+    kept = images if isinstance(images, Kept) else Kept(images)
+    if batch_size > (n := len(kept.images)):
+        raise ValueError(f"batch_size {batch_size} is larger than the data ({n} images)")
+    return _loader(_Stream(kept, seed, flip), _Share(None, batch_size, start, rank, ranks), workers)
 
 
 def split_loader(
-    images: Images,
+    images: Images | Kept,
     *,
     batch_size: int,
     limit: int | None = None,
@@ -140,8 +157,10 @@ def split_loader(
     workers: int = 0,
 ) -> DataLoader[Batch]:
     """The first ``limit`` pictures of a split once, in order: this rank's rows of each batch."""
-    total = len(images) if limit is None else min(limit, len(images))
-    return _loader(_Split(images), _Share(total, batch_size, 0, rank, ranks), workers)
+    kept = images if isinstance(images, Kept) else Kept(images)
+    n = len(kept.images)
+    total = n if limit is None else min(limit, n)
+    return _loader(_Split(kept), _Share(total, batch_size, 0, rank, ranks), workers)
 
 
 def _loader(dataset: Dataset[Batch], share: _Share, workers: int) -> DataLoader[Batch]:

@@ -73,6 +73,10 @@ class Edit:
         """Pictures (B, C, …) to noise and start from, or None."""
         return None
 
+    def finished(self, data: Tensor, ids: Tensor) -> Tensor:
+        """What becomes of samples ``ids`` (B,) once they are data again, (B, …) uint8."""
+        return data
+
 
 class Inpainting(Stepper):
     """A stepper for pictures that are known where ``mask`` is False.
@@ -114,12 +118,20 @@ class Inpaint(Edit):
         image: (N, C, …) in [−1, 1].
         mask: bool (N or 1, 1, …), True where to paint.
         resample: 1 is fast; with 10 or more the parts fit together.
+        kept: where ``image`` is a latent, the data themselves (N, …) uint8 and their own mask,
+            outside of which they are kept as they are.
 
     Raises:
         ValueError: wrong shapes, or a mask that marks nothing.
     """
 
-    def __init__(self, image: Tensor, mask: Tensor, resample: Count = 1) -> None:
+    def __init__(
+        self,
+        image: Tensor,
+        mask: Tensor,
+        resample: Count = 1,
+        kept: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
         self.shape = _shape(image)
         wanted = (1, *image.shape[2:])
         if mask.dtype != torch.bool or mask.shape[1:] != wanted:
@@ -129,7 +141,14 @@ class Inpaint(Edit):
             )
         if not bool(mask.flatten(1).any(1).all()):
             raise ValueError("the mask marks nothing: white marks the region to paint")
-        self.image, self.mask, self.resample = image, mask, resample
+        self.image, self.mask, self.resample, self.kept = image, mask, resample, kept
+
+    def finished(self, data: Tensor, ids: Tensor) -> Tensor:
+        """The data that were given, outside the mask."""
+        if self.kept is None:
+            return data
+        given, mask = (_in_turn(each, ids) for each in self.kept)
+        return torch.where(mask, data, given)
 
     def stepper(self, stepper: Stepper, ids: Tensor) -> Stepper:
         """Inpainting by the stepper."""

@@ -1,21 +1,26 @@
 """Between data and the signal that a model works on: pixels, or a latent."""
 
 from abc import ABC, abstractmethod
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from unnoise.data.pixels import to_pixels, to_signal
 from unnoise.diffusion.noise import Noise
-from unnoise.networks.autoencoders import Autoencoder, Identity
+from unnoise.networks.autoencoders import Autoencoder, Identity, Trained
+
+BLOCK = 8
+"""Pictures that are encoded at a time, always: the last digits depend on how many there are."""
 
 
 class Codec(nn.Module, ABC):
     """Data (B, *data_shape) to a signal (B, *shape), and back.
 
     ``bounded`` says whether signals lie in [−1, 1], so that estimates of x0 can be clipped to it;
-    ``is_pixels`` whether they are the pixels themselves, as a likelihood of pictures needs.
+    ``is_pixels`` whether they are the pixels themselves, as a likelihood of pictures needs;
+    ``factor`` is how many pixels a place of the signal is wide.
     """
 
     data_shape: tuple[int, ...]
@@ -23,9 +28,21 @@ class Codec(nn.Module, ABC):
     bounded: bool
     is_pixels: bool
 
+    @property
+    def factor(self) -> int:
+        """f = W / w."""
+        return self.data_shape[-1] // self.shape[-1]
+
+    def check(self) -> None:
+        """ValueError if it cannot encode and decode yet."""
+
     @abstractmethod
     def encode(self, data: Tensor, noise: Noise | None = None) -> Tensor:
         """The signal, float32; where it is random, drawn by ``noise``, or its mean without."""
+
+    def of_batch(self, batch: Mapping[str, Any], noise: Noise) -> Tensor:
+        """The signal of a training batch with "image"."""
+        return self.encode(batch["image"], noise)
 
     @abstractmethod
     def decode(self, signal: Tensor) -> Tensor:
@@ -51,27 +68,96 @@ class PixelCodec(Codec):
 
 
 class LatentCodec(Codec):
-    """A latent of the picture by an autoencoder (Rombach et al. 2022, "latent diffusion")."""
+    """A latent z of the picture by an autoencoder (Rombach et al. 2022, "latent diffusion").
+
+    The signal is (z − shift)·scale, with a shift and a scale of each channel that bring it to mean
+    0 and variance 1 over the training set (``set_scale``); until then they are NaN. Latents that
+    are no real numbers of any size, such as codes, are the signal as they are.
+
+    The autoencoder is frozen, in evaluation mode, and computes in float32 whatever the precision of
+    the run.
+    """
+
+    shift: Tensor | None
+    scale: Tensor | None
 
     def __init__(self, autoencoder: Autoencoder, data_shape: tuple[int, ...]) -> None:
         super().__init__()
         self.autoencoder, self.pixels = autoencoder, PixelCodec(data_shape)
         self.data_shape, self.shape = tuple(data_shape), autoencoder.latent_shape(data_shape)
         self.bounded, self.is_pixels = autoencoder.bounded, isinstance(autoencoder, Identity)
+        unknown = torch.full((self.shape[0], 1, 1), torch.nan) if autoencoder.scaled else None
+        self.register_buffer("shift", unknown)
+        self.register_buffer("scale", None if unknown is None else unknown.clone())
         self.requires_grad_(False)
+
+    @property
+    def has_scale(self) -> bool:
+        """Whether nothing is to be measured, or no more."""
+        return self.scale is None or bool(self.scale.isfinite().all())
+
+    def set_scale(self, mean: Tensor, deviation: Tensor) -> None:
+        """Those of each channel of z, both (D,), over the training set.
+
+        Raises:
+            ValueError: it is set already, latents are not scaled, or a channel does not vary.
+        """
+        if self.scale is None or self.shift is None or self.has_scale:
+            why = "these latents are not scaled" if self.scale is None else "it was set before"
+            raise ValueError(f"no scale of the latents is to be set: {why}")
+        if flat := (deviation <= 0).nonzero().flatten().tolist():
+            same = "the autoencoder says nothing there"
+            raise ValueError(f"channel {flat[0]} of the latent is the same in all pictures: {same}")
+        self.shift.copy_(mean[:, None, None])
+        self.scale.copy_(1 / deviation[:, None, None])
+
+    def check(self) -> None:
+        """ValueError if the scale was not measured, or the autoencoder is not that of the run."""
+        if not self.has_scale:
+            raise ValueError("the scale of its latents was not measured")
+        if isinstance(self.autoencoder, Trained):
+            self.autoencoder.check()
 
     def train(self, mode: bool = True) -> Self:
         """The autoencoder is frozen: it stays in evaluation mode."""
         return super().train(False)
 
-    def encode(self, data: Tensor, noise: Noise | None = None) -> Tensor:
-        """The latent of the pixels as −1 … 1."""
-        with torch.no_grad():
-            return self.autoencoder.encode(self.pixels.encode(data), noise)
+    @torch.no_grad()
+    def moments(self, data: Tensor) -> Tensor:
+        """What can be kept of each picture: all that ``signal`` needs, (B, K, h, w) float32."""
+        with torch.autocast(data.device.type, enabled=False):
+            return torch.cat([self._of_block(block) for block in torch.split(data, BLOCK)])
 
+    def _of_block(self, data: Tensor) -> Tensor:
+        x = self.pixels.encode(data)
+        more = x[-1:].expand(BLOCK - len(x), *x.shape[1:])
+        return self.autoencoder.moments(torch.cat((x, more)))[: len(x)]
+
+    def signal(self, moments: Tensor, noise: Noise | None = None) -> Tensor:
+        """The signal of what was kept, drawn by ``noise``, or its mean without."""
+        z = self.autoencoder.drawn(moments, noise)
+        if self.shift is None or self.scale is None:
+            return z
+        return (z - self.shift) * self.scale
+
+    def encode(self, data: Tensor, noise: Noise | None = None) -> Tensor:
+        """``signal`` of the ``moments``: the same for any batch that a picture is in."""
+        return self.signal(self.moments(data), noise)
+
+    def of_batch(self, batch: Mapping[str, Any], noise: Noise) -> Tensor:
+        """That of its "moments", or where none were kept, of its "image"."""
+        if "moments" in batch:
+            return self.signal(batch["moments"], noise)
+        return self.encode(batch["image"], noise)
+
+    @torch.no_grad()
     def decode(self, signal: Tensor) -> Tensor:
         """The decoded pixels."""
-        return self.pixels.decode(self.autoencoder.decode(signal))
+        with torch.autocast(signal.device.type, enabled=False):
+            z = signal.float()
+            if self.shift is not None and self.scale is not None:
+                z = z / self.scale + self.shift
+            return self.pixels.decode(self.autoencoder.decode(z))
 
 
 def codec_of(autoencoder: Autoencoder | None, data_shape: tuple[int, ...]) -> Codec:

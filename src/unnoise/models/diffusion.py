@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, ClassVar, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from unnoise.diffusion.denoiser import Denoise, Denoised, Denoiser
@@ -78,10 +79,10 @@ class DiffusionModel(GenerativeModel):
         drop: float = 0.0,
     ) -> Loss:
         """The objective on a batch with "image", each condition dropped with probability drop."""
-        x0 = self.codec.encode(batch["image"], noise)
+        x0 = self.codec.of_batch(batch, noise)
         condition = None
         if self.conditioner is not None:
-            condition = self.conditioner(batch, keep=noise.uniform("drop") >= drop)
+            condition = self._at_latent(self.conditioner(batch, noise.uniform("drop") >= drop))
         u, weight = times.draw(noise)
         return Loss(objective(self.denoiser, self.schedule, x0, u, condition, noise), u, weight)
 
@@ -95,7 +96,9 @@ class DiffusionModel(GenerativeModel):
         **guides: Any,
     ) -> Tensor:
         """The data of ``sample_signal``: one uint8 (B, *shape) for each id of ``noise``."""
-        return self.codec.decode(self.sample_signal(recipe, noise, batch, watch, **guides))
+        data = self.codec.decode(self.sample_signal(recipe, noise, batch, watch, **guides))
+        edit: Edit | None = guides.get("edit")
+        return data if edit is None else edit.finished(data, noise.ids)
 
     @torch.inference_mode()
     def sample_signal(
@@ -189,8 +192,13 @@ class DiffusionModel(GenerativeModel):
         for key in keys:
             if len(read(batch, key)) != len(keep):
                 raise ValueError(f"{len(batch[key])} of {key!r} are given for {len(keep)} pictures")
-        condition: Condition = self.conditioner(batch, keep)
-        return condition
+        return self._at_latent(self.conditioner(batch, keep))
+
+    def _at_latent(self, condition: Condition) -> Condition:
+        """Spatial conditions have f × f pixels at each place of a latent: these are channels."""
+        if condition.spatial is None or self.codec.factor == 1:
+            return condition
+        return condition._replace(spatial=F.pixel_unshuffle(condition.spatial, self.codec.factor))
 
     def guided(
         self,

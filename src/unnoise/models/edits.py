@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
@@ -19,7 +20,7 @@ NEEDS = {
     "interpolate": ("image",),
 }
 """The keys of each edit; all must be given, and no others."""
-HIDDEN = 0.0  # what is painted anew, as a picture without it shows it: grey
+HIDDEN = 128  # what is painted anew, as a picture without it shows it: grey
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,33 +70,32 @@ class EditKeys:
         """The edit of n samples, and the pictures that it is made from, uint8 (1, C, H, W) by name.
 
         Raises:
-            ValueError: a file is damaged, nothing of the mask is left at the model's size, or the
-                latent has another size.
+            ValueError: a file is damaged, or nothing of the mask is left at the model's size.
         """
         if self.edit is None:
             return None, {}
-        images = codec.encode(read_pictures(self.files, decoder))
+        pictures = read_pictures(self.files, decoder)
+        images, picture = codec.encode(pictures), pictures[:1]
         first = images[:1]
         if self.edit == "interpolate":
             edit: Edit = Interpolate(first, images[1:], n)
-            given = {"first": first, "second": images[1:]}
+            given = {"first": picture, "second": pictures[1:]}
         elif self.edit == "image_to_image":
             assert self.strength is not None
-            edit, given = ImageToImage(first, self.strength), {"original": first}
+            edit, given = ImageToImage(first, self.strength), {"original": picture}
         else:
             assert self.mask is not None
             assert self.resample is not None
             marked = read_mask(self.mask, self.files[0], decoder.most_pixels)
             mask = fitted_mask(marked, decoder.shape[1:], decoder.fit)
-            if mask.shape[2:] != images.shape[2:]:
-                raise ValueError("inpainting is not for a latent of another size than the picture")
             if not mask.any():
                 raise ValueError(
                     f"{self.mask} marks too little: at the model's size no pixel is half white"
                 )
-            edit = Inpaint(first, mask, self.resample)
-            given = {"original": first, "masked": first.masked_fill(mask, HIDDEN)}
-        return edit, {name: codec.decode(x) for name, x in given.items()}
+            touched = F.max_pool2d(mask.float(), codec.factor) > 0
+            edit = Inpaint(first, touched, self.resample, (picture, mask))
+            given = {"original": picture, "masked": picture.masked_fill(mask, HIDDEN)}
+        return edit, given
 
 
 def unreadable_pictures(key: str, files: Sequence[str], numbered: bool = False) -> list[Problem]:

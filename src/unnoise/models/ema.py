@@ -16,15 +16,20 @@ class EMA(nn.Module, Generic[Model]):
     After t updates d = min(decay, (1 + t)/(10 + t)), so that short runs do not average in their
     random start. The copy is a model of its own: validation, sampling and checkpoints read
     ``EMA.model`` and nothing is ever swapped. Written as an interpolation the update leaves equal
-    weights exactly equal; d·w̄ + (1 − d)·w would let them drift.
+    weights exactly equal; d·w̄ + (1 − d)·w would let them drift. Parts that are ``shared``, as they
+    do not change, are those of the first model.
     """
 
     updates: Tensor
 
-    def __init__(self, model: Model, decay: float) -> None:
+    def __init__(self, model: Model, decay: float, shared: Sequence[nn.Module] = ()) -> None:
         super().__init__()
-        self.model: Model = copy.deepcopy(model).requires_grad_(False)
-        self._parameters_of_copy: list[Tensor] = list(self.model.parameters())
+        same = {id(part): part for part in shared}
+        self.model: Model = copy.deepcopy(model, same).requires_grad_(False)
+        both = {id(parameter) for part in shared for parameter in part.parameters()}
+        self._parameters_of_copy: list[Tensor] = [
+            parameter for parameter in self.model.parameters() if id(parameter) not in both
+        ]
         self.decay = decay
         self.register_buffer("updates", torch.tensor(0))
         self._count: int | None = None  # `updates` on the host, so that no step waits for the GPU

@@ -234,6 +234,7 @@ def load(
         }
         model = build(path, content["model"], config, state)
         model.load_state_dict(state)
+        model.codec.check()
         sampler = instantiate(config["sampler"], MODEL)
         model.check_recipe(sampler)
         facts = _facts(path, content)

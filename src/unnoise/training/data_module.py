@@ -6,9 +6,10 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from unnoise.data.content import Facts, Splits
+from unnoise.data.latents import Latents
 from unnoise.data.pixels import narrow
-from unnoise.data.source import Batch
-from unnoise.data.stream import split_loader, training_loader
+from unnoise.data.source import Batch, Split
+from unnoise.data.stream import Kept, split_loader, training_loader
 from unnoise.networks.conditioning import TextConditioner
 from unnoise.training.recipe import Recipe
 
@@ -27,6 +28,7 @@ class ImageDataModule(LightningDataModule):
         self.train_images = self.source.images("train")
         self.validation_split = self.source.images("validation")
         self.facts: Facts = {}  # of rank 0, which writes them down
+        self.latents: dict[Split, list[Latents]] = {}  # in place of pictures, where there are some
 
     @property
     def splits(self) -> Splits:
@@ -52,7 +54,7 @@ class ImageDataModule(LightningDataModule):
         recipe, trainer = self.recipe, self.trainer
         assert trainer is not None
         return training_loader(
-            self.train_images,
+            self._kept("train"),
             batch_size=recipe.batch_size // recipe.accumulate,
             seed=recipe.seed,
             start=trainer.global_step * recipe.accumulate,
@@ -66,9 +68,15 @@ class ImageDataModule(LightningDataModule):
         """The first ``validation_images`` of the validation split."""
         assert self.trainer is not None
         return split_loader(
-            self.validation_split,
+            self._kept("validation"),
             batch_size=self.recipe.batch_size // self.recipe.accumulate,
             limit=self.recipe.validation_images,
             rank=self.trainer.global_rank,
             ranks=self.trainer.world_size,
         )
+
+    def _kept(self, split: Split) -> Kept:
+        """Pictures that no condition reads are left out where their latents are there."""
+        conditioning = self.recipe.conditioning
+        reads = conditioning is not None and "image" in conditioning.reads
+        return Kept(self.splits[split], self.latents.get(split, ()), reads)

@@ -22,6 +22,7 @@ from unnoise.runs import manifest
 from unnoise.runs.identity import leaves
 from unnoise.runs.layout import RunDirectory, shown, step_of
 from unnoise.runs.lock import held
+from unnoise.training import latents
 from unnoise.training.callbacks.checkpoints import DurableCheckpointIO, NotFinite
 from unnoise.training.callbacks.nan_guard import BadNumbers, RollBack
 from unnoise.training.callbacks.progress import Progress
@@ -150,6 +151,7 @@ def _train(
     recipe = data.recipe
     module = recipe.module(completed(type(recipe), config, vars(recipe)), rollbacks)
     module.data_facts = data.facts
+    latents.prepare(module.model.codec, data, trainer, checkpoint is not None)
     if recipe.compile:
         recipe.network.compile()
     facts = {

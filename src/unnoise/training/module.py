@@ -49,7 +49,7 @@ class GenerativeModule(LightningModule, ABC):
     ) -> None:
         super().__init__()
         self.model: Any = model
-        self.ema: EMA[Any] = EMA(model, recipe.ema_decay)
+        self.ema: EMA[Any] = EMA(model, recipe.ema_decay, [model.codec])
         self.seed: int = recipe.seed
         self.config, self.rollbacks = config, rollbacks
         self.data_facts: Facts = {}
@@ -61,7 +61,8 @@ class GenerativeModule(LightningModule, ABC):
         self._means: list[Tensor] = []  # the losses of the step's micro-batches
         self.idle_since: float | None = None
         self._make_optimizer: OptimizerFactory = recipe.optimizer
-        self._averaged: list[Tensor] = list(model.parameters())
+        frozen = {id(parameter) for parameter in model.codec.parameters()}
+        self._averaged: list[Tensor] = [p for p in model.parameters() if id(p) not in frozen]
         self._trained = [
             p for each in (model, *helpers) for p in each.parameters() if p.requires_grad
         ]

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -23,7 +23,12 @@ from unnoise.networks.adversarial import (
     LatentSampler,
     PatchDiscriminator,
 )
-from unnoise.networks.autoencoders import Autoencoder, ConvolutionalAutoencoder, Reconstruction
+from unnoise.networks.autoencoders import (
+    Autoencoder,
+    ConvolutionalAutoencoder,
+    Reconstruction,
+    Trained,
+)
 from unnoise.networks.base import Backbone
 from unnoise.networks.conditioning import Conditioner, ConditionShape
 from unnoise.runs.identity import Role
@@ -111,7 +116,10 @@ class Recipe(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionRecipe(Recipe):
-    """A denoiser that is trained at every noise level of a schedule, and a sampler."""
+    """A denoiser that is trained at every noise level of a schedule, and a sampler.
+
+    ``latent_cache`` is how many GB of latents may be kept on disk, over all runs.
+    """
 
     network: Backbone
     schedule: NoiseSchedule
@@ -121,6 +129,7 @@ class DiffusionRecipe(Recipe):
     sampler: Annotated[Sampler, Role.SHOWN]
     learned_variance: bool
     autoencoder: Autoencoder | None = None
+    latent_cache: Annotated[float, Field(ge=0), Role.MACHINE] = 10.0
 
     rules: ClassVar[tuple[Rule, ...]] = (*SHARED, *DIFFUSION)
     givers: ClassVar[tuple[str, ...]] = (*Recipe.givers, "autoencoder")
@@ -132,11 +141,17 @@ class DiffusionRecipe(Recipe):
         learned = config.get("learned_variance") is True
         shape: Any = UNKNOWN
         outputs: Any = UNKNOWN
-        if UNKNOWN not in (data, autoencoder):
-            shape = [*codec_of(autoencoder, data.shape).shape]
+        condition: Any = UNKNOWN
+        if UNKNOWN not in (data, conditioner, autoencoder):
+            codec = codec_of(autoencoder, data.shape)
+            shape, condition = [*codec.shape], shape_node(conditioner, codec.factor)
             outputs = shape[0] * (2 if learned else 1)
-        condition = conditioner if conditioner is UNKNOWN else shape_node(conditioner)
         return {"network": {"shape": shape, "outputs": outputs, "condition": condition}}
+
+    def needs(self) -> Iterator[tuple[str, Callable[[], object]]]:
+        """The weights of a trained autoencoder."""
+        if isinstance(self.autoencoder, Trained):
+            yield "autoencoder", self.autoencoder.fetch
 
     def module(self, config: dict[str, Any], rollbacks: int = 0) -> "GenerativeModule":
         """The module of ``unnoise.training.diffusion``."""
@@ -224,7 +239,8 @@ def completed(
     return config | {key: node | more[key] for key, node in nodes.items()}
 
 
-def shape_node(conditioner: Conditioner | None) -> dict[str, Any]:
-    """The node of what a conditioner gives."""
+def shape_node(conditioner: Conditioner | None, factor: int = 1) -> dict[str, Any]:
+    """The node of what a conditioner gives, with factor × factor pixels at each place."""
     shape = ConditionShape() if conditioner is None else conditioner.shape
+    shape = replace(shape, spatial=shape.spatial * factor**2)
     return {"_target_": "unnoise.networks.conditioning.ConditionShape", **asdict(shape)}

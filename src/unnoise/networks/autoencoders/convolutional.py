@@ -167,10 +167,6 @@ class ConvolutionalAutoencoder(Autoencoder):
     def latent(self, x: Tensor, noise: Noise | None = None) -> Latent:
         """The latent with what it costs, differentiable."""
 
-    def encode(self, x: Tensor, noise: Noise | None = None) -> Tensor:
-        """The latent (B, D, h, w); without ``noise`` not drawn, but the mean."""
-        return self.latent(x, noise).z
-
     def decode(self, z: Tensor) -> Tensor:
         """(B, D, h, w) to (B, C, H, W)."""
         x: Tensor = self.decoder(self.post_quant(z))

@@ -4,8 +4,9 @@ Sources: Kingma & Welling 2014; Rombach et al. 2022, §3.1 ("KL-reg.").
 """
 
 from collections.abc import Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -42,6 +43,8 @@ class KLAutoencoder(ConvolutionalAutoencoder):
     ``kl_weight`` is what a nat costs in training.
     """
 
+    scaled: ClassVar[bool] = True
+
     def __init__(
         self,
         colours: Count,
@@ -67,3 +70,17 @@ class KLAutoencoder(ConvolutionalAutoencoder):
         found = self.posterior(x)
         z = found.mean if noise is None else found.draw(noise)
         return Latent(z, self.kl_weight * found.kl, found.mean, kl=found.kl)
+
+    def moments(self, x: Tensor) -> Tensor:
+        """Mean and ln variance, one above the other: (B, 2·D, h, w)."""
+        return torch.cat(self.posterior(x), dim=1)
+
+    def drawn(self, moments: Tensor, noise: Noise | None = None) -> Tensor:
+        """Drawn from the posterior, or without ``noise`` its mean."""
+        found = Posterior(*moments.chunk(2, dim=1))
+        return found.mean if noise is None else found.draw(noise)
+
+    def spread(self, moments: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of the posterior."""
+        mean, logvar = moments.chunk(2, dim=1)
+        return mean, logvar.exp()

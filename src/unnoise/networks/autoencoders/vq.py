@@ -39,3 +39,9 @@ class VQAutoencoder(ConvolutionalAutoencoder):
         """The nearest codes."""
         found: Latent = self.quantizer(self.quant(self.encoder(x)))
         return found
+
+    def moments(self, x: Tensor) -> Tensor:
+        """What the nearest codes stand for."""
+        codes = self.latent(x).codes
+        assert codes is not None
+        return self.quantizer.vectors_of(codes)

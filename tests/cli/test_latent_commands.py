@@ -1,0 +1,154 @@
+"""autoencoder=RUN: a run in the latent of another run's autoencoder, by the same commands."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from commands import command, trained
+from PIL import Image
+
+import unnoise
+from unnoise.cli import evaluate, sample, train
+from unnoise.runs.first_stage import first_stage, weights_digest
+from unnoise.untrusted import UnsafeFile
+
+TINY = (
+    "trainer=cpu logger=none data.size=80 data.validation_size=20 batch_size=8 network.channels=8 "
+    "network.blocks=1 callbacks.samples.count=4 callbacks.samples.every=2 lr_decay=constant "
+    "callbacks.checkpoints.every=2 validate_every=2 validation_images=8 seed=3 precision=fp32"
+).split()
+LATENT = ["experiment=sprites", *TINY, "sampler.steps=3", "network.head_size=8"]
+
+
+@pytest.fixture(scope="module")
+def autoencoder(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("kl") / "run", "experiment=sprites_kl", *TINY)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def elsewhere(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNNOISE_DATA", str(tmp_path_factory.mktemp("data")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(autoencoder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("latent") / "run"
+    return trained(folder, *LATENT, f"autoencoder={autoencoder}")
+
+
+def test_the_run_holds_the_autoencoder_s_averaged_weights_and_needs_it_no_more(
+    autoencoder, run, monkeypatch, tmp_path
+):
+    config = yaml.safe_load((run / "config.yaml").read_text())["autoencoder"]
+    first = first_stage(autoencoder)
+    assert config["digest"] == first.digest == weights_digest(first.weights)
+    assert config["network"] == first.node
+    aside = autoencoder.rename(tmp_path / "aside")
+    try:
+        model = unnoise.load(run, device="cpu").model
+        command(monkeypatch, sample.main, f"run={run}", "n=2", f"out={tmp_path}/drawn")
+    finally:
+        aside.rename(autoencoder)
+    state = model.codec.autoencoder.network.state_dict()
+    assert all(torch.equal(state[key], value) for key, value in first.weights.items())
+    assert np.load(tmp_path / "drawn" / "images.npz")["arr_0"].shape == (2, 16, 16, 3)
+    assert first_stage(run).digest == first.digest
+
+
+def test_it_is_resumed_with_the_same_autoencoder_only(
+    autoencoder, run, monkeypatch, tmp_path, capsys
+):
+    folder = tmp_path / "part"
+    for steps, resume, of in ((2, "false", autoencoder), (4, folder, run)):
+        command(monkeypatch, train.main, *LATENT, f"max_steps={steps}", f"resume={resume}",
+                f"hydra.run.dir={folder}", f"autoencoder={of}")  # fmt: skip
+    file = "checkpoints/step_00000004.ckpt"
+    one, two = (torch.load(each / file, weights_only=True)["state_dict"] for each in (folder, run))
+    assert all(torch.equal(one[key], two[key]) for key in two)
+    other = autoencoder / "checkpoints" / "step_00000002.ckpt"
+    with pytest.raises(SystemExit):
+        command(monkeypatch, train.main, *LATENT, "max_steps=6", f"resume={folder}",
+                f"hydra.run.dir={folder}", f"autoencoder={other}")  # fmt: skip
+    assert "autoencoder.digest" in capsys.readouterr().err
+
+
+def test_edits_and_evaluation_work_in_the_latent(run, monkeypatch, tmp_path):
+    model = unnoise.load(run, device="cpu")
+    given, mask = tmp_path / "a.png", tmp_path / "mask.png"
+    picture = model.validation.read(torch.tensor([0]))[0].permute(1, 2, 0).numpy()
+    Image.fromarray(picture).save(given)
+    white = np.zeros((16, 16), np.uint8)
+    white[4:9, 3:8] = 255
+    Image.fromarray(white).save(mask)
+    ways = (
+        ("edit=inpaint", f"mask={mask}", f"image={given}", "n=2"),
+        ("edit=image_to_image", f"image={given}", "n=2"),
+        ("edit=interpolate", f"image=[{given},{given}]", "n=3", "sampler=ddim",
+         "sampler.steps=4"),
+    )  # fmt: skip
+    for way in ways:
+        command(monkeypatch, sample.main, f"run={run}", *way, f"out={tmp_path}/{way[0]}")
+        drawn = np.load(tmp_path / way[0] / "images.npz")["arr_0"]
+        assert drawn.shape[1:] == (16, 16, 3)
+        if "inpaint" in way[0]:
+            assert (drawn[:, white == 0] == picture[white == 0]).all()
+            assert (drawn[:, white > 0] != picture[white > 0]).any()
+    command(monkeypatch, evaluate.main, f"run={run}", "n=12", "batch_size=12", "metrics=[fd]",
+            "reference_count=30", "device=cpu", "controls=false")  # fmt: skip
+    (file,) = (run / "evaluation").glob("quality_*.json")
+    assert json.loads(file.read_text())["scores"][0]["metrics"]["fd_sprites"]["value"] > 0
+
+
+@pytest.mark.parametrize(
+    ("choice", "says"),
+    [
+        ("autoencoder=nowhere/at/all", "there is no run or checkpoint nowhere/at/all"),
+        ("autoencoder=trained", "autoencoder.run"),
+        ("autoencoder=trian", "did you mean 'trained'?"),
+    ],
+)
+def test_what_is_no_autoencoder_is_told_before(choice, says, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as end:
+        command(monkeypatch, train.main, *LATENT, choice)
+    assert end.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_run_of_pixels_has_no_autoencoder(monkeypatch, tmp_path, capsys):
+    pixels = trained(tmp_path / "pixels", *LATENT, "max_steps=2")
+    with pytest.raises(SystemExit):
+        command(monkeypatch, train.main, *LATENT, f"autoencoder={pixels}")
+    assert "is not the run of an autoencoder" in capsys.readouterr().err
+
+
+def changed(run, to, change):
+    """A copy of a run whose newest checkpoint is changed."""
+    shutil.copytree(run, to)
+    (to / "checkpoints" / "SHA256SUMS").unlink()
+    path = to / "checkpoints" / "step_00000004.ckpt"
+    content = torch.load(path, weights_only=True)
+    change(content["state_dict"])
+    torch.save(content, path)
+    return to
+
+
+def test_a_foreign_autoencoder_or_a_missing_scale_is_refused(run, tmp_path):
+    def other_weights(state):
+        for key in state:
+            if key.endswith("codec.autoencoder.network.decoder.conv_out.bias"):
+                state[key] += 1e-3
+
+    def no_scale(state):
+        for key in state:
+            if key.endswith("codec.scale"):
+                state[key].fill_(torch.nan)
+
+    with pytest.raises(UnsafeFile, match="not those that the latents were made with"):
+        unnoise.load(changed(run, tmp_path / "a", other_weights), device="cpu")
+    with pytest.raises(UnsafeFile, match="the scale of its latents was not measured"):
+        unnoise.load(changed(run, tmp_path / "b", no_scale), device="cpu")
