@@ -1,6 +1,11 @@
 """An autoencoder is trained, resumed, drawn from, evaluated and reported by the same commands."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -122,6 +127,22 @@ def test_its_sheet_is_measured_and_shown(run, monkeypatch, tmp_path, capsys):
     again = {row["number"]: row for row in json.loads(path.read_text())["rows"]}
     for name, row in rows.items():
         assert again[name]["value"] == pytest.approx(row["value"], rel=1e-4, abs=1e-6), name
+
+
+@pytest.mark.slow
+def test_the_sheet_of_two_processes_is_that_of_one(run, tmp_path):
+    bin, found = Path(sys.executable).parent, []
+    for ranks in (1, 2):  # of the one block the second has none
+        folder = shutil.copytree(run, tmp_path / str(ranks))
+        shutil.rmtree(folder / "evaluation", ignore_errors=True)
+        subprocess.run(
+            [bin / "torchrun", "--standalone", f"--nproc-per-node={ranks}", "--no-python",
+             bin / "unnoise-evaluate", "measure=autoencoder", f"run={folder}", "device=cpu"],
+            check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300,
+        )  # fmt: skip
+        (rows,) = (folder / "evaluation").glob("*.csv")
+        found.append(rows.read_text())
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("network", ["vq_f4", "fsq_f4"])

@@ -73,6 +73,13 @@ def test_a_latent_of_two_places_has_no_slope():
         latents.slope(torch.ones(4, 2, 2), 4)
 
 
+def test_groups_are_even_and_not_every_tenth():
+    found = latents.groups(205)
+    assert sorted(found.bincount().tolist()) == [20] * 5 + [21] * 5
+    assert len(set(found[::10].tolist())) > 3
+    assert sorted(latents.groups(4).tolist()) == [0, 1, 2, 3]
+
+
 def test_the_jackknife_of_a_mean_is_its_standard_error():
     x = normals(10, 1)[:, 0].double()
     value, error = latents.jackknife(lambda kept: float(x[kept].mean()), 10)
@@ -107,7 +114,7 @@ def sheet(autoencoder, pictures, batch_size=64, parts=1, extractor=None):
     model = AutoencoderModel(autoencoder, pictures.shape[1:]).eval().requires_grad_(False)
     rows = torch.arange(len(pictures)).chunk(parts)
     blocks = [
-        look(model, Pictures(pictures[k], latents.groups_of(k, len(pictures))), extractor,
+        look(model, Pictures(pictures[k], latents.groups(len(pictures))[k]), extractor,
              batch_size, shows=k[0] == 0)
         for k in rows
     ]  # fmt: skip

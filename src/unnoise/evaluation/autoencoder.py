@@ -85,10 +85,10 @@ class AutoencoderSheet(Measure):
         images, extractor = trained.validation, self._extractor(trained.source)
         count = len(images) if self.n is None else self.n
         starts = range(0, count, BLOCK)[place.rank :: place.world_size]
-        mine = {}
+        groups, mine = latents.groups(count), {}
         for start in tqdm(starts, disable=not sys.stderr.isatty(), leave=False):
             rows = torch.arange(start, min(start + BLOCK, count))
-            pictures = Pictures(images.read(rows), latents.groups_of(rows, count))
+            pictures = Pictures(images.read(rows), groups[rows])
             mine[start] = look(trained.model, pictures, extractor, self.batch_size, start == 0)
         found = {start: block for part in gather(mine) for start, block in part.items()}
         if place.rank > 0:

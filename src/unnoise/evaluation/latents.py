@@ -105,7 +105,7 @@ def _cosines(n: int) -> Tensor:
 def slope(power: Tensor, n: int) -> tuple[float, float]:
     """The slope of the spectrum of n pictures, with its standard error.
 
-    ``power`` (G, h, w) is summed over each of the ``groups_of`` them.
+    ``power`` (G, h, w) is summed over each of their ``groups``.
 
     Raises:
         ValueError: the sides are shorter than 3.
@@ -134,21 +134,24 @@ def spectrum(power: Tensor) -> Spectrum:
     return Spectrum(cycles, torch.stack([logs[at].mean().exp() for at in rings]))
 
 
-def groups_of(numbers: Tensor, n: int) -> Tensor:
-    """The group of each of some pictures: its number mod 10, or mod n of fewer."""
-    return numbers % min(GROUPS, n)
+def groups(n: int) -> Tensor:
+    """The group 0 … 9 that each of n pictures is in, (n,): at random, always the same.
+
+    They are equal in size but for one picture. Every tenth would not do where classes take turns.
+    """
+    return torch.randperm(n, generator=torch.Generator().manual_seed(0)) % min(GROUPS, n)
 
 
 def jackknife(value: Callable[[Tensor], float], n: int) -> tuple[float, float]:
-    """A value of n pictures, with its standard error by deleting each of G ``groups_of`` them.
+    """A value of n pictures, with its standard error by deleting each of its G ``groups``.
 
     ``value`` takes which groups are kept, (G,) bool. With θ_g the value without group g the error
     is √((G − 1)/G · Σ_g (θ_g − θ̄)²).
     """
-    groups = min(GROUPS, n)
-    kept = ~torch.eye(groups, dtype=torch.bool)
+    G = min(GROUPS, n)
+    kept = ~torch.eye(G, dtype=torch.bool)
     parts = torch.tensor([value(each) for each in kept], dtype=torch.float64)
-    error = ((parts - parts.mean()).square().sum() * (groups - 1) / groups).sqrt()
+    error = ((parts - parts.mean()).square().sum() * (G - 1) / G).sqrt()
     return value(kept.any(0)), float(error)
 
 
@@ -157,8 +160,7 @@ def paired_distance(x: Tensor, y: Tensor) -> tuple[float, float]:
 
     With its standard error; the pictures that are deleted for it are deleted on both sides.
     """
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
-    group = groups_of(order, len(x))
+    group = groups(len(x))
 
     def value(kept: Tensor) -> float:
         rows = kept[group]
