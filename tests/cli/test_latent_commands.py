@@ -12,6 +12,7 @@ from PIL import Image
 
 import unnoise
 from unnoise.cli import evaluate, sample, train
+from unnoise.cli import first_stage as first_stage_of
 from unnoise.runs.first_stage import first_stage, weights_digest
 from unnoise.untrusted import UnsafeFile
 
@@ -152,3 +153,54 @@ def test_a_foreign_autoencoder_or_a_missing_scale_is_refused(run, tmp_path):
         unnoise.load(changed(run, tmp_path / "a", other_weights), device="cpu")
     with pytest.raises(UnsafeFile, match="the scale of its latents was not measured"):
         unnoise.load(changed(run, tmp_path / "b", no_scale), device="cpu")
+
+
+@pytest.fixture
+def first_stages(tmp_path, monkeypatch):
+    """The experiment tiny_kl, which takes two steps; trained in this process, and noted."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "conf" / "experiment"
+    folder.mkdir(parents=True)
+    text = "# @package _global_\ndefaults: [sprites_kl]\nmax_steps: 2\nbatch_size: 8\n"
+    text += (
+        "validate_every: 2\nnetwork: {channels: 4, blocks: 1}\ncallbacks: {samples: {count: 4}}\n"
+    )
+    (folder / "tiny_kl.yaml").write_text(text)
+    trained = []
+
+    def in_this_process(overrides, arguments):
+        trained.append(overrides)
+        with pytest.MonkeyPatch.context() as patch:
+            command(patch, train.main, *overrides, f"--config-dir={tmp_path}/conf")
+
+    monkeypatch.setattr(first_stage_of, "_train", in_this_process)
+    return trained
+
+
+CHAIN = [*LATENT, "autoencoder=trained", "first_stage=tiny_kl", "max_steps=2"]
+
+
+def test_without_an_autoencoder_the_one_of_its_experiment_is_trained_first(
+    first_stages, tmp_path, monkeypatch, capsys
+):
+    shared = {"trainer=cpu", "logger=none", "data.size=80", "seed=3", "precision=fp32"}
+    for number in (1, 2):
+        command(monkeypatch, train.main, *CHAIN, f"--config-dir={tmp_path}/conf",
+                f"hydra.run.dir={tmp_path}/{number}")  # fmt: skip
+    (once,) = first_stages
+    assert shared <= set(once)
+    assert "max_steps=2" not in once
+    (run,) = (tmp_path / "outputs" / "sprites_kl").iterdir()
+    for number in ("1", "2"):
+        config = yaml.safe_load((tmp_path / number / "config.yaml").read_text())
+        assert config["autoencoder"]["digest"] == first_stage(run).digest
+    assert "no autoencoder is given: training experiment=tiny_kl" in capsys.readouterr().out
+
+
+def test_what_else_is_wrong_is_told_before_an_autoencoder_is_trained(
+    first_stages, tmp_path, monkeypatch, capsys
+):
+    with pytest.raises(SystemExit):
+        command(monkeypatch, train.main, *CHAIN, f"--config-dir={tmp_path}/conf", "batch_size=-1")
+    assert "batch_size" in capsys.readouterr().err
+    assert not first_stages

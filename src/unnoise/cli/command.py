@@ -22,11 +22,17 @@ from unnoise.distributed.environment import place
 Job = Callable[[dict[str, Any]], Any]
 
 
-def run(config_name: str, check: Check, job: Job) -> None:
+def run(
+    config_name: str,
+    check: Check,
+    job: Job,
+    complete: Callable[..., str | None] = lambda *of: None,
+) -> None:
     """Compose ``conf/<config_name>.yaml`` with the command line, check it whole, and run the job.
 
     All problems are printed in one list, and end the process with status 2. Under --multirun each
-    job's configuration is checked again.
+    job's configuration is checked again. ``complete`` may say what the command line still lacks; it
+    is given that, the config, the problems so far and ``check``.
     """
     arguments = typed()
     if arguments.help:
@@ -35,7 +41,11 @@ def run(config_name: str, check: Check, job: Job) -> None:
     gc.disable()  # imports leave no garbage, but looking for it takes a third of PyTorch's time
     config, found = ({}, []) if arguments.shell_completion else parse(config_name)
     if config is not None and not _only_shows(arguments):
-        found += check(config)
+        if (more := complete(arguments, config, found, check)) is not None:
+            sys.argv.append(more)
+            arguments = typed()
+            config, found = parse(config_name)
+        found += [] if config is None else check(config)
     stop_if_wrong(found)
     gc.enable()
 

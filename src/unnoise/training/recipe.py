@@ -118,7 +118,8 @@ class Recipe(ABC):
 class DiffusionRecipe(Recipe):
     """A denoiser that is trained at every noise level of a schedule, and a sampler.
 
-    ``latent_cache`` is how many GB of latents may be kept on disk, over all runs.
+    ``latent_cache`` is how many GB of latents may be kept on disk, over all runs; ``first_stage``
+    the experiment that trains an autoencoder where none is given.
     """
 
     network: Backbone
@@ -130,6 +131,7 @@ class DiffusionRecipe(Recipe):
     learned_variance: bool
     autoencoder: Autoencoder | None = None
     latent_cache: Annotated[float, Field(ge=0), Role.MACHINE] = 10.0
+    first_stage: Annotated[str | None, Role.CALL] = None
 
     rules: ClassVar[tuple[Rule, ...]] = (*SHARED, *DIFFUSION)
     givers: ClassVar[tuple[str, ...]] = (*Recipe.givers, "autoencoder")

@@ -2,16 +2,29 @@
 
 import math
 from functools import partial
+from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from unnoise.diffusion.noise import Noise
+from unnoise.diffusion.oracle import GaussianOracle
+from unnoise.diffusion.samplers import Heun, Sampler
+from unnoise.diffusion.schedules import linear
 from unnoise.evaluation import latents as numbers
 from unnoise.evaluation.selftest.check import Result, group
 from unnoise.evaluation.selftest.networks import parameters
 from unnoise.models.autoencoder import adaptive_weight
-from unnoise.networks.autoencoders import FSQ, Codebook, KLAutoencoder, Posterior, Transform
+from unnoise.models.codec import LatentCodec
+from unnoise.networks.autoencoders import (
+    FSQ,
+    Autoencoder,
+    Codebook,
+    KLAutoencoder,
+    Posterior,
+    Transform,
+)
 
 
 def latents(device: torch.device) -> Tensor:
@@ -112,6 +125,34 @@ def equivariant(device: torch.device) -> Result:
     return Result(float((torch.einsum("ij,bjhw->bihw", back, z) - like).abs().max()), 0, 1e-5)
 
 
+class Fold(Autoencoder):
+    """z = 10·x + 3, with 2 × 2 pixels as channels."""
+
+    scaled: ClassVar[bool] = True
+
+    def latent_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """(4·C, H / 2, W / 2)."""
+        return 4 * shape[0], shape[1] // 2, shape[2] // 2
+
+    def moments(self, x: Tensor) -> Tensor:
+        """z."""
+        return 10 * F.pixel_unshuffle(x, 2) + 3
+
+    def decode(self, z: Tensor) -> Tensor:
+        """x."""
+        return F.pixel_shuffle((z - 3) / 10, 2)
+
+
+def through_a_latent(device: torch.device) -> Result:
+    """Deviation of pixels, in grey levels, that were drawn in a latent, of N(128, 20²) ones."""
+    codec = LatentCodec(Fold(), (1, 16, 16)).to(device)
+    mean, deviation = 10 * (128 / 127.5 - 1) + 3, 10 * 20 / 127.5
+    codec.set_scale(torch.full((4,), mean), torch.full((4,), deviation))
+    draws = Sampler(Heun(), steps=100), Noise(0, torch.arange(2048, device=device))
+    signal = draws[0](GaussianOracle(0.0, 1.0), linear(), codec.shape, draws[1])
+    return Result(float(codec.decode(signal).double().std()), 20, 0.15)
+
+
 def _book(device: torch.device) -> Codebook:
     with torch.random.fork_rng(devices=[]):
         book = Codebook(32, 4)
@@ -135,5 +176,6 @@ CHECKS = group(
     ("slope of the spectrum of white noise", "0", partial(slope, 0)),
     ("slope of the spectrum of a 1/f field", "−2", partial(slope, -1)),
     ("decode(T z) − T x of a map of colours", "Kouzelis et al. 2025", equivariant),
+    ("deviation of pixels drawn in a latent", "Gaussian data, 20", through_a_latent),
     ("adaptive weight of linear losses", "|∇a| / (|∇b| + 1e-4)", balanced),
 )  # fmt: skip
