@@ -3,6 +3,7 @@
 Trains an experiment of diffusion with its usual callbacks for a number of steps and times, in
 each, the network's forward pass, the backward pass and the optimizer's update. What is left is
 reading data, drawing noise, the loss, clipping, the averaged weights, metrics, and Lightning.
+The time is the processor's, of one thread: what else runs on the machine hardly changes it.
 
     python tests/benchmarks/step_overhead.py [--steps 150] [--experiment sprites_ddpm]
 """
@@ -12,7 +13,7 @@ import json
 import tempfile
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import process_time
 
 import torch
 from lightning import Callback
@@ -49,7 +50,7 @@ class Clock(Callback):
         self._last = None
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
-        now = perf_counter()
+        now = process_time()
         if self._last is not None:
             self.steps.append(now - self._last)
             self.parts.append(self._spent)
@@ -62,10 +63,10 @@ class Clock(Callback):
         self._end("backward")
 
     def _begin(self):
-        self._started = perf_counter()
+        self._started = process_time()
 
     def _end(self, part):
-        self._spent[part] = perf_counter() - self._started
+        self._spent[part] = process_time() - self._started
 
 
 def main() -> None:
@@ -75,6 +76,7 @@ def main() -> None:
     parser.add_argument("--experiment", default="sprites")
     arguments = parser.parse_args()
     keep_memory()
+    torch.set_num_threads(1)
     name = arguments.experiment
     overrides = [f"experiment={name}", "logger=none", f"max_steps={arguments.steps}",
                  "~callbacks.samples", "~callbacks.checkpoints", "~callbacks.forward_process",

@@ -74,6 +74,23 @@ def test_buffers_are_copied_and_not_averaged():
     ema = EMA(model, 0.5)
     for _ in range(3):
         model(torch.randn(8, 2) + 5)
-        ema.update(list(model.parameters()), list(model.buffers()))
+        ema.update(list(model.parameters()))
     assert torch.equal(ema.model[1].running_mean, model[1].running_mean)
     assert model[1].num_batches_tracked == ema.model[1].num_batches_tracked == 3
+
+
+def test_buffers_are_copied_wherever_they_live_now():
+    """A move to another type, a loaded state and a buffer that was replaced are all followed."""
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    ema = EMA(model, decay=0.5)
+    for each in (model, ema):  # as a move to a GPU does, this replaces the tensors
+        each.double()
+    model[1].running_mean.fill_(3)
+    ema.update(list(model.parameters()))
+    assert ema.model[1].running_mean.tolist() == [3, 3]
+    model.load_state_dict({k: torch.full_like(v, 5) for k, v in model.state_dict().items()})
+    ema.load_state_dict(EMA(model, decay=0.5).state_dict())
+    model[1].running_mean = torch.full((2,), 7.0, dtype=torch.float64)
+    ema.update(list(model.parameters()))
+    assert ema.model[1].running_mean.tolist() == [7, 7]
+    assert ema.model[1].running_var.tolist() == [5, 5]

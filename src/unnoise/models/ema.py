@@ -1,7 +1,6 @@
 """The exponential moving average of a model's weights."""
 
 import copy
-from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 import torch
@@ -30,6 +29,9 @@ class EMA(nn.Module, Generic[Model]):
         self._parameters_of_copy: list[Tensor] = [
             parameter for parameter in self.model.parameters() if id(parameter) not in both
         ]
+        # Where both keep buffers, found once: the tensors in there change when a model is moved
+        modules = zip(self.model.modules(), model.modules(), strict=True)
+        self._pairs = [(a._buffers, b._buffers) for a, b in modules if a is not b and a._buffers]
         self.decay = decay
         self.register_buffer("updates", torch.tensor(0))
         self._count: int | None = None  # `updates` on the host, so that no step waits for the GPU
@@ -39,16 +41,18 @@ class EMA(nn.Module, Generic[Model]):
         return min(self.decay, (1 + t) / (10 + t))
 
     @torch.no_grad()
-    def update(self, parameters: list[Tensor], buffers: Sequence[Tensor] = ()) -> None:
+    def update(self, parameters: list[Tensor]) -> None:
         """Follow the model that the copy was made of: its parameters, in their order, averaged.
 
-        Buffers, such as the statistics of a batch norm, are copied.
+        Its buffers, such as the statistics of a batch norm, are copied.
         """
         if self._count is None:
             self._count = int(self.updates)
         weight = 1 - self.decay_at(self._count)
         torch._foreach_lerp_(self._parameters_of_copy, parameters, weight)
-        for own, other in zip(self.model.buffers(), buffers, strict=bool(buffers)):
-            own.copy_(other)
+        for copied, followed in self._pairs:
+            for name, own in copied.items():
+                if own is not None:
+                    own.copy_(followed[name])
         self._count += 1
         self.updates.fill_(self._count)

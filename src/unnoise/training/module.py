@@ -105,7 +105,7 @@ class GenerativeModule(LightningModule, ABC):
         """Step, and update the average: once an optimizer step, before any checkpoint."""
         super().optimizer_step(*args, **kwargs)
         if not self.skipped:
-            self.ema.update(self._averaged, list(self.model.buffers()))
+            self.ema.update(self._averaged)
 
     def configure_gradient_clipping(self, *args: Any, **kwargs: Any) -> None:
         """Scale the gradient to a norm of at most ``gradient_clip``, or drop it if not finite.
@@ -114,7 +114,7 @@ class GenerativeModule(LightningModule, ABC):
         parameters without a gradient, and what it knows of them, alone.
         """
         limit = math.inf if self.gradient_clip is None else self.gradient_clip
-        norm = nn.utils.clip_grad_norm_(self._trained, limit)
+        norm = nn.utils.get_total_norm([p.grad for p in self._trained if p.grad is not None])
         self.gradient_norm, *means = torch.stack((norm, *self._means)).tolist()  # waits for the GPU
         self.loss = sum(means) / len(means)
         self._means.clear()
@@ -122,6 +122,8 @@ class GenerativeModule(LightningModule, ABC):
         if self.skipped:
             for parameter in self._trained:
                 parameter.grad = None
+        elif self.gradient_norm + 1e-6 > limit:  # else it would be multiplied by 1
+            nn.utils.clip_grads_with_norm_(self._trained, limit, norm)
 
     def configure_optimizers(self) -> Any:
         """The optimizer, and the learning rate as a factor of the step."""
