@@ -25,12 +25,13 @@ def philox(counter: Tensor, key: tuple[int, int]) -> Tensor:
     """Ten Philox rounds: counter (4, …), 32-bit words in int64, to random words (4, …)."""
     if counter.device.type == "cpu":  # numpy's calls cost less than half of torch's
         with np.errstate(over="ignore"):
-            return torch.from_numpy(np.stack(_rounds(*counter.numpy(), key)))
-    return torch.stack(_rounds(*counter, key))
+            return torch.from_numpy(np.stack(_rounds(counter.numpy(), key)))
+    return torch.stack(_rounds(counter, key))
 
 
-def _rounds(a: Any, b: Any, c: Any, d: Any, key: tuple[int, int]) -> list[Any]:
-    """The words of arrays or of tensors; of b and d the upper halves are rubbish till the end."""
+def _rounds(counter: Any, key: tuple[int, int]) -> list[Any]:
+    """Of an array or a tensor; only at the end the upper halves of b and d are cleared."""
+    a, b, c, d = counter
     for r in range(10):
         key_a, key_c = ((key[i] + r * _KEY_INCREMENTS[i]) & _32_BITS for i in (0, 1))
         p, q = a * _MULTIPLIERS[0], c * _MULTIPLIERS[1]  # modulo 2^64, which keeps both halves

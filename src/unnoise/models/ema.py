@@ -1,6 +1,7 @@
 """The exponential moving average of a model's weights."""
 
 import copy
+from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 import torch
@@ -52,7 +53,7 @@ class EMA(nn.Module, Generic[Model]):
         torch._foreach_lerp_(self._parameters_of_copy, parameters, weight)
         for copied, followed in self._pairs:
             for name, own in copied.items():
-                if own is not None:
-                    own.copy_(followed[name])
+                if own is not None and (other := followed[name]) is not None:
+                    own.copy_(other)
         self._count += 1
         self.updates.fill_(self._count)
