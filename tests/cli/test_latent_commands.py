@@ -204,3 +204,23 @@ def test_what_else_is_wrong_is_told_before_an_autoencoder_is_trained(
         command(monkeypatch, train.main, *CHAIN, f"--config-dir={tmp_path}/conf", "batch_size=-1")
     assert "batch_size" in capsys.readouterr().err
     assert not first_stages
+
+
+def test_its_fd_stands_in_the_sheet_of_its_autoencoder(
+    autoencoder, run, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
+    given = ("measure=autoencoder", f"run={autoencoder}", "device=cpu", "n=12")
+    command(monkeypatch, evaluate.main, *given, f"diffusion={run}")
+    assert "gfd_sprites" in capsys.readouterr().out
+    (path,) = (autoencoder / "evaluation").glob("autoencoder*.json")
+    rows = {row["number"]: row for row in json.loads(path.read_text())["rows"]}
+    assert rows["gfd_sprites"]["value"] > rows["gfd_sprites"]["error"] > 0
+    assert rows["gfd_sprites"]["note"].startswith("of 12 drawn by sprites after 4 steps")
+    command(monkeypatch, evaluate.main, f"run={run}", "n=12", "metrics=[fd]", "device=cpu")
+    (path,) = (run / "evaluation").glob("quality*n-12*.json")
+    (drawn, *_) = json.loads(path.read_text())["scores"]
+    assert drawn["metrics"]["fd_sprites"]["value"] == rows["gfd_sprites"]["value"]
+    with pytest.raises(SystemExit):
+        command(monkeypatch, evaluate.main, *given, f"diffusion={autoencoder}")
+    assert "is not in the latent of this run" in capsys.readouterr().err

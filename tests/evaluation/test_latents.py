@@ -8,7 +8,7 @@ from torch import nn
 
 from unnoise.diffusion.noise import Noise
 from unnoise.evaluation import latents
-from unnoise.evaluation.autoencoder import NO_EXTRACTOR, numbers, text
+from unnoise.evaluation.autoencoder_numbers import NO_EXTRACTOR, numbers, text
 from unnoise.evaluation.autoencoder_sheet import principal
 from unnoise.evaluation.reconstructions import Block, Pictures, look
 from unnoise.models.autoencoder import AutoencoderModel

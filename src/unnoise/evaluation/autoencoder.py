@@ -1,51 +1,35 @@
 """measure=autoencoder: how an autoencoder reconstructs, and what its latent is like."""
 
-import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from pathlib import Path
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
-from torch import Tensor
 from tqdm import tqdm
 
-from unnoise.config.faults import Run
-from unnoise.config.problems import Problem
+from unnoise.config.faults import Look, Run, run_fault
+from unnoise.config.problems import ConfigError, Problem
 from unnoise.data.source import ImageSource
+from unnoise.distributed.environment import Place
 from unnoise.distributed.group import broadcast, gather, join
 from unnoise.evaluation import latents
+from unnoise.evaluation.autoencoder_numbers import NO_EXTRACTOR, Row, numbers, text
 from unnoise.evaluation.autoencoder_sheet import draw
-from unnoise.evaluation.estimates import metric_name
-from unnoise.evaluation.evaluator import BLOCK
+from unnoise.evaluation.evaluator import BLOCK, Evaluator, drawn_samples
 from unnoise.evaluation.extractors.base import Extractor
 from unnoise.evaluation.extractors.find import find_extractor
+from unnoise.evaluation.gallery import SampleSet, prompts_digest
 from unnoise.evaluation.measure import Keys, Measure, Result
-from unnoise.evaluation.reconstructions import TRANSFORMS, Block, Pictures, look
-from unnoise.evaluation.results import Estimate, aligned
+from unnoise.evaluation.reconstructions import Block, Pictures, look
 from unnoise.models.autoencoder import AutoencoderModel
-
-NO_EXTRACTOR = "the data have no extractor: name a file of unnoise-extractor (extractor=…)"
-
-
-class Row(NamedTuple):
-    """A number of the sheet with its standard error, or in its note why it is not there.
-
-    ``channel`` is that of the latent which it is about; None is all.
-    """
-
-    name: str
-    estimate: Estimate | None
-    note: str = ""
-    channel: int | None = None
-
-    @property
-    def values(self) -> dict[str, Any]:
-        """The row as plain values, for CSV and JSON."""
-        name = self.name if self.channel is None else f"{self.name}, channel {self.channel}"
-        found = self.estimate and {"value": self.estimate.value, "error": self.estimate.error}
-        return {"number": name, **(found or {"value": None, "error": None}), "note": self.note}
+from unnoise.models.trained import TrainedModel
+from unnoise.networks.autoencoders import Trained
+from unnoise.runs.checkpoints import find_checkpoint
+from unnoise.runs.first_stage import weights_digest
+from unnoise.runs.layout import RunDirectory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +41,7 @@ class AutoencoderSheet(Measure):
     n: Annotated[int, Field(ge=3)] | None  # for an error one of three is left out
     extractor: str
     weights: str | None
+    diffusion: Annotated[str | None, Look(run_fault)]
 
     name = "autoencoder"
 
@@ -75,6 +60,8 @@ class AutoencoderSheet(Measure):
             trained.prompts().check_number(self.n or 3)
         except ValueError as error:
             yield Problem("n", str(error))
+        if self.diffusion is not None and (fault := self._latent_fault(trained, self.diffusion)):
+            yield Problem("diffusion", fault)
 
     def measure(self, keys: Keys) -> Result | None:
         """Reconstruct, look, and write; the ranks share the pictures."""
@@ -90,24 +77,87 @@ class AutoencoderSheet(Measure):
             rows = torch.arange(start, min(start + BLOCK, count))
             pictures = Pictures(images.read(rows), groups[rows])
             mine[start] = look(trained.model, pictures, extractor, self.batch_size, start == 0)
+        drawn = []
+        if self.diffusion is not None:
+            drawn = [self._drawn(trained, self._drawing(self.diffusion), extractor, count, place)]
         found = {start: block for part in gather(mine) for start, block in part.items()}
         if place.rank > 0:
             return None
         whole = Block.whole([found[start] for start in sorted(found)])
-        table = list(numbers(whole, extractor))
-        about = {
+        table = [*numbers(whole, extractor), *(row for row, _ in drawn)]
+        about: dict[str, Any] = {
             "n": count,
             "averaged": self.averaged,
             "split": "validation",
             "data": images.fingerprint,
             "extractor": None if extractor is None else extractor.about,
         }
+        for _, samples in drawn:
+            about["diffusion"] = samples.record
         files = self.write_rows(about, [row.values for row in table])
         spectra = {name: latents.spectrum(power.sum(0)) for name, power in whole.powers.items()}
         title = f"{trained.config['name']}: {count} validation pictures"
         assert whole.shown is not None
         sheet = draw(files[-1].with_suffix(".png"), title, text(table), spectra, whole.shown)
         return Result(text(table), [*files, sheet])
+
+    def _drawing(self, run: str) -> TrainedModel:
+        """The model of a diffusion run."""
+        return self.trained(averaged=True, checkpoint=find_checkpoint(Path(run)))
+
+    def _latent_fault(self, trained: TrainedModel, run: str) -> str | None:
+        """What is wrong with a diffusion run, which is to be in this latent and of these data."""
+        try:
+            drawing = self._drawing(run)
+        except (ValueError, ConfigError) as error:
+            return str(error)
+        inside = getattr(drawing.model.codec, "autoencoder", None)
+        own = weights_digest(trained.model.autoencoder.state_dict())
+        if not isinstance(inside, Trained) or inside.digest != own:
+            return f"{run} is not in the latent of this run: train it with autoencoder={self.run}"
+        data = [
+            {key: value for key, value in each.config["data"].items() if key != "root"}
+            for each in (trained, drawing)
+        ]
+        return None if data[0] == data[1] else f"{run} was trained on other data"
+
+    def _drawn(
+        self,
+        trained: TrainedModel,
+        drawing: TrainedModel,
+        extractor: Extractor | None,
+        n: int,
+        place: Place,
+    ) -> tuple[Row, SampleSet]:
+        """The Fréchet distance of n pictures that a diffusion run draws, by all ranks."""
+        samples = SampleSet(
+            checkpoint=drawing.checkpoint,
+            recipe=drawing.config["sampler"],
+            prompts=prompts_digest(drawing),
+        )
+        if extractor is None:
+            return Row("gFD", None, NO_EXTRACTOR), samples
+        evaluator = Evaluator(
+            source=trained.source,
+            images=trained.images,
+            device=self.torch_device,
+            batch_size=self.batch_size,
+            place=place,
+            extractor_name=self.extractor,
+            weights=self.weights,
+            metrics=["fd"],
+        )
+        name, folder = drawing.config["name"], RunDirectory.of(drawing.checkpoint).evaluation
+        gallery = evaluator.draw(
+            folder / "drawn", samples, n, lambda: drawing, name, with_features=True
+        )
+        if place.rank > 0:
+            return Row("gFD", None), samples
+        about = drawn_samples(str(self.diffusion), name, gallery)
+        score = evaluator.score(name, about, gallery.read(n), gallery.folder)
+        ((metric, estimate),) = score.metrics.items()
+        note = f"of {n} drawn by {name} after {samples.step} steps, less is better"
+        return Row(f"g{metric}", estimate, note), samples
 
     def _extractor(self, source: ImageSource) -> Extractor | None:
         """What sees the pictures; None where it is to be the data's own, and there is none.
@@ -118,82 +168,3 @@ class AutoencoderSheet(Measure):
         if self.extractor == "auto" and source.extractor is None:
             return None
         return find_extractor(self.extractor, source, self.torch_device, self.weights)
-
-
-def numbers(of: Block, extractor: Extractor | None) -> Iterator[Row]:
-    """The rows of the sheet, by what is known of all pictures."""
-    yield from _of_reconstructions(of, extractor)
-    yield from _of_latents(of)
-
-
-def _of_reconstructions(of: Block, extractor: Extractor | None) -> Iterator[Row]:
-    if extractor is None or of.features is None:
-        yield Row("rFD", None, NO_EXTRACTOR)
-    else:
-        name = f"r{metric_name('fd', extractor.name)}"
-        yield Row(name, Estimate(*latents.paired_distance(*of.features)), "less is better")
-    yield Row("PSNR", mean(of.each["PSNR"]), "dB")
-    if "SSIM" in of.each:
-        yield Row("SSIM", mean(of.each["SSIM"]), "1 is equal")
-    else:
-        yield Row("SSIM", None, f"takes sides of {latents.WINDOW} pixels or more")
-    if extractor is not None and "perceptual distance" in of.each:
-        by = f"by {extractor.name}, 0 … 2, less is better"
-        yield Row("perceptual distance", mean(of.each["perceptual distance"]), by)
-    else:
-        why = NO_EXTRACTOR if extractor is None else f"is not by {extractor.name}"
-        yield Row("perceptual distance", None, why)
-    for name in TRANSFORMS:
-        note = "dB, PSNR of decode(T z) to T x"
-        yield Row(f"equivariance, {name}", mean(of.each[name]), note)
-
-
-def _of_latents(of: Block) -> Iterator[Row]:
-    n, of_posterior = len(of.each["PSNR"]), "KL" in of.each
-    center, squares, noise = of.total / n, of.squares / n, of.variance / n
-    units = latents.active((squares - center.square()) * (n / (n - 1))).flatten(1)
-    if of_posterior:
-        yield Row("KL, bits a picture", mean(of.each["KL"]))
-        yield Row("KL, bits a dimension", mean(of.each["KL"] / units.numel()))
-        share = Estimate(float(units.double().mean()))
-        yield Row("active units", share, f"share of {units.numel()}, Var μ > {latents.ACTIVE}")
-    if of.codes is not None:
-        used = latents.usage(of.codes)
-        yield Row("code usage", Estimate(used.share), f"share of {len(of.codes)}")
-        yield Row("perplexity", Estimate(used.perplexity), f"of {len(of.codes)}")
-    for name, power in of.powers.items():
-        try:
-            row = Row("", Estimate(*latents.slope(power[: min(n, latents.GROUPS)], n)))
-        except ValueError as error:
-            row = Row("", None, str(error))
-        yield row._replace(name=f"slope of the spectrum, {name}")
-    spread = squares.mean((1, 2)) - center.mean((1, 2)).square() + noise
-    for channel in range(len(center)):
-        yield Row("mean", Estimate(float(center[channel].mean())), "", channel)
-        yield Row("std", Estimate(float(spread[channel].clamp(min=0).sqrt())), "", channel)
-        if of_posterior:
-            yield Row("posterior std", Estimate(float(noise[channel].sqrt())), "", channel)
-            note = f"of {units.shape[1]} units"
-            yield Row("active", Estimate(float(units[channel].sum())), note, channel)
-
-
-def mean(x: Tensor) -> Estimate:
-    """Of (N,), with its standard error s/√N."""
-    return Estimate(float(x.mean()), float(x.std()) / math.sqrt(len(x)))
-
-
-def text(rows: Sequence[Row]) -> str:
-    """The rows for a terminal: what is of all channels, then a line for each channel."""
-    cells = [
-        (row.name, "–" if row.estimate is None else str(row.estimate), row.note)
-        for row in rows
-        if row.channel is None
-    ]
-    of: dict[int, list[Row]] = {}
-    for row in rows:
-        if row.channel is not None:
-            of.setdefault(row.channel, []).append(row)
-    heads = ["channel", *(row.name for row in of[0])]
-    lines = [[str(k), *(str(row.estimate) for row in part)] for k, part in of.items()]
-    first = aligned([("number", "value ± error", ""), *cells], left=(0, 2))
-    return "\n".join([*first, "", *aligned([heads, *lines])])
