@@ -1,7 +1,11 @@
 """Autoencoders: pictures to latents and back."""
 
 from unnoise.networks.autoencoders.base import Autoencoder, Identity, Reconstruction
-from unnoise.networks.autoencoders.convolutional import ConvolutionalAutoencoder, Latent
+from unnoise.networks.autoencoders.convolutional import (
+    DECODE_PIXELS,
+    ConvolutionalAutoencoder,
+    Latent,
+)
 from unnoise.networks.autoencoders.equivariance import Transform
 from unnoise.networks.autoencoders.kl import KLAutoencoder, Posterior
 from unnoise.networks.autoencoders.pretrained import from_diffusers

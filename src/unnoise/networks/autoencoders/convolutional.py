@@ -11,11 +11,13 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unnoise.diffusion.noise import Noise
 from unnoise.networks.autoencoders.base import Autoencoder
+from unnoise.networks.autoencoders.strips import decode_in_strips
 from unnoise.networks.blocks import (
     Downsample,
     ResidualBlock,
@@ -25,6 +27,8 @@ from unnoise.networks.blocks import (
     group_norm,
     halved,
 )
+
+DECODE_PIXELS = 2**18  # 512×512
 
 
 class Latent(NamedTuple):
@@ -98,6 +102,10 @@ class Decoder(_Chain):
             attends, blocks = level < widths.attention_levels, widths.blocks + 1
             self.chain.extend(_level(width_in, width, blocks, attends, widths.norm_groups))
 
+    def in_strips(self, z: Tensor, number: int) -> Tensor:
+        """The same in so many strips."""
+        return decode_in_strips(self.conv_in, self.chain, self.norm_out, self.conv_out, z, number)
+
 
 def _level(
     width_in: int, width: int, blocks: int, attends: bool, norm_groups: int
@@ -150,6 +158,7 @@ class ConvolutionalAutoencoder(Autoencoder):
         if not multipliers:
             raise ValueError("multipliers is empty: give one number a level")
         self.colours, self.latent_channels, self.halvings = colours, latent, len(multipliers) - 1
+        self.decode_pixels = DECODE_PIXELS
         levels = [channels * m for m in multipliers]
         widths = Widths(levels, blocks, attention_levels, norm_groups)
         self.encoder = Encoder(colours, encoded, widths)
@@ -168,9 +177,20 @@ class ConvolutionalAutoencoder(Autoencoder):
         """The latent with what it costs, differentiable."""
 
     def decode(self, z: Tensor) -> Tensor:
-        """(B, D, h, w) to (B, C, H, W)."""
-        x: Tensor = self.decoder(self.post_quant(z))
-        return x
+        """(B, D, h, w) to (B, C, H, W).
+
+        Where no gradient is wanted, so many pictures at a time as have ``decode_pixels`` pixels in
+        all; a picture of more is decoded in strips of so many.
+        """
+        z = self.post_quant(z)
+        pixels = z.shape[2] * z.shape[3] * 4**self.halvings
+        if torch.is_grad_enabled() or len(z) * pixels <= self.decode_pixels:
+            x: Tensor = self.decoder(z)
+            return x
+        if pixels <= self.decode_pixels:
+            return torch.cat([self.decoder(some) for some in z.split(self.decode_pixels // pixels)])
+        strips = -(-pixels // self.decode_pixels)
+        return torch.cat([self.decoder.in_strips(one, strips) for one in z.split(1)])
 
     def forward(self, x: Tensor, noise: Noise | None = None) -> tuple[Tensor, Latent]:
         """The reconstruction (B, C, H, W) and the latent."""

@@ -1,6 +1,6 @@
-"""Weights of other implementations under our names: those of diffusers."""
+"""Weights of diffusers' autoencoders under our names."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import chain
 
 import torch
@@ -8,15 +8,7 @@ from torch import Tensor, nn
 
 from unnoise.networks.autoencoders.convolutional import ConvolutionalAutoencoder
 from unnoise.networks.blocks import ResidualBlock, SelfAttention
-
-RESIDUAL = {name: name for name in ("norm1", "conv1", "norm2", "conv2")}
-RESIDUAL |= {"shortcut": "conv_shortcut"}
-ATTENTION = {
-    "norm": [["group_norm"]],
-    "qkv": [["to_q", "query"], ["to_k", "key"], ["to_v", "value"]],
-    "out": [["to_out.0", "proj_attn"]],
-}
-"""What diffusers calls the layers of a block: of each part of a layer the names, oldest last."""
+from unnoise.networks.pretrained import attention_layers, residual_layers, translated
 
 
 def from_diffusers(
@@ -28,26 +20,13 @@ def from_diffusers(
         KeyError: ``state`` is of another architecture, and lacks a layer.
         ValueError: it has weights for which the autoencoder has no place.
     """
-    found: dict[str, Tensor] = {}
-    rest = dict(state)
-    for ours, theirs in _layers(autoencoder):
-        for kind in ("weight", "bias"):
-            parts = [_either(rest, names, kind) for names in theirs]
-            found[f"{ours}.{kind}"] = parts[0] if len(parts) == 1 else torch.cat(parts)
+    found, rest = translated(state, autoencoder, _layers(autoencoder))
     if "quantize.embedding.weight" in rest:
         vectors = rest.pop("quantize.embedding.weight")
         found |= {"quantizer.vectors": vectors, "quantizer.usage": torch.ones(len(vectors))}
     if rest:
         raise ValueError(f"the autoencoder has no place for {', '.join(sorted(rest))}")
     return found
-
-
-def _either(rest: dict[str, Tensor], names: Sequence[str], kind: str) -> Tensor:
-    """Takes it out of ``rest``."""
-    for name in names:
-        if f"{name}.{kind}" in rest:
-            return rest.pop(f"{name}.{kind}")
-    raise KeyError(f"there are no weights {names[0]}.{kind}: this is another network")
 
 
 def _layers(autoencoder: ConvolutionalAutoencoder) -> Iterator[tuple[str, list[list[str]]]]:
@@ -61,12 +40,9 @@ def _layers(autoencoder: ConvolutionalAutoencoder) -> Iterator[tuple[str, list[l
                               _places("decoder", "up", autoencoder.decoder.chain, 0)):  # fmt: skip
         block = autoencoder.get_submodule(side)
         if isinstance(block, ResidualBlock):
-            for ours, name in RESIDUAL.items():
-                if not isinstance(block.get_submodule(ours), nn.Identity):
-                    yield f"{side}.{ours}", [[f"{theirs}.{name}"]]
+            yield from residual_layers(side, block, theirs)
         elif isinstance(block, SelfAttention):
-            for ours, parts in ATTENTION.items():
-                yield f"{side}.{ours}", [[f"{theirs}.{name}" for name in part] for part in parts]
+            yield from attention_layers(side, theirs)
         else:
             yield f"{side}.conv", [[f"{theirs}.conv"]]
 
