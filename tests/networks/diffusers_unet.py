@@ -1,14 +1,13 @@
 """The same network twice: ours, and diffusers' UNet2DModel with the same weights."""
 
-from collections.abc import Iterator, Sequence
-from itertools import count
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from diffusers import UNet2DModel
-from torch import Tensor, nn
+from torch import nn
 
 from unnoise.networks.conditioning import ConditionShape
+from unnoise.networks.pretrained import unet_from_diffusers
 from unnoise.networks.unet import UNet
 
 
@@ -56,58 +55,10 @@ def same_networks(
     )
     if classes:
         nn.init.eye_(ours.condition.weight)
-    state = dict(translated(dict(theirs.named_parameters())))
+    state = dict(theirs.named_parameters())
+    state.pop("class_embedding.weight", None)
+    state = unet_from_diffusers(state, ours)
     missing, unknown = ours.load_state_dict(state, strict=False)
     assert not unknown
     assert all(name.startswith("condition.") for name in missing)
     return ours, theirs
-
-
-def translated(state: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
-    """Diffusers' named tensors (weights or gradients), under our names and shapes."""
-    heads = {
-        "time_embedding.linear_1": "time1",
-        "time_embedding.linear_2": "time2",
-        "conv_in": "conv_in",
-        "conv_norm_out": "norm_out",
-        "conv_out": "conv_out",
-    }
-    for theirs, ours in heads.items():
-        yield from _layer(state, theirs, ours)
-
-    levels = len({name.split(".")[1] for name in state if name.startswith("down_blocks.")})
-    down, up = count(), count()
-    for level in range(levels):
-        for side, number in (("down", down), ("up", up)):
-            prefix = f"{side}_blocks.{level}"
-            for i in count():
-                if f"{prefix}.resnets.{i}.conv1.weight" not in state:
-                    break
-                yield from _stage(state, prefix, i, i, f"{side}.{next(number)}")
-            sampler = f"{prefix}.{side}samplers.0.conv"
-            if f"{sampler}.weight" in state:
-                yield from _layer(state, sampler, f"{side}.{next(number)}.conv")
-    yield from _stage(state, "mid_block", 0, 0, "middle.0")
-    yield from _stage(state, "mid_block", 1, None, "middle.1")
-
-
-def _stage(
-    state: dict[str, Any], prefix: str, resnet: int, attention: int | None, ours: str
-) -> Iterator[tuple[str, Tensor]]:
-    names = {"time_emb_proj": "time", "conv_shortcut": "shortcut"}
-    for theirs in ("norm1", "conv1", "time_emb_proj", "norm2", "conv2", "conv_shortcut"):
-        name = f"{prefix}.resnets.{resnet}.{theirs}"
-        if f"{name}.weight" in state:
-            yield from _layer(state, name, f"{ours}.block.{names.get(theirs, theirs)}")
-    attend = f"{prefix}.attentions.{attention}"
-    if f"{attend}.to_q.weight" in state:
-        yield from _layer(state, f"{attend}.group_norm", f"{ours}.attention.norm")
-        yield from _layer(state, f"{attend}.to_out.0", f"{ours}.attention.out")
-        for kind in ("weight", "bias"):
-            parts = [state[f"{attend}.to_{part}.{kind}"] for part in "qkv"]
-            yield f"{ours}.attention.qkv.{kind}", torch.cat(parts)
-
-
-def _layer(state: dict[str, Any], theirs: str, ours: str) -> Iterator[tuple[str, Tensor]]:
-    for kind in ("weight", "bias"):
-        yield f"{ours}.{kind}", state[f"{theirs}.{kind}"]

@@ -3,11 +3,12 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers_unet import same_networks, translated
+from diffusers_unet import same_networks
 from torch import Tensor, nn
 
 from unnoise.networks.blocks import CrossAttention, SelfAttention
 from unnoise.networks.conditioning import Condition, ConditionShape
+from unnoise.networks.pretrained import unet_from_diffusers
 from unnoise.networks.unet import Stage, UNet
 
 SMALL: dict[str, Any] = {
@@ -98,7 +99,8 @@ def test_gradients_equal_diffusers(config: dict[str, Any]) -> None:
     weight = torch.randn_like(out)
     (out * weight).sum().backward()
     (theirs(x, t).sample * weight).sum().backward()
-    expected = dict(translated({name: p.grad for name, p in theirs.named_parameters()}))
+    gradients: Any = {name: p.grad for name, p in theirs.named_parameters()}
+    expected = unet_from_diffusers(gradients, ours)
     actual = {name: p.grad for name, p in ours.named_parameters()}
     assert actual.keys() == expected.keys()
     for name, gradient in expected.items():
@@ -323,6 +325,8 @@ def test_compiles_into_one_graph() -> None:
         ({"shape": (3, 2, 2), "multipliers": (1, 1, 1)}, "multiple of 4, e.g. 4$"),
         ({"attention_resolutions": (16, 4)}, r"attention_resolutions \[16\] .* \[8, 4\]"),
         ({"head_size": 12}, r"head_size 12 does not divide the channels \[32\]"),
+        ({"heads": 5}, r"heads 5 does not divide the channels \[32\]"),
+        ({"heads": 2, "head_size": 8}, "head_size 8 and heads 2: give one"),
         ({"channels": 15}, "channels 15 must be even"),
         ({"channels": 2}, "at least 4"),
         ({"multipliers": ()}, "multipliers"),

@@ -5,10 +5,15 @@ Shapes: B batch, C channels, H × W pixels, E width of the time embedding, L tok
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Convention = Literal["ddpm", "adm"]
+"""Where published U-Nets differ in small things: DDPM's (Ho et al. 2020), and that of Dhariwal &
+Nichol 2021 ("ADM"), after which Stable Diffusion's is built."""
 
 
 def scaled_init(layer: nn.Conv2d | nn.Linear, *, zero: bool = False) -> None:
@@ -37,15 +42,16 @@ def linear(in_features: int, out_features: int) -> nn.Linear:
     return layer
 
 
-def group_norm(channels: int, most_groups: int) -> nn.GroupNorm:
+def group_norm(channels: int, most_groups: int, convention: Convention = "ddpm") -> nn.GroupNorm:
     """Normalise in the most groups, up to ``most_groups``, that divide C and hold 4 channels each.
 
     Four, because a group of one channel would subtract from each channel its mean, and with it
-    the time embedding (the rule of Karras et al. 2022, where channels divide).
+    the time embedding (the rule of Karras et al. 2022, where channels divide). The variance gets
+    1e-6, or ADM's 1e-5.
     """
     most = max(1, min(most_groups, channels // 4))
     groups = max(g for g in range(1, most + 1) if channels % g == 0)
-    return nn.GroupNorm(groups, channels, eps=1e-6)
+    return nn.GroupNorm(groups, channels, eps=1e-6 if convention == "ddpm" else 1e-5)
 
 
 def halved(shape: Sequence[int], times: int, patch: int = 1) -> tuple[int, int]:
@@ -59,16 +65,18 @@ def halved(shape: Sequence[int], times: int, patch: int = 1) -> tuple[int, int]:
     return H // unit, W // unit
 
 
-def sinusoidal_embedding(t: Tensor, width: int) -> Tensor:
+def sinusoidal_embedding(t: Tensor, width: int, convention: Convention = "ddpm") -> Tensor:
     """[sin(t·f), cos(t·f)], f_i = 10000^(−i / (width/2 − 1)), i < width/2: (B,) to (B, width).
 
     In float32 whatever autocast says; ``width`` is even and at least 4 (Ho et al. 2020, after
-    Vaswani et al. 2017, section 3.5).
+    Vaswani et al. 2017, section 3.5). ADM has [cos, sin], and f_i = 10000^(−i / (width/2)).
     """
     half = width // 2
+    least = half - 1 if convention == "ddpm" else half
     i = torch.arange(half, dtype=torch.float32, device=t.device)
-    angles = t.float()[:, None] * torch.exp(-math.log(10000.0) * i / (half - 1))
-    return torch.cat([angles.sin(), angles.cos()], dim=1)
+    angles = t.float()[:, None] * torch.exp(-math.log(10000.0) * i / least)
+    waves = angles.sin(), angles.cos()
+    return torch.cat(waves if convention == "ddpm" else waves[::-1], dim=1)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -101,13 +109,14 @@ class ResidualBlock(nn.Module):
         embedding_width: int,
         dropout: float,
         norm_groups: int,
+        convention: Convention = "ddpm",
     ) -> None:
         super().__init__()
-        self.norm1 = group_norm(in_channels, norm_groups)
+        self.norm1 = group_norm(in_channels, norm_groups, convention)
         self.conv1 = convolution(in_channels, out_channels)
         if embedding_width:
             self.time = linear(embedding_width, out_channels)
-        self.norm2 = group_norm(out_channels, norm_groups)
+        self.norm2 = group_norm(out_channels, norm_groups, convention)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = convolution(out_channels, out_channels, zero=True)
         self.shortcut = (
@@ -187,16 +196,20 @@ class CrossAttention(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Halve H and W: a 3 × 3 convolution of stride 2, padded on the right and bottom only."""
+    """Halve H and W: a 3 × 3 convolution of stride 2.
 
-    def __init__(self, channels: int) -> None:
+    Padded on the right and bottom only; in ADM on all sides.
+    """
+
+    def __init__(self, channels: int, convention: Convention = "ddpm") -> None:
         super().__init__()
+        self.padding = (0, 1, 0, 1) if convention == "ddpm" else (1, 1, 1, 1)
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
         scaled_init(self.conv)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, H/2, W/2)."""
-        out: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))
+        out: Tensor = self.conv(F.pad(x, self.padding))
         return out
 
 

@@ -1,4 +1,5 @@
-"""The U-Net of DDPM (Ho et al. 2020, Appendix B), convention for convention."""
+"""The U-Net of DDPM (Ho et al. 2020, Appendix B), convention for convention, and with transformers
+that of Stable Diffusion (Rombach et al. 2022)."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from unnoise.networks.base import Backbone
 from unnoise.networks.blocks import (
+    Convention,
     CrossAttention,
     Downsample,
     ResidualBlock,
@@ -21,16 +23,26 @@ from unnoise.networks.blocks import (
     sinusoidal_embedding,
 )
 from unnoise.networks.conditioning import UNCONDITIONAL, Condition, ConditionShape, Count
+from unnoise.networks.conditioning.base import Width
+from unnoise.networks.transformer import SpatialTransformer
 
 
 class Stage(nn.Module):
-    """A residual block, and where the resolution asks for it attention: to itself, to tokens."""
+    """A residual block, and where the resolution asks for it attention: to itself, to tokens.
+
+    Or in place of these two a transformer.
+    """
 
     def __init__(
-        self, block: ResidualBlock, attention: SelfAttention | None, cross: CrossAttention | None
+        self,
+        block: ResidualBlock,
+        attention: SelfAttention | None = None,
+        cross: CrossAttention | None = None,
+        transformer: SpatialTransformer | None = None,
     ) -> None:
         super().__init__()
         self.block, self.attention, self.cross = block, attention, cross
+        self.transformer = transformer
 
     def forward(self, x: Tensor, embedding: Tensor, condition: Condition) -> Tensor:
         """(B, C, H, W) and the activated embedding (B, E) to (B, C', H, W)."""
@@ -39,6 +51,8 @@ class Stage(nn.Module):
             h = self.attention(h)
         if self.cross is not None:
             h = self.cross(h, condition.tokens, condition.mask)
+        if self.transformer is not None:
+            h = self.transformer(h, condition.tokens, condition.mask)
         return h
 
 
@@ -49,7 +63,8 @@ class UNet(Backbone):
     residual blocks on the way down and ``blocks + 1`` on the way up, with self-attention at
     ``attention_resolutions`` and in the middle. The time, and the condition vector where there is
     one, reach every residual block; tokens are attended to after each self-attention; a spatial
-    condition is stacked on the input. The initial output is exactly 0.
+    condition is stacked on the input. With a ``transformer_depth`` both attentions are parts of
+    transformers. The initial output is exactly 0.
 
     Args:
         shape: (C, H, W) of the input.
@@ -63,10 +78,15 @@ class UNet(Backbone):
         dropout: inside the residual blocks.
         norm_groups: most groups of a group norm; fewer where they do not divide the channels or
             would hold less than 4 channels each.
+        heads: of an attention at any level, in place of ``head_size``.
+        transformer_depth: blocks of a transformer, wherever there is attention; 0: no transformers,
+            but DDPM's attention.
+        convention: of what networks are called ddpm and adm, see ``Convention``.
 
     Raises:
         ValueError: H or W cannot be halved often enough, an attention resolution does not occur,
-            head_size does not divide a level's channels, or ``channels`` is odd.
+            head_size or heads do not divide a level's channels or are both given, or ``channels``
+            is odd.
     """
 
     def __init__(
@@ -81,22 +101,30 @@ class UNet(Backbone):
         head_size: Count | None = None,
         dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0,
         norm_groups: Count = 32,
+        heads: Count | None = None,
+        transformer_depth: Width = 0,
+        convention: Convention = "ddpm",
     ) -> None:
         super().__init__(shape, outputs, condition)
         widths = [channels * m for m in multipliers]
         resolutions = _resolutions(self.shape, len(widths))
-        _check(channels, widths, resolutions, attention_resolutions, head_size)
-        self.channels, embedding = channels, 4 * channels
+        _check(channels, widths, resolutions, attention_resolutions, head_size, heads)
+        self.channels, self.convention, embedding = channels, convention, 4 * channels
 
         def stage(width_in: int, width: int, attends: bool) -> Stage:
-            block = ResidualBlock(width_in, width, embedding, dropout, norm_groups)
+            block = ResidualBlock(width_in, width, embedding, dropout, norm_groups, convention)
             if not attends:
-                return Stage(block, None, None)
-            attention = SelfAttention(width, head_size, norm_groups)
+                return Stage(block)
+            size = width // heads if heads else head_size
+            if transformer_depth:
+                parts = width // (size or width), transformer_depth, norm_groups
+                return Stage(block, transformer=SpatialTransformer(width, condition.tokens, *parts))
+            attention = SelfAttention(width, size, norm_groups)
             if not condition.tokens:
-                return Stage(block, attention, None)
-            cross = CrossAttention(width, condition.tokens, head_size, norm_groups)
-            return Stage(block, attention, cross)
+                return Stage(block, attention)
+            return Stage(
+                block, attention, CrossAttention(width, condition.tokens, size, norm_groups)
+            )
 
         self.time1, self.time2 = linear(channels, embedding), linear(embedding, embedding)
         if condition.vector:
@@ -108,7 +136,7 @@ class UNet(Backbone):
         attends = [resolution in attention_resolutions for resolution in resolutions]
         for level, level_width in enumerate(widths):
             if level > 0:
-                self.down.append(Downsample(width))
+                self.down.append(Downsample(width, convention))
                 skips.append(width)
             for _ in range(blocks):
                 self.down.append(stage(width, level_width, attends[level]))
@@ -124,7 +152,7 @@ class UNet(Backbone):
             if level > 0:
                 self.up.append(Upsample(width))
 
-        self.norm_out = group_norm(width, norm_groups)
+        self.norm_out = group_norm(width, norm_groups, convention)
         self.conv_out = convolution(width, outputs, zero=True)
 
     def run(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
@@ -151,7 +179,7 @@ class UNet(Backbone):
 
     def _embedding(self, t: Tensor, dtype: torch.dtype, vector: Tensor | None) -> Tensor:
         """Time and condition vector as one vector a sample: (B, 4·channels)."""
-        times = sinusoidal_embedding(t, self.channels).to(dtype)
+        times = sinusoidal_embedding(t, self.channels, self.convention).to(dtype)
         embedding: Tensor = self.time2(F.silu(self.time1(times)))
         return embedding if vector is None else embedding + self.condition(vector)
 
@@ -178,6 +206,7 @@ def _check(
     resolutions: list[int],
     attention_resolutions: Sequence[int],
     head_size: int | None,
+    heads: int | None,
 ) -> None:
     if channels % 2 or channels < 4:
         raise ValueError(f"channels {channels} must be even and at least 4")
@@ -187,7 +216,10 @@ def _check(
             f"attention_resolutions {absent} do not occur: the longer sides of the levels are "
             f"{resolutions}"
         )
+    if head_size and heads:
+        raise ValueError(f"head_size {head_size} and heads {heads}: give one of them")
+    name, parts = ("heads", heads) if heads else ("head_size", head_size)
     attending = [w for w, r in zip(widths, resolutions, strict=True) if r in attention_resolutions]
-    undivided = sorted({w for w in (*attending, widths[-1]) if head_size and w % head_size})
+    undivided = sorted({w for w in (*attending, widths[-1]) if parts and w % parts})
     if undivided:
-        raise ValueError(f"head_size {head_size} does not divide the channels {undivided}")
+        raise ValueError(f"{name} {parts} does not divide the channels {undivided}")

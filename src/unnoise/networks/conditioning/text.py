@@ -155,19 +155,28 @@ class TextConditioner(Conditioner):
     Args:
         encoder: reads ``batch["caption"]``, B strings.
         width: D of the tokens and of the vector.
+        pooled: whether their mean is a vector; Stable Diffusion's U-Net has tokens only.
     """
 
     reads = ("caption",)
 
-    def __init__(self, encoder: TextEncoder, width: Count) -> None:
+    def __init__(self, encoder: TextEncoder, width: Count, pooled: bool = True) -> None:
         super().__init__()
-        self.encoder, self.shape = encoder, ConditionShape(vector=width, tokens=width)
+        self.encoder = encoder
+        self.shape = ConditionShape(vector=width if pooled else 0, tokens=width)
         self.norm, self.project = nn.LayerNorm(encoder.width), nn.Linear(encoder.width, width)
         self.null = nn.Parameter(torch.zeros(width))
 
     def forward(self, batch: Mapping[str, Any], keep: Tensor) -> Condition:
-        """Tokens (B, L, width), mask (B, L) and vector (B, width); ValueError for a blank text."""
+        """Tokens (B, L, width), mask (B, L) and vector (B, width); ValueError for a blank text.
+
+        "negative" captions of the batch take the place of the null condition.
+        """
         captions = read(batch, "caption")
+        if "negative" in batch:
+            rows = zip(captions, batch["negative"], keep.tolist(), strict=True)
+            captions = [caption if kept else negative for caption, negative, kept in rows]
+            keep = torch.ones_like(keep)
         there = [caption != "" for caption in captions]
         encoded = iter(self.encoder.encode([caption for caption in captions if caption != ""]))
         nothing = torch.zeros(1, self.encoder.width)
@@ -179,6 +188,8 @@ class TextConditioner(Conditioner):
         tokens = self.project(self.norm(padded))
         tokens = torch.where(keep[:, None, None], tokens, self.null)
         mask = torch.arange(tokens.shape[1], device=keep.device) < lengths[:, None]
+        if not self.shape.vector:
+            return Condition(tokens=tokens, mask=mask)
         vector = (tokens * mask[..., None]).sum(dim=1) / lengths[:, None]
         return Condition(vector, tokens, mask)
 
