@@ -1,11 +1,13 @@
-"""Pictures from files that the user names."""
+"""Pictures and texts from files that the user names."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from unnoise.data.given import check_picture, given_pictures
+from unnoise.data.given import check_picture, given_pictures, read_texts
 
 
 @pytest.fixture
@@ -87,3 +89,32 @@ def test_a_folder_is_read_as_for_training(pixels, tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("no picture")
     assert torch.equal(given_pictures(tmp_path), pixels[[1, 0, 2]])
     assert capsys.readouterr().err == f"{tmp_path}: 1 file skipped: .txt 1\n"
+
+
+def test_texts_are_one_a_list_or_the_lines_of_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("two.txt").write_bytes("\ufeffa red knight\r\nзамок, ночь\r\n\r\n".encode())
+    assert read_texts(None) is None
+    assert read_texts("a, b") == ["a, b"]
+    assert read_texts("") == [""]
+    assert read_texts(["a", "@two.txt"]) == ["a", "@two.txt"]
+    assert read_texts("@two.txt") == ["a red knight", "замок, ночь"]
+
+
+@pytest.mark.parametrize(
+    ("content", "given", "message"),
+    [
+        (b"", "@texts.txt", "texts.txt is empty: it should have a text on each line"),
+        (b" \n\n", "@texts.txt", "texts.txt is empty"),
+        (b"a\n\nb\n", "@texts.txt", "texts.txt, line 2 is empty"),
+        (b"a\nb\n\xff\xfec\n", "@texts.txt", r"texts.txt is not UTF-8 \(line 3\)"),
+        (b"a", "texts.txt", "texts.txt is a file: @texts.txt reads a text from each of its lines"),
+        (b"a", "@other.txt", "there is no file other.txt; a text that begins with @ goes into a"),
+        (b"a", "@.", "there is no file ."),
+    ],
+)
+def test_files_of_texts_that_are_wrong_are_refused(content, given, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("texts.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_texts(given)

@@ -14,7 +14,7 @@ from unnoise.cli.request import Request, run_request
 from unnoise.config.faults import Count, Device, Folder, Look, Number, Run, run_fault
 from unnoise.config.problems import Problem
 from unnoise.data.decoding import Decoder
-from unnoise.data.given import read_pictures
+from unnoise.data.given import read_pictures, read_texts
 from unnoise.diffusion.editing import Edit
 from unnoise.diffusion.samplers import Sampler
 from unnoise.distributed.group import gather, join
@@ -39,11 +39,13 @@ class Drawing(EditKeys, Request):
     seed: Number
     first: Number
     batch_size: Annotated[Count, Role.MACHINE]
+    decode_pixels: Annotated[Count, Role.MACHINE]
     sampler: Sampler | LatentSampler | Reconstruction | None
     steps: Count | None
     guidance: Annotated[float, Field(ge=0)] | None
     labels: list[Number | str] | None
-    captions: list[str] | None
+    captions: str | list[str] | None
+    negative: str | list[str] | None
     images: list[str] | None
     weak: Annotated[str | None, Look(run_fault)]
     classifier: Annotated[str | None, Look(classifier_fault)]
@@ -60,6 +62,13 @@ class Drawing(EditKeys, Request):
             yield Problem("weak", "guidance is by a weak model or by a classifier, not by both")
         if self.weak is not None and self.guidance is None:
             yield Problem("guidance", "say how far to go from the weak model, as in guidance=2")
+        if self.negative is not None and self.guidance == 1:
+            yield Problem("guidance", "1 is off, so that negative would do nothing: set it above 1")
+        for key in ("captions", "negative"):
+            try:
+                read_texts(getattr(self, key))
+            except ValueError as error:
+                yield Problem(key, str(error))
         yield from unreadable_pictures("images", self.images or [], numbered=True)
         yield from self.edit_problems(self.n, self.first)
         run = None if run_fault(self.run) else RunDirectory.of(find_checkpoint(Path(self.run)))
@@ -81,6 +90,7 @@ class Drawing(EditKeys, Request):
         kind = sampler.get("stepper", sampler)["_target_"].rpartition(".")[2].lower()
         steps = self.steps or sampler.get("steps", 1) or "all"
         about = {"checkpoint": str(trained.checkpoint), **self.deciding(config), "sampler": sampler}
+        about |= {key: read_texts(config[key]) for key in ("captions", "negative")}
         name = "-".join(str(part) for part in (self.edit, kind, steps) if part)
         home = RunDirectory.of(trained.checkpoint).drawn
         out = Path(self.out or home / f"{name}_{digest(about, 8)}")
@@ -102,8 +112,9 @@ class Drawing(EditKeys, Request):
         first, end = (self.n * k // here.world_size for k in (here.rank, here.rank + 1))
         if first == end:
             return None
-        keys = "sampler", "steps", "guidance", "seed", "labels", "captions", "batch_size"
+        keys = "sampler", "steps", "guidance", "seed", "labels", "batch_size", "decode_pixels"
         options = {key: getattr(self, key) for key in keys}
+        options |= {key: read_texts(getattr(self, key)) for key in ("captions", "negative")}
         if self.images is not None:
             options["images"] = read_pictures(self.images, decoder)
         if self.weak is not None:

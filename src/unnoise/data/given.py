@@ -1,4 +1,4 @@
-"""Pictures from files that the user names: to be edited, to be prompts, or to be evaluated."""
+"""Pictures and texts from files that the user names: to be edited, prompts, or to be evaluated."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -32,6 +32,36 @@ T = TypeVar("T")
 def read_pictures(files: Sequence[str], decoder: Decoder) -> Tensor:
     """Each read as the run's data were: uint8 (N, C, H, W); ValueError if one cannot be."""
     return torch.stack([_read(file, decoder.fitted, decoder.most_pixels) for file in files])
+
+
+def read_texts(given: Sequence[str] | str | None) -> list[str] | None:
+    """Texts as they are typed: one, a list, or @FILE, which has one a line.
+
+    Raises:
+        ValueError: the file is not there, not UTF-8 or empty, or a line is; or a text is the name
+            of a file, without the @.
+    """
+    if given is None or not isinstance(given, str):
+        return given if given is None else [*given]
+    if not given.startswith("@"):
+        if given and Path(given).is_file():
+            raise ValueError(f"{given} is a file: @{given} reads a text from each of its lines")
+        return [given]
+    file = Path(given[1:]).expanduser()
+    if not file.is_file():
+        raise ValueError(f"there is no file {file}; a text that begins with @ goes into a list")
+    content = file.read_bytes()
+    try:
+        lines = content.decode("utf-8-sig").rstrip().splitlines()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{file} is not UTF-8 (line {line})") from error
+    if not lines:
+        raise ValueError(f"{file} is empty: it should have a text on each line")
+    for number, text in enumerate(lines, 1):
+        if not text.strip():
+            raise ValueError(f"{file}, line {number} is empty")
+    return lines
 
 
 def check_picture(file: str) -> None:

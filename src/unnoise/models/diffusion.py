@@ -189,7 +189,7 @@ class DiffusionModel(GenerativeModel):
         keys = self.conditioner.reads
         if batch is None:
             raise ValueError(f"the model is conditional: give it a batch with {' and '.join(keys)}")
-        for key in keys:
+        for key in (*keys, *({"negative"} & batch.keys())):
             if len(read(batch, key)) != len(keep):
                 raise ValueError(f"{len(batch[key])} of {key!r} are given for {len(keep)} pictures")
         return self._at_latent(self.conditioner(batch, keep))
@@ -210,8 +210,8 @@ class DiffusionModel(GenerativeModel):
     ) -> Denoise:
         """The denoiser of n pictures under their conditions, guided.
 
-        Classifier-free where neither of the last two is given: away from the null condition, both
-        branches in one call of the network.
+        Classifier-free where neither of the last two is given: away from the null condition, or
+        from ``batch["negative"]`` captions, both branches in one call of the network.
 
         Args:
             batch: what the conditioner reads, n samples.
@@ -222,8 +222,10 @@ class DiffusionModel(GenerativeModel):
 
         Raises:
             ValueError: there is nothing to guide by, or too much; the weak model has another shape
-                or schedule; the batch lacks something.
+                or schedule; the batch lacks something, or has negative captions that nothing reads.
         """
+        if batch is not None and "negative" in batch:
+            check_negative(guidance, weak is not None or classifier is not None)
         kept = torch.ones(n, dtype=torch.bool, device=self.device)
         condition = self.condition(batch, kept)
         strong = self.under(condition)
@@ -279,6 +281,19 @@ def diffusion_model(model: GenerativeModel, what: str, of_pixels: bool = False) 
     if of_pixels and not model.codec.is_pixels:
         raise ValueError(f"{what} takes a model of pixels, not of latents")
     return model
+
+
+def check_negative(guidance: Guidance, by_another: bool) -> None:
+    """ValueError if negative captions would have no effect."""
+    if by_another:
+        raise ValueError(
+            "negative captions are for guidance by the model's own captions, not for a weak model "
+            "or a classifier"
+        )
+    if guidance.scale == 1:
+        raise ValueError(
+            "negative captions act through guidance, which is 1 here, and off: set guidance above 1"
+        )
 
 
 def check_weak(weak: DiffusionModel, model: DiffusionModel) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from unnoise.data.source import Images
 from unnoise.diffusion.editing import Edit, Interpolate
 from unnoise.models.base import Classifier, GenerativeModel
-from unnoise.networks.conditioning import ClassConditioner
+from unnoise.networks.conditioning import ClassConditioner, TextConditioner
 
 Batch = dict[str, Any]
 
@@ -25,8 +25,8 @@ class Prompts:
         model: whose conditioner reads the prompts.
         validation: opens the validation split, called only where it is needed.
         class_names: for captions of labels.
-        given: by "label" numbers or names of classes, by "caption" texts, by "image" uint8
-            (N, C, H, W); used in turn.
+        given: by "label" numbers or names of classes, by "caption" texts, by "negative" those of
+            the weaker branch of guidance, by "image" uint8 (N, C, H, W); used in turn.
         classes: of the data, for a conditioner that reads labels without a table of classes.
         classifier: guides, towards the labels.
 
@@ -50,18 +50,21 @@ class Prompts:
         self.keys = () if model.conditioner is None else model.conditioner.reads
         self.names = None if classifier is None else classifier.names
         self.known = {*self.keys, *(() if classifier is None else ("label",))}
+        parts = [*model.conditioner.modules()] if model.conditioner else []
+        texts = any(isinstance(part, TextConditioner) for part in parts)
         for key, values in self.given.items():
-            if key not in self.known:
+            name = "negative caption" if key == "negative" else key
+            if key not in self.known and not (key == "negative" and texts):
                 reads = f"reads {'s and '.join(sorted(self.known))}s"
                 what = reads if self.known else "is unconditional"
-                raise ValueError(f"{key}s are given, but the model {what}")
+                needs = ": they take a TextConditioner" if key == "negative" else ""
+                raise ValueError(f"{name}s are given, but the model {what}{needs}")
             if len(values) == 0:
-                raise ValueError(f"{key}s are given, but the list is empty")
-        for number, text in enumerate(self.given.get("caption", ())):
-            if not text.strip():
-                raise ValueError(f"caption {number} is empty")
+                raise ValueError(f"{name}s are given, but the list is empty")
+            for number, text in enumerate(values if key in ("caption", "negative") else ()):
+                if not text.strip() and (text or key == "caption"):
+                    raise ValueError(f"{name} {number} is empty")
         if model.conditioner is not None:
-            parts = model.conditioner.modules()
             tables = [part.classes for part in parts if isinstance(part, ClassConditioner)]
             classes = min(tables, default=classes)
         if "label" in self.keys and self.names is not None and len(self.names) != classes:

@@ -23,6 +23,7 @@ from unnoise.models.build import build
 from unnoise.models.diffusion import DiffusionModel
 from unnoise.models.drawn import Drawn, draw
 from unnoise.models.prompts import Prompts
+from unnoise.networks.autoencoders import DECODE_PIXELS, ConvolutionalAutoencoder
 from unnoise.networks.conditioning import TextConditioner
 from unnoise.runs import manifest
 from unnoise.runs.checkpoints import check_layout, find_checkpoint, is_whole
@@ -67,11 +68,13 @@ class TrainedModel:
         first: int = 0,
         labels: int | str | Sequence[int | str] | None = None,
         captions: str | Sequence[str] | None = None,
+        negative: str | Sequence[str] | None = None,
         images: Tensor | None = None,
         edit: Edit | None = None,
         weak: "TrainedModel | None" = None,
         classifier: Classifier | None = None,
         batch_size: int = 64,
+        decode_pixels: int = DECODE_PIXELS,
         progress: bool = False,
     ) -> Drawn:
         """Draw pictures first … first + n − 1 of ``seed``.
@@ -87,11 +90,15 @@ class TrainedModel:
             first: number of the first picture.
             labels: class prompts, numbers or names, in turn; default: all classes, in turn.
             captions: text prompts, in turn; default: those of the validation split.
+            negative: captions of what guidance leads away from, in turn; default, and "": from the
+                null condition.
             images: picture prompts (N, C, H, W) uint8, in turn; default: the validation split.
             edit: Inpaint, ImageToImage or Interpolate: start from pictures.
             weak: a worse model of the same schedule, to guide away from (autoguidance).
             classifier: of noisy pictures, to guide by; then ``labels`` are its classes.
             batch_size: pictures drawn at a time.
+            decode_pixels: of latents, how many pixels are decoded at a time; a larger picture is
+                decoded in strips of so many, the same up to rounding in less memory.
             progress: show a bar, and say on stderr which captions are not read to their end.
 
         Raises:
@@ -107,12 +114,18 @@ class TrainedModel:
         if weak is None and classifier is None:
             self.check_recipe(sampler)
         captions = [captions] if isinstance(captions, str) else captions
+        negative = [negative] if isinstance(negative, str) else negative
         labels = [labels] if isinstance(labels, int | str) else labels
-        prompts = self.prompts({"label": labels, "caption": captions, "image": images}, classifier)
+        words = {"caption": captions, "negative": negative}
+        prompts = self.prompts({"label": labels, "image": images, **words}, classifier)
         prompts.check_edit(edit)
         prompts.check_number(first + n)
         if progress:
-            self._say_what_is_cut(captions or ())
+            self._say_what_is_cut("captions", captions or ())
+            self._say_what_is_cut("negative captions", negative or ())
+        for part in self.model.modules():
+            if isinstance(part, ConvolutionalAutoencoder):
+                part.decode_pixels = decode_pixels
         steps = steps_taken(self.model.steps(sampler), 1 if edit is None else edit.strength)
         with tqdm(
             total=n * steps,
@@ -136,12 +149,12 @@ class TrainedModel:
         classes = self.config["data"].get("classes")
         return Prompts(self.model, lambda: self.validation, names, given, classes, classifier)
 
-    def _say_what_is_cut(self, captions: Sequence[str]) -> None:
+    def _say_what_is_cut(self, what: str, texts: Sequence[str]) -> None:
         parts = self.model.conditioner.modules() if self.model.conditioner else ()
-        for part in parts:
-            for text in captions if isinstance(part, TextConditioner) else ():
-                if line := part.cut_off([text], f"the captions ({text[:40]!r} …)"):
-                    print(f"warning: {line}", file=sys.stderr)
+        readers = [part for part in parts if isinstance(part, TextConditioner)]
+        for line in (part.cut_off(texts, f"{len(texts):,} {what}") for part in readers):
+            if line is not None:
+                print(f"warning: {line}", file=sys.stderr)
 
     def check_recipe(self, sampler: Sampler) -> None:
         """ValueError if a sampler, with guidance by the model's own condition, cannot be used."""
