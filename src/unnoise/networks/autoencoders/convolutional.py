@@ -188,9 +188,10 @@ class ConvolutionalAutoencoder(Autoencoder):
             x: Tensor = self.decoder(z)
             return x
         if pixels <= self.decode_pixels:
-            return torch.cat([self.decoder(some) for some in z.split(self.decode_pixels // pixels)])
+            slices = torch.split(z, self.decode_pixels // pixels)
+            return torch.cat([self.decoder(some) for some in slices])
         strips = -(-pixels // self.decode_pixels)
-        return torch.cat([self.decoder.in_strips(one, strips) for one in z.split(1)])
+        return torch.cat([self.decoder.in_strips(one, strips) for one in torch.split(z, 1)])
 
     def forward(self, x: Tensor, noise: Noise | None = None) -> tuple[Tensor, Latent]:
         """The reconstruction (B, C, H, W) and the latent."""

@@ -92,7 +92,7 @@ def _activation(norm: nn.GroupNorm, strips: Iterable[Tensor]) -> Callable[[Tenso
     """
     sizes, means, variances = [], [], []
     for part in strips:
-        grouped = part.unflatten(1, (norm.num_groups, -1)).flatten(2).float()
+        grouped = part.float().reshape(len(part), norm.num_groups, -1)
         variance, mean = torch.var_mean(grouped, dim=2, correction=0)
         sizes.append(part.shape[2])
         means.append(mean.double())
