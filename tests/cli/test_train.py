@@ -58,6 +58,7 @@ GROUPS = [
     if isinstance(each, dict) and "override" not in name
 ]
 CHOICES = [f"{group}={option}" for group in GROUPS for option in options(group)]
+EXPERIMENTS = options("experiment")
 COMPANIONS = {
     "data=scenes": ["network.attention_resolutions=[16]"],
     "schedule=flow": ["prediction=flow", "objective=velocity"],
@@ -75,12 +76,41 @@ COMPANIONS = {
 """What some options cannot do without."""
 
 
+SMALL = {
+    "sprites_dit": "network.width=8 network.depth=1 network.heads=1",
+    "sprites_gan": "network.channels=4 discriminator.channels=4",
+    "sprites_kl": "network.channels=4",
+    "scenes_kl": "network.channels=4 discriminator.channels=4",
+    "scenes_vq": "network.channels=4 discriminator.channels=4",
+}
+
+
+FIRST_STAGES = {"sprites_ldm": "sprites_kl", "scenes_ldm": "scenes_kl", "trained": "sprites_kl"}
+
+
+def small(experiment):
+    """What makes it quick."""
+    own = SMALL.get(experiment, "").split()
+    of_unet = ("network.", "sampler.", "callbacks.samples.sampler.")
+    return [*own, *(word for word in TINY if not (own and word.startswith(of_unet)))]
+
+
 OWN_FILES = {
     "data=image_folder": ["data.root=pictures"],
     "data=sprite_sheet": ["data.root=pictures/1.png"],
     "data=sprites_file": ["data.root=pictures"],
     "data=hugging_face": ["data.name=pictures"],
 }
+
+
+def test_another_sampler_can_be_chosen_in_every_experiment():
+    """Only the steps are an experiment's; the sampler's own stands in the sampler's file."""
+    for experiment in sorted(set(EXPERIMENTS) - {"sprites_langevin", "sprites_learned_variance"}):
+        config, _ = check_command_line("train", [f"experiment={experiment}", "sampler=heun"])
+        if config["_target_"].endswith("DiffusionRecipe"):
+            allowed = {"steps", "stepper", "spacing", "threshold", "guidance", "_target_"}
+            assert config["sampler"].keys() <= allowed, experiment
+            assert "eta" not in config["sampler"]["stepper"], experiment
 
 
 @pytest.mark.parametrize("choice", sorted(CHOICES))
@@ -94,17 +124,16 @@ def test_every_option_of_every_group_is_right(choice, monkeypatch, tmp_path):
     for name in ("sprites_1788_16x16.npy", "sprite_labels_nc_1788_16x16.npy"):
         (folder / name).touch()
     extra += COMPANIONS.get(choice, [])
+    if first := FIRST_STAGES.get(choice.rpartition("=")[2]):
+        extra.append(first_stage(first, FEW, monkeypatch))
     assert check(choice, *extra, *OWN_FILES.get(choice, [])) == []
 
 
-EXPERIMENTS = options("experiment")
-SMALL = {
-    "sprites_dit": "network.width=8 network.depth=1 network.heads=1",
-    "sprites_gan": "network.channels=4 discriminator.channels=4",
-    "sprites_kl": "network.channels=4",
-    "scenes_kl": "network.channels=4 discriminator.channels=4",
-    "scenes_vq": "network.channels=4 discriminator.channels=4",
-}
+def first_stage(experiment, root, monkeypatch):
+    """The autoencoder of a run of two steps."""
+    run = f"experiment={experiment}", "hydra.run.dir=first/stage"
+    command(monkeypatch, *run, *root, *small(experiment))
+    return "autoencoder=first/stage"
 
 
 @pytest.fixture
@@ -122,10 +151,11 @@ def data_root(tmp_path):
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_trains_two_steps(experiment, monkeypatch, tmp_path, data_root, capsys):
     root = [f"data.root={data_root[experiment]}"] if experiment in data_root else FEW
-    small = SMALL.get(experiment, "").split()
-    of_unet = ("network.", "sampler.", "callbacks.samples.sampler.")
-    tiny = [word for word in TINY if not (small and word.startswith(of_unet))]
-    command(monkeypatch, f"experiment={experiment}", *root, *small, *tiny)
+    way = [*root, *small(experiment)]
+    if experiment in FIRST_STAGES:
+        way.append(first_stage(FIRST_STAGES[experiment], root, monkeypatch))
+        capsys.readouterr()
+    command(monkeypatch, f"experiment={experiment}", *way)
     (run_dir,) = (tmp_path / "outputs" / experiment).iterdir()
     printed = capsys.readouterr().out
     files = ["samples/step_00000002.png", "metrics.jsonl", "checkpoints/step_00000002.ckpt"]
