@@ -125,7 +125,7 @@ def test_every_option_of_every_group_is_right(choice, monkeypatch, tmp_path):
         (folder / name).touch()
     extra += COMPANIONS.get(choice, [])
     if first := FIRST_STAGES.get(choice.rpartition("=")[2]):
-        extra.append(first_stage(first, FEW, monkeypatch))
+        extra += first_stage(first, FEW, monkeypatch)
     assert check(choice, *extra, *OWN_FILES.get(choice, [])) == []
 
 
@@ -133,7 +133,7 @@ def first_stage(experiment, root, monkeypatch):
     """The autoencoder of a run of two steps."""
     run = f"experiment={experiment}", "hydra.run.dir=first/stage"
     command(monkeypatch, *run, *root, *small(experiment))
-    return "autoencoder=first/stage"
+    return ["autoencoder=trained", "autoencoder.run=first/stage"]
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_every_experiment_trains_two_steps(experiment, monkeypatch, tmp_path, da
     root = [f"data.root={data_root[experiment]}"] if experiment in data_root else FEW
     way = [*root, *small(experiment)]
     if experiment in FIRST_STAGES:
-        way.append(first_stage(FIRST_STAGES[experiment], root, monkeypatch))
+        way += first_stage(FIRST_STAGES[experiment], root, monkeypatch)
         capsys.readouterr()
     command(monkeypatch, f"experiment={experiment}", *way)
     (run_dir,) = (tmp_path / "outputs" / experiment).iterdir()
