@@ -18,8 +18,9 @@ from untrained import make_run
 import unnoise
 from unnoise.cli import evaluate
 from unnoise.config.nodes import instantiate
+from unnoise.data.scenes import Scenes
 from unnoise.data.sprites import KINDS, Sprites
-from unnoise.evaluation.adherence import compared
+from unnoise.evaluation.adherence import compared, through
 from unnoise.evaluation.classifiers import PromptSet, pixels, prompt_sets, shown, splits
 from unnoise.evaluation.likelihood import Likelihood
 from unnoise.models.classifier import NoisyClassifier
@@ -334,3 +335,44 @@ def test_ctrl_c_is_one_line(home, monkeypatch, capsys):
         command(monkeypatch, f"run={home / 'classes'}", "measure=likelihood", "n=2")
     assert stop.value.code == 130
     assert capsys.readouterr().err == "stopped\n"
+
+
+def test_scenes_are_judged_by_what_is_recognised_in_them(tmp_path, monkeypatch, capsys):
+    run = make_run(tmp_path / "run", "data=scenes", "data.validation_size=40", "conditioning=text")
+    command(monkeypatch, f"run={run}", "n=6", "guidance=[2]", "steps=1", "batch_size=6")
+    (file,) = (run / "evaluation").glob("adherence_*.json")
+    result = json.loads(file.read_text())
+    assert result["judges"] == "data"
+    rows = {(row["pictures"], row["prompts"], row["judged"]): row for row in result["rows"]}
+    sets = ("seen", "held-out pairing", "held-out relation", "held-out count")
+    for name in sets:
+        for attribute in ("background", "kind", "colour", "number"):
+            assert (rows["real", name, attribute]["share"], rows["real", name, "all"]["n"]) == (
+                1,
+                6,
+            )
+        assert rows["drawn", name, "all"]["agreed"] == 0
+        assert rows["drawn", name, "all"]["guidance"] == 2
+    assert {prompts for _, prompts, _ in rows} == {*sets}
+    assert "held-out relation" in capsys.readouterr().out
+
+
+def test_a_codec_that_loses_something_is_judged_too():
+    class Grey(torch.nn.Module):
+        def encode(self, data):
+            return data.float().mean(1, keepdim=True)
+
+        def decode(self, signal):
+            return signal.expand(-1, 3, -1, -1).round().to(torch.uint8)
+
+    scenes = Scenes(8, 8)
+    pictures = scenes.images("validation").read(torch.arange(8))
+    grey = through(Grey(), pictures, 3, torch.device("cpu"))
+    assert grey.shape == pictures.shape
+    prompts = PromptSet("seen", scenes.images("validation"))
+    shares = {
+        kind: {row.label: row.agreement.share for row in compared(kind, prompts, None, scenes, x)}
+        for kind, x in (("real", pictures), ("reconstructed", grey))
+    }
+    assert shares["real"]["colour"] == 1
+    assert shares["reconstructed"]["colour"] < 0.5

@@ -71,7 +71,7 @@ COMPANIONS = {
     "sampler=reconstruction": ["family=autoencoder"],
 } | {
     f"network={each}": ["family=autoencoder"]
-    for each in ("kl_f2", "kl_f4", "kl_f8", "vq_f4", "fsq_f4")
+    for each in ("kl_f2", "kl_f4", "kl_f4_small", "kl_f8", "vq_f4", "fsq_f4")
 }
 """What some options cannot do without."""
 
@@ -80,8 +80,8 @@ SMALL = {
     "sprites_dit": "network.width=8 network.depth=1 network.heads=1",
     "sprites_gan": "network.channels=4 discriminator.channels=4",
     "sprites_kl": "network.channels=4",
-    "scenes_kl": "network.channels=4 discriminator.channels=4",
-    "scenes_vq": "network.channels=4 discriminator.channels=4",
+    "scenes_kl": "network.channels=4",
+    "scenes_vq": "network.channels=4",
 }
 
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKL, VQModel
 from torch import nn
 
@@ -122,6 +123,29 @@ def test_weights_that_would_be_left_over_are_named():
     ours = KLAutoencoder(3, 4, 8, (1,), 1, norm_groups=2)
     with pytest.raises(ValueError, match=r"has no place for .*encoder\.down_blocks\.0\.resnets\.1"):
         from_diffusers(theirs.state_dict(), ours)
+
+
+@pytest.mark.parametrize("quantizer", [None, FSQ((8, 5, 5, 5))])
+def test_in_patches_it_is_the_autoencoder_of_the_patches_pixels(quantizer):
+    """Of 2 × 2 pixels of 3 colours that of 12 colours, with the same weights."""
+
+    def network(colours, **options):
+        if quantizer is None:
+            return KLAutoencoder(colours, 4, 8, (1, 2), norm_groups=2, **options)
+        return VQAutoencoder(colours, quantizer, 8, (1, 2), norm_groups=2, **options)
+
+    ours, stacked = randomised(network(3, patch=2)), network(12)
+    stacked.load_state_dict(ours.state_dict())
+    with torch.no_grad():
+        expected, z = stacked(F.pixel_unshuffle(X, 2))
+        found, mine = ours(X)
+        torch.testing.assert_close(mine.z, z.z)
+        torch.testing.assert_close(F.pixel_unshuffle(found, 2), expected)
+        ours.decode_pixels = 16 * 24 // 3  # less than a picture: in strips
+        torch.testing.assert_close(ours.decode(mine.z), found, rtol=1e-4, atol=1e-4)
+    assert mine.z.shape[1:] == ours.latent_shape((3, 16, 24)) == (4, 4, 6)
+    with pytest.raises(ValueError, match="parted into patches of 2 and halved 1 times"):
+        ours.latent_shape((3, 16, 26))
 
 
 def test_the_divergence_is_that_of_the_closed_form():

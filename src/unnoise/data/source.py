@@ -109,8 +109,33 @@ class HoldsOut(Protocol):
 
 
 @runtime_checkable
+class Recognises(Protocol):
+    """A source that can tell, without a classifier, whether a picture shows what a caption says.
+
+    ``novelties`` are the sorts of things that it keeps out of both splits.
+    """
+
+    novelties: Sequence[str]
+    validation_size: int
+
+    def held_out(self, size: int = ..., novelties: Sequence[Any] = ...) -> Images:
+        """Pictures with something of one of these sorts."""
+        ...
+
+    def agreement(self, pictures: Tensor, says: Sequence[Any]) -> dict[str, Tensor]:
+        """Whether picture n shows what the attributes ``says[n]`` of another say.
+
+        For each thing that can be said, a bool for each picture that was to show it; "all" is last.
+        """
+        ...
+
+
+@runtime_checkable
 class HasLessons(Protocol):
-    """A source with finer classes than its labels, for the extractor to learn."""
+    """A source with finer classes than its labels, for the extractor to learn.
+
+    The labels of lessons are (N,) int64, or (N, K) shares of each picture among the classes.
+    """
 
     lesson_names: tuple[str, ...]
 

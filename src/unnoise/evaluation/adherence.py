@@ -1,4 +1,7 @@
-"""measure=adherence: the share of samples that show what their prompt says, by classifiers."""
+"""measure=adherence: the share of samples that show what their prompt says.
+
+By classifiers, or by the data set itself where it can tell (``Recognises``).
+"""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +13,7 @@ from torch import Tensor
 
 from unnoise.config.faults import Count, Number, Run
 from unnoise.config.problems import Problem
+from unnoise.data.source import Recognises
 from unnoise.diffusion.samplers import Sampler
 from unnoise.distributed.group import broadcast, join
 from unnoise.evaluation import classifiers
@@ -20,6 +24,8 @@ from unnoise.evaluation.measure import Keys, Measure, Result, Scale
 from unnoise.evaluation.results import aligned
 from unnoise.files import file_digest
 from unnoise.models.classifier import classifier_file
+from unnoise.models.codec import Codec
+from unnoise.models.trained import TrainedModel
 from unnoise.runs.identity import digest
 
 Z = 1.959963984540054  # Φ(Z) − Φ(−Z) = 0.95
@@ -56,7 +62,7 @@ class Row:
     """One line of the result.
 
     Args:
-        pictures: "real" or "drawn".
+        pictures: "real", "reconstructed" by the autoencoder of a latent model, or "drawn".
         prompts: the name of the set of prompts.
         guidance: the scale; None for real pictures.
         label: what was recognised: "label", "kind", "kind and colour", …
@@ -133,6 +139,10 @@ class Adherence(Measure):
         """Those given, as a list."""
         return [self.judge] if isinstance(self.judge, str) else self.judge
 
+    def by_data(self, trained: TrainedModel, labels: Sequence[str]) -> bool:
+        """Whether the data set itself judges captions: it can, and no judge is given."""
+        return isinstance(trained.source, Recognises) and "label" not in labels and not self.judges
+
     def conflicts(self) -> Iterator[Problem]:
         """What is wrong between the keys, whatever the run is."""
         if not self.guidance:
@@ -163,6 +173,8 @@ class Adherence(Measure):
                 trained.check_guidance(scale)
         except ValueError as error:
             yield Problem("guidance", str(error))
+        if self.by_data(trained, labels):
+            return
         judges, found = classifiers.find(self.judges, labels, trained)
         yield from found
         if self.classifier is not None:
@@ -172,12 +184,18 @@ class Adherence(Measure):
                 reason = "also guides, and so judges itself: train another with another seed"
                 yield Problem("judge", reason, "warning")
 
+    def real(self, prompts: classifiers.PromptSet, by_data: bool) -> Tensor:
+        """The real pictures of some prompts; as many as samples where judging them takes long."""
+        every = len(prompts.real)
+        return prompts.real.read(torch.arange(min(self.n, every) if by_data else every))
+
     def measure(self, keys: Keys) -> Result | None:
         """Draw what is not drawn yet, classify it and real pictures, and write."""
         place, device = join(), self.torch_device
         trained, checkpoint = self.trained(self.averaged), self.checkpoint
         labels = classifiers.needed_labels(trained, self.classifier is not None)
-        files, _ = classifiers.find(self.judges, labels, trained)
+        by_data = self.by_data(trained, labels)
+        files = {} if by_data else classifiers.find(self.judges, labels, trained)[0]
         if place.rank == 0:
             _ = trained.validation  # first, so that others than the run's are refused
         broadcast(None)  # the other ranks wait for the data
@@ -189,8 +207,13 @@ class Adherence(Measure):
             source=trained.source, device=device, batch_size=self.batch_size, place=place
         )
         rows: list[Row] = []
+        judge = trained.source if isinstance(trained.source, Recognises) and by_data else judges
         for prompts in sets if place.rank == 0 else ():
-            rows += compared("real", prompts, None, judges, classifiers.pixels(prompts.real))
+            real = self.real(prompts, by_data)
+            rows += compared("real", prompts, None, judge, real)
+            if not trained.model.codec.is_pixels:
+                again = through(trained.model.codec, real, self.batch_size, device)
+                rows += compared("reconstructed", prompts, None, judge, again)
         for prompts in sets:
             for scale in self.guidance:
                 samples = SampleSet(
@@ -207,27 +230,45 @@ class Adherence(Measure):
                     self.folder / "drawn", samples, self.n, lambda: trained, title, **options
                 )
                 if place.rank == 0:
-                    rows += compared("drawn", prompts, scale, judges, gallery.read(self.n))
+                    rows += compared("drawn", prompts, scale, judge, gallery.read(self.n))
         if place.rank > 0:
             return None
         about: dict[str, Any] = {
             "sampler": keys["sampler"] or trained.config["sampler"],
             **{key: keys[key] for key in ("n", "steps", "guidance", "seed", "averaged")},
             "classifier": None if guide is None else file_digest(guide),
-            "judges": {label: file_digest(path) for label, path in files.items()},
+            "judges": {label: file_digest(path) for label, path in files.items()} or "data",
         }
         return Result(table(rows), self.write_rows(about, [row.values for row in rows]))
 
 
+def through(codec: Codec, pictures: Tensor, batch_size: int, device: torch.device) -> Tensor:
+    """Pictures (N, C, H, W) as a codec gives them back: no sample can show more."""
+    with torch.inference_mode():
+        return torch.cat([
+            codec.decode(codec.encode(part.to(device))).cpu()
+            for part in torch.split(pictures, batch_size)
+        ])  # fmt: skip
+
+
 def compared(
-    kind: Literal["real", "drawn"],
+    kind: Literal["real", "reconstructed", "drawn"],
     prompts: classifiers.PromptSet,
     guidance: float | None,
-    judges: classifiers.Classifiers,
+    judges: classifiers.Classifiers | Recognises,
     shown: Tensor,
 ) -> Iterator[Row]:
-    """A row for each judge of samples that are to show the first of some prompts, and for all."""
-    predicted = {label: judge.predict(shown) for label, judge in judges.items()}
-    expected = prompts.labels(judges, None if kind == "real" else len(shown))
-    for label, agreement in agreements(predicted, expected):
+    """A row for each attribute of samples that are to show the first of some prompts, and for all.
+
+    Those that a data set recognises are as many as there are samples that were to show something.
+    """
+    if isinstance(judges, Recognises):
+        assert prompts.real.attributes is not None
+        agreed = judges.agreement(shown, prompts.real.attributes[: len(shown)]).items()
+        counted = [(label, Agreement(int(hit.sum()), len(hit))) for label, hit in agreed]
+    else:
+        predicted = {label: judge.predict(shown) for label, judge in judges.items()}
+        expected = prompts.labels(judges, len(shown) if kind == "drawn" else None)
+        counted = list(agreements(predicted, expected))
+    for label, agreement in counted:
         yield Row(kind, prompts.name, guidance, label, agreement)

@@ -13,7 +13,7 @@ from torch import Tensor
 from unnoise.config.problems import Problem
 from unnoise.config.schema import arguments
 from unnoise.data.memory import TensorImages
-from unnoise.data.source import HoldsOut, Images, ImageSource
+from unnoise.data.source import HoldsOut, Images, ImageSource, Recognises
 from unnoise.models.classifier import FOLDER, NoisyClassifier, classifier_file
 from unnoise.models.trained import TrainedModel
 from unnoise.runs.identity import differences
@@ -180,20 +180,25 @@ def _differences(theirs: dict[str, Any], data: dict[str, Any]) -> str:
 
 
 def prompt_sets(data: ImageSource, labels: Sequence[str], n: int) -> list[PromptSet]:
-    """Every class; or captions of pairings seen in training, and of pairings held out from it.
+    """Every class; or captions of what is seen in training, and of each sort held out from it.
 
     Raises:
         ValueError: no captions have held-out pairings, or there are fewer than n.
     """
     if "label" in labels:
         return [PromptSet("class", data.images("validation"))]
-    if not isinstance(data, HoldsOut):
+    if not isinstance(data, HoldsOut | Recognises):
         raise ValueError("captions are judged of data with held-out pairings, as data=sprites")
     most = min(UNSEEN, data.validation_size)
     if n > most:
         raise ValueError(f"n {n} is more than the {most} captions there are")
-    pictures: dict[str, Images] = {
-        "seen pairings": data.images("validation"),
-        "held-out pairings": data.held_out(UNSEEN),
-    }
+    pictures: dict[str, Images]
+    if isinstance(data, Recognises):
+        pictures = {"seen": data.images("validation")}
+        pictures |= {f"held-out {sort}": data.held_out(n, [sort]) for sort in data.novelties}
+    else:
+        pictures = {
+            "seen pairings": data.images("validation"),
+            "held-out pairings": data.held_out(UNSEEN),
+        }
     return [PromptSet(name, real, real.captions) for name, real in pictures.items()]

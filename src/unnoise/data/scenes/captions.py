@@ -4,6 +4,8 @@ A caption names every group with its number, kind, colour and item, and the back
 out size, material, facing, and how the groups stand to each other; what it says is true.
 """
 
+from itertools import chain
+
 from unnoise.data.scenes.draws import Draws
 from unnoise.data.scenes.plans import Group, Plan
 
@@ -44,6 +46,12 @@ def caption(plan: Plan, where: str, place: str | None, draws: Draws) -> str:
     if draws.below(3) == 0:
         return f"{where}, {first} {verb} {phrase} {rest}"
     return f"{first} {phrase} {rest} {where}"
+
+
+def states_relation(words: str) -> bool:
+    """Whether a caption says how its groups stand to each other."""
+    phrases = chain.from_iterable(chain.from_iterable(PHRASES.values()))
+    return any(f" {phrase} " in words for phrase in (*phrases, "between"))
 
 
 def _named(group: Group, draws: Draws) -> str:

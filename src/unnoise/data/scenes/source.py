@@ -17,13 +17,16 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from unnoise.data.scenes.agreement import ATTRIBUTES, agreement
 from unnoise.data.scenes.backgrounds import BACKGROUNDS
 from unnoise.data.scenes.captions import caption
 from unnoise.data.scenes.drawing import draw
 from unnoise.data.scenes.draws import Draws, key_of
 from unnoise.data.scenes.layout import Subject, place
-from unnoise.data.scenes.plans import CAST, NOVELTIES, Group, Novelty, Relation, draw_plan
+from unnoise.data.scenes.plans import NAMES, NOVELTIES, Group, Novelty, Relation, draw_plan
+from unnoise.data.scenes.recognition import recognise
 from unnoise.data.source import Images, ImageSource, Split
+from unnoise.data.sprites.source import COLOURS
 
 T = TypeVar("T", covariant=True)
 STATED, DRAWN = 0, 1  # purposes of random numbers: what a scene shows, and how it looks
@@ -148,26 +151,23 @@ class SceneImages(Images):
 
 
 class _Lessons(Images):
-    """The scenes of a single group, each labelled by background, kind and colour."""
+    """A split whose label (K,) of each scene is an equal share for each word that is true of it."""
 
-    def __init__(self, images: SceneImages, names: Sequence[str]) -> None:
-        number = {name: k for k, name in enumerate(names)}
-        alone = [(i, s) for i, s in enumerate(images.attributes) if len(s.groups) == 1]
-        self.images, self.rows = images, torch.tensor([index for index, _ in alone])
-        self.labels = torch.tensor([number[_lesson(s.background, s.groups[0])] for _, s in alone])
+    def __init__(self, images: SceneImages, words: Sequence[str]) -> None:
+        self.images, number = images, {word: k for k, word in enumerate(words)}
+        self.labels = torch.zeros(len(images), len(words))
+        for row, shown in zip(self.labels, images.attributes, strict=True):
+            true = {shown.background, *(w for g in shown.groups for w in (g.kind, g.colour))}
+            row[[number[word] for word in true]] = 1 / len(true)
 
     @property
     def fingerprint(self) -> str:
-        """That of the scenes they are among."""
+        """That of the scenes."""
         return self.images.fingerprint
 
     def read(self, indices: Tensor) -> Tensor:
         """Scenes ``indices`` (B,) as uint8 (B, 3, S, S)."""
-        return self.images.read(self.rows[indices])
-
-
-def _lesson(background: str, group: Group) -> str:
-    return f"{background}: {group.colour} {group.kind}"
+        return self.images.read(indices)
 
 
 class Scenes(ImageSource):
@@ -182,11 +182,8 @@ class Scenes(ImageSource):
 
     captioned = True
     attributes = ("kind", "colour")
-    lesson_names = tuple(
-        f"{background.name}: {words}"
-        for background in BACKGROUNDS
-        for words in dict.fromkeys(f"{pair[0]} {kind.name}" for kind in CAST for pair in kind.shown)
-    )
+    novelties = NOVELTIES
+    lesson_names = (*(background.name for background in BACKGROUNDS), *NAMES, *COLOURS)
 
     def __init__(
         self,
@@ -215,10 +212,10 @@ class Scenes(ImageSource):
         return self._images(self.validation_size, 1, (None,))
 
     def lessons(self, split: Split) -> Images:
-        """The scenes of one group in a split, labelled by background, kind and colour.
+        """A split, labelled by the words that are true of a scene: its place, kinds and colours.
 
-        The background alone would suffice to learn the eight classes, with features that do not
-        see the subjects.
+        The place alone would suffice to learn the eight classes, with features that do not see the
+        subjects.
         """
         return _Lessons(self.images(split), self.lesson_names)
 
@@ -238,6 +235,19 @@ class Scenes(ImageSource):
                 f"novelties must be a list of some of {', '.join(NOVELTIES)}, not {novelties!r}"
             )
         return self._images(size, 2, tuple(novelties))
+
+    def agreement(self, pictures: Tensor, says: Sequence[Scene]) -> dict[str, Tensor]:
+        """Whether picture n (N, 3, S, S) uint8 shows what scene n does, by ``agreement``'s names.
+
+        Of each attribute a bool for each scene that says something of it; "all" is last.
+        """
+        found: dict[str, list[bool]] = {name: [] for name in ATTRIBUTES}
+        for start in range(0, len(pictures), 32):
+            seen = recognise(pictures[start : start + 32])
+            for each, scene in zip(seen, says[start : start + 32], strict=True):
+                for name, agrees in agreement(each, scene).items():
+                    found[name].append(agrees)
+        return {name: torch.tensor(agree) for name, agree in found.items() if agree}
 
     def _images(self, size: int, split: int, novelties: Sequence[Novelty | None]) -> SceneImages:
         return SceneImages(size, self.shape[1], key_of(self.seed, split), novelties)

@@ -70,7 +70,7 @@ class Learned(NamedTuple):
     """What an extractor was trained on and how, and how well it does.
 
     ``data`` is the fingerprint of the training pictures, ``accuracy`` the share of real held-out
-    pictures whose class it finds.
+    pictures whose class it finds, or of the classes of a picture where there are several.
     """
 
     name: str
@@ -184,6 +184,8 @@ def shipped(name: str) -> DomainExtractor:
 
 def fit(learned: Learned, batches: Iterable[tuple[Tensor, Tensor]]) -> DomainExtractor:
     """Train a classifier on batches of pictures uint8 and labels: cross-entropy, AdamW, one cycle.
+
+    A picture of several classes has shares (K,) for a label, which its probabilities are to be.
 
     All pictures of a batch are shifted alike by up to 1/16 of their shorter side, the edge
     repeated. The result is a function of the seed and the batches: it is computed in float32 on the

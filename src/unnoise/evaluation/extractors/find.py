@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from unnoise.data.classics import MNIST, FashionMNIST
 from unnoise.data.downloads import fetch
@@ -118,11 +120,22 @@ def _trained(source: ImageSource, plan: Learned) -> DomainExtractor:
     batches = training_loader(training, batch_size=batch_size, seed=plan.seed)
     extractor = fit(plan, ((batch["image"], batch["label"]) for batch in batches))
     right = sum(
-        int((extractor(batch["image"]).logits.argmax(1) == batch["label"]).sum())
+        float(found(extractor(batch["image"]).logits, batch["label"]).sum())
         for batch in split_loader(held_out, batch_size=256)
     )
     extractor.learned = plan._replace(accuracy=right / len(held_out))
     return extractor
+
+
+def found(logits: Tensor, labels: Tensor) -> Tensor:
+    """The share of each picture's classes that are among its likeliest, as many as it has: (B,).
+
+    ``labels`` are (B,) int64, one class a picture, or (B, K), positive where a class is true of it.
+    """
+    true = (labels if labels.ndim == 2 else F.one_hot(labels, logits.shape[1])) > 0
+    count = true.sum(1, keepdim=True)
+    ranked = true.gather(1, logits.argsort(1, descending=True))
+    return (ranked & (torch.arange(logits.shape[1]) < count)).sum(1) / count[:, 0]
 
 
 def _kept(source: ImageSource, name: str) -> DomainExtractor:

@@ -50,12 +50,16 @@ class Latent(NamedTuple):
 
 
 class Widths(NamedTuple):
-    """Channels of each level, residual blocks a level, and how many of the last levels attend."""
+    """Channels of each level, residual blocks a level, and how many of the last levels attend.
+
+    ``patch`` × ``patch`` pixels are the channels of a place of the first level.
+    """
 
     levels: Sequence[int]
     blocks: int
     attention_levels: int
     norm_groups: int
+    patch: int
 
 
 class _Chain(nn.Module):
@@ -70,7 +74,10 @@ class _Chain(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, …) to (B, outputs, …)."""
-        h = self.chain(self.conv_in(x))
+        h = self.conv_in(x)
+        if h.device.type == "cpu" and h.dtype == torch.float32:  # the faster layout there
+            h = h.contiguous(memory_format=torch.channels_last)
+        h = self.chain(h)
         out: Tensor = self.conv_out(F.silu(self.norm_out(h)))
         return out
 
@@ -80,7 +87,8 @@ class Encoder(_Chain):
 
     def __init__(self, colours: int, outputs: int, widths: Widths) -> None:
         first, *_, last = levels = [widths.levels[0], *widths.levels]
-        super().__init__(colours, first, last, outputs, widths.norm_groups)
+        super().__init__(colours * widths.patch**2, first, last, outputs, widths.norm_groups)
+        self.patch = widths.patch
         for level, (width_in, width) in enumerate(pairwise(levels)):
             if level > 0:
                 self.chain.append(Downsample(width_in))
@@ -88,13 +96,18 @@ class Encoder(_Chain):
             self.chain.extend(_level(width_in, width, widths.blocks, attends, widths.norm_groups))
         self.chain.extend(_middle(last, widths.norm_groups))
 
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, outputs, h, w)."""
+        return super().forward(F.pixel_unshuffle(x, self.patch))
+
 
 class Decoder(_Chain):
     """(B, D, h, w) to (B, C, H, W): the middle, then level by level with a block more in each."""
 
     def __init__(self, latent: int, colours: int, widths: Widths) -> None:
         first, *_, last = levels = [widths.levels[-1], *reversed(widths.levels)]
-        super().__init__(latent, first, last, colours, widths.norm_groups)
+        super().__init__(latent, first, last, colours * widths.patch**2, widths.norm_groups)
+        self.patch = widths.patch
         self.chain.extend(_middle(first, widths.norm_groups))
         for level, (width_in, width) in enumerate(pairwise(levels)):
             if level > 0:
@@ -102,9 +115,14 @@ class Decoder(_Chain):
             attends, blocks = level < widths.attention_levels, widths.blocks + 1
             self.chain.extend(_level(width_in, width, blocks, attends, widths.norm_groups))
 
+    def forward(self, z: Tensor) -> Tensor:
+        """(B, D, h, w) to (B, C, H, W)."""
+        return F.pixel_shuffle(super().forward(z), self.patch)
+
     def in_strips(self, z: Tensor, number: int) -> Tensor:
         """The same in so many strips."""
-        return decode_in_strips(self.conv_in, self.chain, self.norm_out, self.conv_out, z, number)
+        parts = self.conv_in, self.chain, self.norm_out, self.conv_out
+        return F.pixel_shuffle(decode_in_strips(*parts, z, number), self.patch)
 
 
 def _level(
@@ -124,20 +142,23 @@ def _middle(width: int, norm_groups: int) -> list[nn.Module]:
 class ConvolutionalAutoencoder(Autoencoder):
     """An encoder, 1 × 1 convolutions on both sides of the latent, and a decoder.
 
-    Level i works at H / 2^i × W / 2^i with ``channels · multipliers[i]`` channels, so that the
-    latent has H / f × W / f places, f = 2^(levels − 1). A subclass says what the latent is.
+    Level i works at 1 / (patch · 2^i) of H and W with ``channels · multipliers[i]`` channels, so
+    that the latent has H / f × W / f places, f = patch · 2^(levels − 1). A subclass says what the
+    latent is.
 
     Args:
         colours: C.
         latent: D.
         encoded: channels that the encoder gives.
-        channels: width at full resolution.
+        channels: width of the first level.
         multipliers: width of each level, in units of ``channels``.
         blocks: residual blocks a level of the encoder; the decoder has one more.
         attention_levels: of how many levels, from the last, each block is followed by
             self-attention; between encoder and decoder there always is one on each side.
         norm_groups: most groups of a group norm; fewer where they do not divide the channels or
             would hold less than 4 channels each.
+        patch: squares of patch × patch pixels are stacked as channels first, for speed; the decoder
+            gives them back as its last step (Shi et al. 2016).
 
     Raises:
         ValueError: there are no multipliers.
@@ -153,14 +174,16 @@ class ConvolutionalAutoencoder(Autoencoder):
         blocks: int,
         attention_levels: int,
         norm_groups: int,
+        patch: int,
     ) -> None:
         super().__init__()
         if not multipliers:
             raise ValueError("multipliers is empty: give one number a level")
         self.colours, self.latent_channels, self.halvings = colours, latent, len(multipliers) - 1
         self.decode_pixels = DECODE_PIXELS
+        self.patch = patch
         levels = [channels * m for m in multipliers]
-        widths = Widths(levels, blocks, attention_levels, norm_groups)
+        widths = Widths(levels, blocks, attention_levels, norm_groups, patch)
         self.encoder = Encoder(colours, encoded, widths)
         self.quant = convolution(encoded, encoded, 1)
         self.post_quant = convolution(latent, latent, 1)
@@ -170,7 +193,7 @@ class ConvolutionalAutoencoder(Autoencoder):
         """(D, h, w) of (C, H, W); ValueError for other colours, or sizes that f does not divide."""
         if shape[0] != self.colours:
             raise ValueError(f"the autoencoder is for {self.colours} channels, not {shape[0]}")
-        return self.latent_channels, *halved(shape, self.halvings)
+        return self.latent_channels, *halved(shape, self.halvings, self.patch)
 
     @abstractmethod
     def latent(self, x: Tensor, noise: Noise | None = None) -> Latent:
@@ -183,7 +206,7 @@ class ConvolutionalAutoencoder(Autoencoder):
         all; a picture of more is decoded in strips of so many.
         """
         z = self.post_quant(z)
-        pixels = z.shape[2] * z.shape[3] * 4**self.halvings
+        pixels = z.shape[2] * z.shape[3] * self.patch**2 * 4**self.halvings
         if torch.is_grad_enabled() or len(z) * pixels <= self.decode_pixels:
             x: Tensor = self.decoder(z)
             return x

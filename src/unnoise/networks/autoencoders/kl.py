@@ -55,8 +55,9 @@ class KLAutoencoder(ConvolutionalAutoencoder):
         attention_levels: Width = 0,
         norm_groups: Count = 32,
         kl_weight: Annotated[float, Field(ge=0)] = 1e-6,
+        patch: Count = 1,
     ) -> None:
-        shape = channels, multipliers, blocks, attention_levels, norm_groups
+        shape = channels, multipliers, blocks, attention_levels, norm_groups, patch
         super().__init__(colours, latent, 2 * latent, *shape)
         self.kl_weight = kl_weight
 

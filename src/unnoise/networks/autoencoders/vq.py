@@ -30,8 +30,9 @@ class VQAutoencoder(ConvolutionalAutoencoder):
         blocks: Count = 2,
         attention_levels: Width = 0,
         norm_groups: Count = 32,
+        patch: Count = 1,
     ) -> None:
-        shape = channels, multipliers, blocks, attention_levels, norm_groups
+        shape = channels, multipliers, blocks, attention_levels, norm_groups, patch
         super().__init__(colours, quantizer.width, quantizer.width, *shape)
         self.quantizer, self.bounded = quantizer, quantizer.bounded
 
