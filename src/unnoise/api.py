@@ -14,8 +14,7 @@ from PIL import Image
 
 from unnoise.files import write_durably
 from unnoise.models.drawn import Drawn
-from unnoise.models.trained import DataChanged, TrainedModel
-from unnoise.models.trained import load as load_trained
+from unnoise.models.trained import TrainedModel
 from unnoise.report.sheets import sheet
 
 
@@ -62,26 +61,4 @@ class Model(TrainedModel):
         return Pictures(**vars(self.draw(n, **options)))
 
 
-def load(
-    run: str | Path,
-    *,
-    averaged: bool = True,
-    device: str = "auto",
-    data_root: str | None = None,
-    data_changed: DataChanged = "refuse",
-) -> Model:
-    """The model of a run directory (its newest checkpoint) or of a checkpoint file.
-
-    Args:
-        run: directory or file.
-        averaged: the exponential moving average of the weights rather than the last ones.
-        device: "auto" takes a GPU where there is one.
-        data_root: where the run's data are now, if not where the config says.
-        data_changed: "accept" takes data there that are not those of the run.
-
-    Raises:
-        FileNotFoundError: there is no checkpoint.
-        ValueError: the file is no whole checkpoint of unnoise.
-    """
-    where: Any = {"data_root": data_root, "data_changed": data_changed}
-    return Model(**vars(load_trained(run, averaged=averaged, device=device, **where)))
+load = Model.load

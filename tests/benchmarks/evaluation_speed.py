@@ -21,7 +21,7 @@ from time import perf_counter
 import torch
 
 from unnoise.config.sweep import Job
-from unnoise.models.trained import load
+from unnoise.models.trained import TrainedModel
 from unnoise.report.page import write
 from unnoise.report.sweep import row, table
 
@@ -45,7 +45,7 @@ def evaluated(run: Path, n: int) -> tuple[float, float]:
     begun = perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     whole = perf_counter() - begun
-    network, batch = load(run, device="cpu").model.network, 100
+    network, batch = TrainedModel.load(run, device="cpu").model.network, 100
     x, t = torch.randn(batch, *network.shape), torch.rand(batch)
     with torch.inference_mode():
         network(x, t)

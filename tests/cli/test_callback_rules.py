@@ -68,6 +68,13 @@ def test_a_quality_that_cannot_be_measured(overrides, message, monkeypatch, tmp_
     assert any(message in problem for problem in found), found
 
 
+@pytest.mark.parametrize("overrides", [["+callbacks@callbacks.all=quality"], ["+callbacks.all=5"]])
+def test_what_is_no_callback(overrides):
+    found = [each for each in told(*overrides) if each.startswith("callbacks.all: is no callback")]
+    assert found, told(*overrides)
+    assert ("callbacks=..." in found[0]) == ("quality" in overrides[0])
+
+
 @pytest.mark.parametrize("steps", [1, 1001, "few"])
 def test_a_bound_of_too_few_or_too_many_steps(steps):
     found = told("callbacks=likelihood", f"callbacks.bits_per_dim.steps={steps}")

@@ -28,6 +28,10 @@ def test_grids_are_drawn_while_it_trains(run):
     assert names == {"step_00000002.png", "step_00000004.png"}
     manifest = json.loads((run / "manifest.json").read_text())
     assert manifest["steps"] == 4
+    content = torch.load(run / "checkpoints/step_00000004.ckpt", weights_only=True)["state_dict"]
+    for key, prefix in (("", "model.generator."), ("discriminator_", "discriminator.")):
+        count = sum(each.numel() for k, each in content.items() if k.startswith(prefix))
+        assert manifest[f"{key}parameters"] == count > 0
     rows = [json.loads(line) for line in (run / "metrics.jsonl").open()]
     assert [row["step"] for row in rows if "validation/loss" in row] == [2, 4]
 

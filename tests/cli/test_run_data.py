@@ -13,7 +13,7 @@ from PIL import Image
 from untrained import make_run
 
 from unnoise.data.content import facts, keep
-from unnoise.models.trained import load
+from unnoise.models.trained import TrainedModel
 
 SIZE = "data.image_size=16"
 
@@ -58,7 +58,7 @@ def run(tmp_path, monkeypatch):
         "sampler.steps=2",
         "schedule.T=40",  # of 1000 levels the ODE of an untrained network takes ten times as long
     )
-    source = load(folder).source
+    source = TrainedModel.load(folder).source
     splits = {split: source.images(split) for split in ("train", "validation")}
     path = folder / "checkpoints" / "step_00000001.ckpt"
     content = torch.load(path, weights_only=True)
@@ -145,11 +145,11 @@ def test_data_named_on_the_command_line_are_the_users_choice(run, monkeypatch):
 
 def test_a_checkpoint_without_its_run_still_tells_the_numbers(run, tmp_path):
     alone = shutil.copy(run / "checkpoints" / "step_00000001.ckpt", tmp_path / "alone.ckpt")
-    assert len(load(alone).validation) == 20
+    assert len(TrainedModel.load(alone).validation) == 20
     five_more(Path("data"))
     with pytest.raises(ValueError, match=r"validation had 20 pictures, now 25; data_changed=acc"):
-        _ = load(alone).validation
-    assert len(load(alone, data_changed="accept").validation) == 25
+        _ = TrainedModel.load(alone).validation
+    assert len(TrainedModel.load(alone, data_changed="accept").validation) == 25
 
 
 def test_an_older_run_is_compared_by_what_its_manifest_says(run):
@@ -157,9 +157,9 @@ def test_an_older_run_is_compared_by_what_its_manifest_says(run):
     content = torch.load(path, weights_only=True)
     (run / "manifest.json").write_text(json.dumps({"data": content.pop("data")}))
     torch.save(content, path)
-    assert load(run).class_names == ("cat", "dog")
+    assert TrainedModel.load(run).class_names == ("cat", "dog")
     five_more(Path("data"))
     with pytest.raises(ValueError, match="train had 20 pictures, now 25"):
-        load(run).images("train")
+        TrainedModel.load(run).images("train")
     (run / "manifest.json").unlink()
-    assert len(load(run).images("train")) == 25
+    assert len(TrainedModel.load(run).images("train")) == 25

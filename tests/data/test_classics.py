@@ -164,11 +164,25 @@ def test_unpacked_folders_are_not_passed_over(tmp_path, source, files, folder):
     assert len(source(str(tmp_path)).images("validation")) > 0
 
 
-def test_an_archive_of_pickles_is_not_passed_over_in_silence(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("source", "there", "named"),
+    [
+        (CIFAR10, "cifar-10-python.tar.gz", "cifar-10-python.tar.gz"),
+        (CIFAR10, "cifar-10-batches-py/data_batch_1", "cifar-10-batches-py"),
+        (CIFAR10, "cifar10/cifar-10-batches-py/data_batch_1", "cifar10/cifar-10-batches-py"),
+        (CIFAR100, "cifar-100-python.tar.gz", "cifar-100-python.tar.gz"),
+        (CIFAR100, "cifar-100-python/train", "cifar-100-python"),
+    ],
+)
+@pytest.mark.parametrize("at_root", [True, False])
+def test_pickles_are_not_passed_over_in_silence(
+    tmp_path, monkeypatch, capsys, source, there, named, at_root
+):
     monkeypatch.setattr(classics, "fetch", lambda urls, path, digest: None)
-    (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"pickles")
-    CIFAR10(str(tmp_path)).prepare()
-    said = f"{tmp_path}/cifar-10-python.tar.gz holds pickles, which can run anything: cifar-10-bin"
+    (tmp_path / there).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / there).write_bytes(b"pickles")
+    source(str(tmp_path if at_root else (tmp_path / there).parent)).prepare()
+    said = f"{tmp_path / named} holds pickles, which can run anything: cifar-10"
     assert said in capsys.readouterr().err
 
 

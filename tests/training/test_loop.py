@@ -59,6 +59,7 @@ def test_a_finished_run_says_when_and_what_it_took(tmp_path):
     assert 100 < told["peak_memory_mb"] < 32_000
     parameters = sum(p.numel() for p in experiment().network.parameters())
     assert told["parameters"] == parameters
+    assert "discriminator_parameters" not in told
 
 
 def test_a_failed_run_says_why_and_is_whole_again_after_a_resume(tmp_path):

@@ -14,8 +14,9 @@ from torch import nn
 from tqdm import tqdm
 
 from unnoise.cli.request import Data, Request, data_fault, run_request
-from unnoise.config.faults import Count, Device, Folder, Number, device_fault
+from unnoise.config.faults import Device, Folder, device_fault
 from unnoise.config.nodes import instantiate
+from unnoise.config.numbers import Count, Number
 from unnoise.config.problems import Problem
 from unnoise.diffusion.schedules import NoiseSchedule
 from unnoise.distributed.devices import lightning_precision, named_device, slow_bf16

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from unnoise.cli.request import Data, Request, data_fault, run_request
-from unnoise.config.faults import Folder, Look, Number
+from unnoise.config.faults import Folder, Look
+from unnoise.config.numbers import Number
 from unnoise.config.problems import Problem
 from unnoise.evaluation.extractors.find import train_extractor
 from unnoise.files import folder_fault

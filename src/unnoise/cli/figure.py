@@ -70,7 +70,7 @@ class FigureDrawing(Request):
 
     def _drawn(self) -> Image.Image:
         from unnoise.models.diffusion import diffusion_model
-        from unnoise.models.trained import load
+        from unnoise.models.trained import TrainedModel
 
         if isinstance(self.figure, DataFigure):
             assert self.data is not None
@@ -78,7 +78,7 @@ class FigureDrawing(Request):
             return self.figure.draw(self.data)
         assert self.run is not None
         options: Any = {"averaged": self.averaged, "data_changed": self.data_changed}
-        trained = load(self.run, device=self.device, **options)
+        trained = TrainedModel.load(self.run, device=self.device, **options)
         diffusion_model(trained.model, "this figure")
         trained = replace(trained, data=self.data, sampler=self.sampler or trained.sampler)
         for scale in self.figure.guidance(trained.sampler):

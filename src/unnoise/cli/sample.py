@@ -11,7 +11,8 @@ from pydantic import Field
 
 from unnoise.api import Model, Pictures, load
 from unnoise.cli.request import Request, run_request
-from unnoise.config.faults import Count, Device, Folder, Look, Number, Run, run_fault
+from unnoise.config.faults import Device, Folder, Look, Run, run_fault
+from unnoise.config.numbers import Count, Number
 from unnoise.config.problems import Problem
 from unnoise.data.decoding import Decoder
 from unnoise.data.given import read_pictures, read_texts

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field
 
 from unnoise.files import folder_fault
 from unnoise.runs.checkpoints import find_checkpoint
@@ -38,8 +37,6 @@ def device_fault(name: str) -> str | None:
     return None
 
 
-Count = Annotated[int, Field(ge=1)]
-Number = Annotated[int, Field(ge=0)]
 Run = Annotated[str, Look(run_fault)]
 Folder = Annotated[str | None, Look(folder_fault)]
 Device = Annotated[str, Look(device_fault), Role.MACHINE]

@@ -30,6 +30,7 @@ class _Cifar(ClassicImages):
     )
     members: ClassVar[dict[Split, Sequence[str]]]
     label_bytes: ClassVar[int]  # the last of them is the class
+    pickles: ClassVar[tuple[str, ...]]  # the version for Python, packed and not
 
     def _there(self, name: str) -> bool:
         members = [member for split in self.members.values() for member in split]
@@ -38,9 +39,11 @@ class _Cifar(ClassicImages):
     def prepare(self) -> None:
         """Download the archive if neither it nor what is in it is there."""
         (archive,) = self.md5
-        python = archive.replace("binary", "python")
-        if not self._there(archive) and (found := self._find(python)):
-            say(f"{found} holds pickles, which can run anything: {archive} is used instead")
+        places = (self.home / place for place in ("", self.folder, *self.subfolders))
+        usual = (place / name for place in places for name in self.pickles)
+        for found in (self.home, *usual):
+            if found.name in self.pickles and found.exists() and not self._there(archive):
+                say(f"{found} holds pickles, which can run anything: {archive} is used instead")
         super().prepare()
 
     def _archive(self, name: str) -> Path | None:
@@ -109,6 +112,7 @@ class CIFAR10(_Cifar):
         "validation": ("test_batch.bin",),
     }
     label_bytes = 1
+    pickles = ("cifar-10-python.tar.gz", "cifar-10-batches-py")
 
 
 @final
@@ -136,6 +140,7 @@ class CIFAR100(_Cifar):
         "validation": ("test.bin",),
     }
     label_bytes = 2
+    pickles = ("cifar-100-python.tar.gz", "cifar-100-python")
 
     def __init__(
         self,

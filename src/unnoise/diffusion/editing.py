@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from unnoise.config.numbers import Count
 from unnoise.diffusion.denoiser import Denoise, thresholded
 from unnoise.diffusion.levels import NoiseLevel, diffuse, forward_step, match
 from unnoise.diffusion.noise import Noise
@@ -29,7 +30,6 @@ from unnoise.diffusion.samplers import (
 )
 from unnoise.diffusion.schedules import NoiseSchedule, precise
 
-Count = Annotated[int, Field(ge=1)]
 OPPOSITE = -0.9999  # cosine of two noises with no unique great circle between them
 
 

@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from unnoise.config.numbers import Count
 from unnoise.diffusion.noise import Noise
 
 BELOW_ONE = 1 - 2.0**-24  # the greatest float32 below 1
@@ -46,7 +47,7 @@ class StratifiedTimes(TimeSampler):
     Kingma et al. 2021, "Variational diffusion models").
     """
 
-    def __init__(self, strata: Annotated[int, Field(ge=1)]) -> None:
+    def __init__(self, strata: Count) -> None:
         super().__init__()
         self.strata = strata
 
@@ -70,8 +71,8 @@ class LossSecondMomentTimes(TimeSampler):
 
     def __init__(
         self,
-        bins: Annotated[int, Field(ge=1)] = 100,
-        history: Annotated[int, Field(ge=1)] = 10,
+        bins: Count = 100,
+        history: Count = 10,
         uniform_share: Annotated[float, Field(gt=0, le=1)] = 0.001,
     ) -> None:
         super().__init__()

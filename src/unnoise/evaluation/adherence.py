@@ -11,7 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from unnoise.config.faults import Count, Number, Run
+from unnoise.config.faults import Run
+from unnoise.config.numbers import Count, Number
 from unnoise.config.problems import Problem
 from unnoise.data.source import Recognises
 from unnoise.diffusion.samplers import Sampler

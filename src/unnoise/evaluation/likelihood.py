@@ -11,7 +11,8 @@ from pydantic import Field
 from torch import Tensor
 from tqdm import tqdm
 
-from unnoise.config.faults import Number, Run
+from unnoise.config.faults import Run
+from unnoise.config.numbers import Number
 from unnoise.config.problems import Problem
 from unnoise.data.stream import split_loader
 from unnoise.diffusion.likelihood import ode_bits_per_dim

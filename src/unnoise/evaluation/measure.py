@@ -10,11 +10,12 @@ from typing import Annotated, Any, ClassVar
 import torch
 from pydantic import Field
 
-from unnoise.config.faults import Count, Device, Look, run_fault
+from unnoise.config.faults import Device, Look, run_fault
+from unnoise.config.numbers import Count
 from unnoise.config.problems import ConfigError, Problem
 from unnoise.distributed.devices import named_device
 from unnoise.evaluation.results import write
-from unnoise.models.trained import DataChanged, TrainedModel, load
+from unnoise.models.trained import DataChanged, TrainedModel
 from unnoise.runs.checkpoints import find_checkpoint
 from unnoise.runs.identity import Role, digest
 from unnoise.runs.layout import RunDirectory, telling
@@ -22,7 +23,7 @@ from unnoise.runs.layout import RunDirectory, telling
 Scale = Annotated[float, Field(ge=0)]
 Keys = dict[str, Any]
 """The keys of a measure as plain values: a sampler is a node."""
-load_once = functools.lru_cache(maxsize=1)(load)
+load_once = functools.lru_cache(maxsize=1)(TrainedModel.load)
 
 
 @dataclass(frozen=True)

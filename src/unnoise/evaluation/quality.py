@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
-from unnoise.config.faults import Count, Number
 from unnoise.config.nodes import MODEL, instantiate
+from unnoise.config.numbers import Count, Number
 from unnoise.config.problems import Problem
 from unnoise.data.decoding import Decoder
 from unnoise.data.given import given_pictures

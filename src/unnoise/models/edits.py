@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from unnoise.config.numbers import Count
 from unnoise.config.problems import Problem
 from unnoise.data.decoding import Decoder, TooLarge
 from unnoise.data.given import check_picture, fitted_mask, read_mask, read_pictures
@@ -31,7 +32,7 @@ class EditKeys:
     image: str | list[str] | None
     mask: str | None
     strength: Annotated[float, Field(gt=0, le=1)] | None
-    resample: Annotated[int, Field(ge=1)] | None
+    resample: Count | None
 
     @property
     def files(self) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from torch import Tensor
 from tqdm import tqdm
@@ -56,6 +56,59 @@ class TrainedModel:
     data_root: str | None = None
     data_changed: DataChanged = "refuse"
     data: ImageSource | None = None
+
+    @classmethod
+    def load(
+        cls,
+        run: str | Path,
+        *,
+        averaged: bool = True,
+        device: str = "auto",
+        data_root: str | None = None,
+        data_changed: DataChanged = "refuse",
+    ) -> Self:
+        """The model of a run directory (its newest checkpoint) or of a checkpoint file.
+
+        Loading executes nothing of the file: tensors and plain containers are read, and the model
+        is built from the config by the allow-list of networks and diffusion.
+
+        Args:
+            run: directory or file.
+            averaged: the exponential moving average of the weights rather than the last ones.
+            device: "auto" takes a GPU where there is one.
+            data_root: where the run's data are now, if not where the config says.
+            data_changed: "accept" takes data there that are not those of the run.
+
+        Raises:
+            FileNotFoundError: there is no checkpoint.
+            UnsafeFile: the file is no whole checkpoint of unnoise, or its config names what must
+                not be called.
+        """
+        path = find_checkpoint(Path(run).expanduser())
+        content = load_tensors(path)
+        if not is_whole(path):
+            raise UnsafeFile(path, "is damaged: it is not what was written")
+        check_layout(path, content)
+        prefix = "ema.model." if averaged else "model."
+        try:
+            config: dict[str, Any] = content["config"]
+            state = {
+                key.removeprefix(prefix): value
+                for key, value in content["state_dict"].items()
+                if key.startswith(prefix)
+            }
+            model = build(path, content["model"], config, state)
+            model.load_state_dict(state)
+            model.codec.check()
+            sampler = instantiate(config["sampler"], MODEL)
+            model.check_recipe(sampler)
+            facts = _facts(path, content)
+        except UnsafeFile:
+            raise
+        except Exception as error:  # whatever a damaged config makes a constructor raise
+            raise UnsafeFile(path, f"is not a whole checkpoint of unnoise: {error}") from error
+        model.eval().requires_grad_(False).to(named_device(device))
+        return cls(model, sampler, config, path, facts, data_root, data_changed)
 
     def draw(
         self,
@@ -205,58 +258,6 @@ class TrainedModel:
                 trained = f"data: {shown(self.checkpoint)} was trained on others: {changed}"
                 raise ValueError(f"{trained}; data_changed=accept takes these")
         return images
-
-
-def load(
-    run: str | Path,
-    *,
-    averaged: bool = True,
-    device: str = "auto",
-    data_root: str | None = None,
-    data_changed: DataChanged = "refuse",
-) -> TrainedModel:
-    """The model of a run directory (its newest checkpoint) or of a checkpoint file.
-
-    Loading executes nothing of the file: tensors and plain containers are read, and the model is
-    built from the config by the allow-list of networks and diffusion.
-
-    Args:
-        run: directory or file.
-        averaged: the exponential moving average of the weights rather than the last ones.
-        device: "auto" takes a GPU where there is one.
-        data_root: where the run's data are now, if not where the config says.
-        data_changed: "accept" takes data there that are not those of the run.
-
-    Raises:
-        FileNotFoundError: there is no checkpoint.
-        UnsafeFile: the file is no whole checkpoint of unnoise, or its config names what must not
-            be called.
-    """
-    path = find_checkpoint(Path(run).expanduser())
-    content = load_tensors(path)
-    if not is_whole(path):
-        raise UnsafeFile(path, "is damaged: it is not what was written")
-    check_layout(path, content)
-    prefix = "ema.model." if averaged else "model."
-    try:
-        config: dict[str, Any] = content["config"]
-        state = {
-            key.removeprefix(prefix): value
-            for key, value in content["state_dict"].items()
-            if key.startswith(prefix)
-        }
-        model = build(path, content["model"], config, state)
-        model.load_state_dict(state)
-        model.codec.check()
-        sampler = instantiate(config["sampler"], MODEL)
-        model.check_recipe(sampler)
-        facts = _facts(path, content)
-    except UnsafeFile:
-        raise
-    except Exception as error:  # whatever a damaged config makes a constructor raise
-        raise UnsafeFile(path, f"is not a whole checkpoint of unnoise: {error}") from error
-    model.eval().requires_grad_(False).to(named_device(device))
-    return TrainedModel(model, sampler, config, path, facts, data_root, data_changed)
 
 
 def _facts(path: Path, content: dict[str, Any]) -> Facts:

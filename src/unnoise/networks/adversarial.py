@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from unnoise.config.numbers import Count
 from unnoise.networks.blocks import Upsample, convolution, group_norm, halved, linear
-from unnoise.networks.conditioning import Count
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from unnoise.networks.conditioning import UNCONDITIONAL, Condition, ConditionShape, Count
+from unnoise.config.numbers import Count
+from unnoise.networks.conditioning import UNCONDITIONAL, Condition, ConditionShape
 
 
 class Backbone(nn.Module, ABC):

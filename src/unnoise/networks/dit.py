@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unnoise.config.numbers import Count
 from unnoise.networks.base import Backbone
 from unnoise.networks.blocks import attention, linear, scaled_init, sinusoidal_embedding
-from unnoise.networks.conditioning import UNCONDITIONAL, Condition, ConditionShape, Count
+from unnoise.networks.conditioning import UNCONDITIONAL, Condition, ConditionShape
 
 TIMES = 256  # width of the sinusoidal embedding of the time
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from unnoise.config.numbers import Count
 from unnoise.networks.blocks import (
     Downsample,
     ResidualBlock,
@@ -18,7 +19,6 @@ from unnoise.networks.blocks import (
     linear,
     sinusoidal_embedding,
 )
-from unnoise.networks.conditioning import Count
 
 
 class UNetEncoder(nn.Module):

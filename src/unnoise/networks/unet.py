@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from unnoise.config.numbers import Count
 from unnoise.networks.base import Backbone
 from unnoise.networks.blocks import (
     Convention,
@@ -22,7 +23,7 @@ from unnoise.networks.blocks import (
     linear,
     sinusoidal_embedding,
 )
-from unnoise.networks.conditioning import UNCONDITIONAL, Condition, ConditionShape, Count
+from unnoise.networks.conditioning import UNCONDITIONAL, Condition, ConditionShape
 from unnoise.networks.conditioning.base import Width
 from unnoise.networks.transformer import SpatialTransformer
 

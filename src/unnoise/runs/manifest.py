@@ -43,7 +43,7 @@ def opened(
 ) -> Manifest:
     """Write the manifest of a run that starts, or is ``resumed`` at ``step``, on ``device``.
 
-    ``facts`` describe the run: name, seed, data, number of parameters, world size, precision, …
+    ``facts`` describe the run: name, seed, data, numbers of parameters, world size, precision, …
     ``origin`` may have what was typed ("overrides"), the chosen options ("choices") and the sweep
     of which the run is a job ("sweep"). ``data_changed`` says what the data hold now that they did
     not before. ``since``, in seconds, is when a resumed run began whose manifest does not say it.

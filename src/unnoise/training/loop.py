@@ -11,6 +11,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 from lightning import Trainer
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from torch import nn
 
 from unnoise.config.problems import ConfigError
 from unnoise.data import content
@@ -158,7 +159,7 @@ def _train(
         "name": recipe.name,
         "seed": recipe.seed,
         "data": data.facts,
-        "parameters": sum(p.numel() for p in recipe.network.parameters()),
+        **{name: sum(p.numel() for p in part.parameters()) for name, part in _counted(recipe)},
         "world_size": trainer.world_size,
         "precision": trainer.precision,
     }
@@ -169,6 +170,13 @@ def _train(
         except NotFinite as error:
             guards = (each for each in recipe.callbacks.values() if isinstance(each, BadNumbers))
             raise next((g.way_on(trainer, rollbacks, error) for g in guards), error) from None
+
+
+def _counted(recipe: Recipe) -> Iterator[tuple[str, nn.Module]]:
+    """The networks whose parameters the manifest counts, by the keys that it has for them."""
+    yield "parameters", recipe.network
+    if (discriminator := getattr(recipe, "discriminator", None)) is not None:
+        yield "discriminator_parameters", discriminator
 
 
 @contextmanager

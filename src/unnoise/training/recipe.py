@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 from pydantic import Field
 from torch import nn
 
+from unnoise.config.numbers import Count
 from unnoise.config.problems import UNKNOWN
 from unnoise.data.source import ImageSource
 from unnoise.diffusion.denoiser import Prediction
@@ -46,7 +47,6 @@ class Sets(NamedTuple):
     names: tuple[str, ...]
 
 
-Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 

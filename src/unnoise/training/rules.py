@@ -112,10 +112,13 @@ def conditions(
 
 
 def present(callbacks: Callbacks) -> Iterator[Problem]:
-    """A callback that is not wanted is removed."""
+    """Each is a callback; one that is not wanted is removed."""
     for name, callback in callbacks.items():
         if callback is None:
             yield Problem(f"callbacks.{name}", f"null is no callback: remove it, ~callbacks.{name}")
+        elif not hasattr(callback, "on_train_batch_end"):
+            several = isinstance(callback, dict) and f"; choose all of {[*callback]}: callbacks=..."
+            yield Problem(f"callbacks.{name}", f"is no callback{several or ''}")
 
 
 def extractors(data: ImageSource, callbacks: Callbacks) -> Iterator[Problem]:

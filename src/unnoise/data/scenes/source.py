@@ -17,6 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from unnoise.config.numbers import Count
 from unnoise.data.scenes.agreement import ATTRIBUTES, agreement
 from unnoise.data.scenes.backgrounds import BACKGROUNDS
 from unnoise.data.scenes.captions import caption
@@ -187,8 +188,8 @@ class Scenes(ImageSource):
 
     def __init__(
         self,
-        size: Annotated[int, Field(ge=1)] = 100_000,
-        validation_size: Annotated[int, Field(ge=1)] = 2_000,
+        size: Count = 100_000,
+        validation_size: Count = 2_000,
         seed: Annotated[int, Field(ge=0, lt=2**32)] = 0,
         image_size: Literal[64, 128] = 64,
         channels: Literal[3] = 3,

@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
+from unnoise.config.numbers import Count
 from unnoise.data.memory import TensorImages
 from unnoise.data.source import ImageSource, Split
 
@@ -182,8 +183,8 @@ class Sprites(ImageSource):
 
     def __init__(
         self,
-        size: Annotated[int, Field(ge=1)] = 20_000,
-        validation_size: Annotated[int, Field(ge=1)] = 2_000,
+        size: Count = 20_000,
+        validation_size: Count = 2_000,
         seed: Annotated[int, Field(ge=0)] = 0,
         image_size: Literal[16] = 16,
         channels: Literal[3] = 3,

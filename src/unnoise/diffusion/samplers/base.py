@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from unnoise.config.numbers import Count
 from unnoise.diffusion.denoiser import Denoise, Threshold, thresholded
 from unnoise.diffusion.guidance import Guidance
 from unnoise.diffusion.levels import NoiseLevel, diffuse
@@ -90,7 +91,7 @@ class Sampler:
     """
 
     stepper: Stepper
-    steps: Annotated[int, Field(ge=1)] | None = None
+    steps: Count | None = None
     spacing: Spacing = "uniform"
     threshold: Threshold | None = None
     guidance: Guidance = field(default_factory=Guidance)

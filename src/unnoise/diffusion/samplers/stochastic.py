@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor
 
+from unnoise.config.numbers import Count
 from unnoise.diffusion.levels import (
     NoiseLevel,
     Variance,
@@ -21,7 +22,6 @@ from unnoise.diffusion.levels import (
 from unnoise.diffusion.samplers.base import Stepper, Walk
 from unnoise.diffusion.samplers.ode import towards
 
-Count = Annotated[int, Field(ge=1)]
 StepSize = Annotated[float, Field(gt=0, lt=4)]
 """δ/sigma² of a Langevin step: stable below 4, and less biased the smaller it is."""
 

@@ -17,7 +17,6 @@ Spacing = Literal["uniform", "quadratic", "log_snr", "karras"]
 RHO = 7  # of Karras et al. 2022
 LEAST_LOG_SNR = -14.0  # alpha is 0.001 there: spacings by SNR start here if the SNR starts at 0
 HALF_A_DRAW = 2.0**-25  # half the least uniform draw above 0
-Steps = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 
 

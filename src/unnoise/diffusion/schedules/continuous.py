@@ -10,12 +10,12 @@ import math
 import torch
 from torch import Tensor
 
+from unnoise.config.numbers import Count
 from unnoise.diffusion.levels import NoiseLevel
 from unnoise.diffusion.schedules.base import (
     NoiseSchedule,
     Positive,
     Spacing,
-    Steps,
     inside,
     precise,
 )
@@ -67,7 +67,7 @@ class EDMSchedule(VarianceExploding):
         sigma_max: Positive = 80.0,
         P_mean: float = -1.2,
         P_std: Positive = 1.2,
-        T: Steps = 1000,
+        T: Count = 1000,
     ) -> None:
         super().__init__(sigma_min, sigma_max, T)
         self.P_mean, self.P_std = P_mean, P_std
@@ -87,7 +87,7 @@ class GeometricSchedule(VarianceExploding):
     """
 
     def __init__(
-        self, sigma_min: Positive = 0.02, sigma_max: Positive = 50.0, T: Steps = 100
+        self, sigma_min: Positive = 0.02, sigma_max: Positive = 50.0, T: Count = 100
     ) -> None:
         super().__init__(sigma_min, sigma_max, T)
 
@@ -104,7 +104,7 @@ class RectifiedFlow(NoiseSchedule):
     straight and fast", with time reversed.
     """
 
-    def __init__(self, T: Steps = 1000) -> None:
+    def __init__(self, T: Count = 1000) -> None:
         self.T = T
 
     @property
@@ -141,7 +141,7 @@ class LogitNormalFlow(RectifiedFlow):
 
     even = False
 
-    def __init__(self, mean: float = 0.0, std: Positive = 1.0, T: Steps = 1000) -> None:
+    def __init__(self, mean: float = 0.0, std: Positive = 1.0, T: Count = 1000) -> None:
         super().__init__(T)
         self.mean, self.std = mean, std
 

@@ -12,12 +12,12 @@ from jaxtyping import Float64, Int64, Shaped
 from pydantic import Field
 from torch import Tensor
 
+from unnoise.config.numbers import Count
 from unnoise.diffusion.levels import NoiseLevel
 from unnoise.diffusion.schedules.base import (
     NoiseSchedule,
     Positive,
     Spacing,
-    Steps,
     inside,
     precise,
 )
@@ -128,32 +128,32 @@ class LogNormalSNR(DiscreteSchedule):
         return self.time_at(self.mean - self.std * z).round().long()
 
 
-def linear(T: Steps = 1000, beta_1: Beta = 1e-4, beta_T: Beta = 0.02) -> DiscreteSchedule:
+def linear(T: Count = 1000, beta_1: Beta = 1e-4, beta_T: Beta = 0.02) -> DiscreteSchedule:
     """β_t linear in t: DDPM's schedule (Ho et al. 2020, §4)."""
     return DiscreteSchedule(torch.linspace(beta_1, beta_T, T, dtype=torch.float64))
 
 
-def quadratic(T: Steps = 1000, beta_1: Beta = 1e-4, beta_T: Beta = 0.02) -> DiscreteSchedule:
+def quadratic(T: Count = 1000, beta_1: Beta = 1e-4, beta_T: Beta = 0.02) -> DiscreteSchedule:
     """√β_t linear in t; latent diffusion's "linear" is this with 0.00085 … 0.012."""
     return DiscreteSchedule(
         torch.linspace(math.sqrt(beta_1), math.sqrt(beta_T), T, dtype=torch.float64) ** 2
     )
 
 
-def constant(T: Steps = 1000, beta: Beta = 0.01) -> DiscreteSchedule:
+def constant(T: Count = 1000, beta: Beta = 0.01) -> DiscreteSchedule:
     """β_t = β, so ᾱ_t = (1 − β)^t."""
     return DiscreteSchedule(torch.full((T,), beta, dtype=torch.float64))
 
 
 def cosine(
-    T: Steps = 1000, s: Annotated[float, Field(ge=0)] = 0.008, max_beta: Beta = 0.999
+    T: Count = 1000, s: Annotated[float, Field(ge=0)] = 0.008, max_beta: Beta = 0.999
 ) -> DiscreteSchedule:
     """ᾱ(τ) = cos²(π/2·(τ + s)/(1 + s)) up to scale (Nichol & Dhariwal 2021, eq. 17)."""
     return _from_alpha_bar(lambda tau: ((tau + s) / (1 + s) * math.pi / 2).cos() ** 2, T, max_beta)
 
 
 def sigmoid(
-    T: Steps = 1000,
+    T: Count = 1000,
     start: float = -3.0,
     end: float = 3.0,
     temperature: Annotated[float, Field(gt=0)] = 1.0,

@@ -10,9 +10,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from unnoise.config.numbers import Count
 from unnoise.diffusion.noise import Noise
 from unnoise.networks.autoencoders.convolutional import ConvolutionalAutoencoder, Latent
-from unnoise.networks.conditioning.base import Count, Width
+from unnoise.networks.conditioning.base import Width
 
 LOGVAR = -30.0, 20.0  # bounds, as in latent diffusion
 

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from unnoise.config.numbers import Count
 from unnoise.diffusion.noise import Noise
 from unnoise.networks.autoencoders.convolutional import Latent
-from unnoise.networks.conditioning import Count
 
 DEAD, NEW = 0.03, 0.1  # below which usage a code is revived, and with which
 

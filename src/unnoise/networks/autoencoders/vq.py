@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from unnoise.config.numbers import Count
 from unnoise.diffusion.noise import Noise
 from unnoise.networks.autoencoders.convolutional import ConvolutionalAutoencoder, Latent
 from unnoise.networks.autoencoders.quantizers import Quantizer
-from unnoise.networks.conditioning.base import Count, Width
+from unnoise.networks.conditioning.base import Width
 
 
 class VQAutoencoder(ConvolutionalAutoencoder):

@@ -6,7 +6,6 @@ from unnoise.networks.conditioning.base import (
     Condition,
     Conditioner,
     ConditionShape,
-    Count,
     JointConditioner,
     read,
 )

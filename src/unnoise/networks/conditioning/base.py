@@ -1,5 +1,8 @@
 """What conditions the network, besides the noisy image and its noise level.
 
+from unnoise.config.numbers import Count
+
+
 Shapes: B batch, C channels, H × W pixels, D width of the condition vector, L tokens of width E.
 """
 
@@ -60,7 +63,6 @@ def _cat(first: Tensor | None, second: Tensor | None) -> Tensor | None:
 
 
 Width = Annotated[int, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True)

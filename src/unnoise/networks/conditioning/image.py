@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from unnoise.networks.conditioning.base import Condition, Conditioner, ConditionShape, Count, read
+from unnoise.config.numbers import Count
+from unnoise.networks.conditioning.base import Condition, Conditioner, ConditionShape, read
 
 FEATURES = 32  # of a style
 

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from unnoise.networks.conditioning.base import Condition, Conditioner, ConditionShape, Count, read
+from unnoise.config.numbers import Count
+from unnoise.networks.conditioning.base import Condition, Conditioner, ConditionShape, read
 
 MOST_REMEMBERED = 10_000  # texts
 MOST_TOKENS = 128  # of a text; what follows is cut off

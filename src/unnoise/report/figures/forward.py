@@ -11,7 +11,7 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from unnoise.config.faults import Number
+from unnoise.config.numbers import Number
 from unnoise.data.pixels import to_pixels, to_signal
 from unnoise.data.source import ImageSource
 from unnoise.diffusion.levels import diffuse

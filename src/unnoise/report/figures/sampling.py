@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 from tqdm import tqdm
 
-from unnoise.config.faults import Count, Number
+from unnoise.config.numbers import Count, Number
 from unnoise.data.source import HoldsOut
 from unnoise.diffusion.levels import Variance
 from unnoise.diffusion.noise import Noise

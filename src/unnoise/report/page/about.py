@@ -92,6 +92,7 @@ def about(run: Run) -> dict[str, Any]:
         "memory at most": f"{number(peak)} MB" if peak else None,
         "precision": manifest.get("precision"),
         "parameters": manifest.get("parameters"),
+        "of the discriminator": manifest.get("discriminator_parameters"),
         "seed": run.config.get("seed", manifest.get("seed")),
         "git commit": "-".join([commit[:12], *changed]),
         "versions": ", ".join(f"{name} {version}" for name, version in versions),

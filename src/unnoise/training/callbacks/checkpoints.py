@@ -9,11 +9,11 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from torch import Tensor
 
+from unnoise.config.numbers import Count
 from unnoise.distributed import group as ranks
 from unnoise.files import remove_with_digest, write_with_digest
 from unnoise.runs.checkpoints import check_layout
 from unnoise.runs.layout import RunDirectory, step_of
-from unnoise.training.callbacks.measurement import Count
 from unnoise.training.logging.record import alert
 from unnoise.untrusted import load_tensors
 

@@ -6,10 +6,11 @@ import torch
 from lightning import Trainer
 from pydantic import Field
 
+from unnoise.config.numbers import Count
 from unnoise.data.stream import split_loader
 from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.schedules import precise
-from unnoise.training.callbacks.measurement import Count, Measurement
+from unnoise.training.callbacks.measurement import Measurement
 from unnoise.training.module import GenerativeModule
 
 

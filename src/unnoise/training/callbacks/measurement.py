@@ -2,18 +2,16 @@
 
 import time
 from abc import ABC, abstractmethod
-from typing import Annotated, Any, cast
+from typing import Any, cast
 
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
-from pydantic import Field
 
+from unnoise.config.numbers import Count
 from unnoise.training.logging.jsonl import JsonLines
 from unnoise.training.logging.record import log_metrics
 from unnoise.training.module import GenerativeModule
-
-Count = Annotated[int, Field(ge=1)]
 
 
 class Measurement(Callback, ABC):

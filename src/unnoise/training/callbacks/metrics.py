@@ -7,7 +7,8 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from unnoise.training.callbacks.measurement import Count, is_logged
+from unnoise.config.numbers import Count
+from unnoise.training.callbacks.measurement import is_logged
 from unnoise.training.logging.record import log_metrics
 
 

@@ -13,6 +13,7 @@ from lightning import Callback, LightningModule, Trainer
 from pydantic import Field
 from torch import Tensor
 
+from unnoise.config.numbers import Number
 from unnoise.distributed import group as ranks
 from unnoise.files import remove_with_digest, write_durably
 from unnoise.runs.checkpoints import before_step, checkpoints
@@ -20,7 +21,6 @@ from unnoise.runs.layout import RunDirectory, shown, step_of
 from unnoise.training.callbacks.checkpoints import NotFinite
 from unnoise.training.logging.record import alert, log_metrics, say
 
-Count = Annotated[int, Field(ge=0)]
 WINDOW = 100  # latest steps with which a loss is compared
 SEEN = 50  # fewest of these
 
@@ -71,9 +71,9 @@ class BadNumbers(Callback):
 
     def __init__(
         self,
-        tolerated: Count = 10,
-        within: Annotated[int, Field(ge=1)] = 100,
-        rollbacks: Count = 2,
+        tolerated: Number = 10,
+        within: Number = 100,
+        rollbacks: Number = 2,
         spike: Annotated[float, Field(gt=0)] = 6.0,
     ) -> None:
         self.tolerated, self.within = tolerated, within

@@ -9,6 +9,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from pydantic import Field
 from torch import Tensor
 
+from unnoise.config.numbers import Count
 from unnoise.data.source import Split
 from unnoise.distributed.environment import Place
 from unnoise.evaluation.evaluator import Evaluator
@@ -16,7 +17,7 @@ from unnoise.evaluation.metrics import Compare
 from unnoise.evaluation.neighbours import K_DENSITY
 from unnoise.models.drawn import draw
 from unnoise.models.prompts import Prompts
-from unnoise.training.callbacks.measurement import Count, Measurement
+from unnoise.training.callbacks.measurement import Measurement
 from unnoise.training.data_module import ImageDataModule
 from unnoise.training.module import GenerativeModule
 

@@ -17,6 +17,7 @@ from pydantic import Field
 from torch import Tensor
 from tqdm import tqdm
 
+from unnoise.config.numbers import Count
 from unnoise.diffusion.levels import NoiseLevel
 from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.schedules import NoiseSchedule
@@ -26,7 +27,6 @@ from unnoise.models.prompts import Prompts
 from unnoise.report.figures.forward import strip
 from unnoise.report.sheets import grid, save_gif, sheet, table
 from unnoise.runs.layout import RunDirectory
-from unnoise.training.callbacks.measurement import Count
 from unnoise.training.logging.record import log_picture, say
 
 FRAMES = 40  # of an animation, at most
