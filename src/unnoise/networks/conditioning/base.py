@@ -1,8 +1,5 @@
 """What conditions the network, besides the noisy image and its noise level.
 
-from unnoise.config.numbers import Count
-
-
 Shapes: B batch, C channels, H × W pixels, D width of the condition vector, L tokens of width E.
 """
 
@@ -15,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
+
+from unnoise.config.numbers import Count
 
 
 class Condition(NamedTuple):

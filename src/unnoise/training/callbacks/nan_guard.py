@@ -13,7 +13,7 @@ from lightning import Callback, LightningModule, Trainer
 from pydantic import Field
 from torch import Tensor
 
-from unnoise.config.numbers import Number
+from unnoise.config.numbers import Count, Number
 from unnoise.distributed import group as ranks
 from unnoise.files import remove_with_digest, write_durably
 from unnoise.runs.checkpoints import before_step, checkpoints
@@ -72,7 +72,7 @@ class BadNumbers(Callback):
     def __init__(
         self,
         tolerated: Number = 10,
-        within: Number = 100,
+        within: Count = 100,
         rollbacks: Number = 2,
         spike: Annotated[float, Field(gt=0)] = 6.0,
     ) -> None:
