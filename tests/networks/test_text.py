@@ -174,3 +174,14 @@ def test_captions_that_are_cut_off_are_counted_and_compared(encoder: HuggingFace
 
 def test_an_encoder_without_a_greatest_length_cuts_nothing() -> None:
     assert conditioner().cut_off(["a" * 1000], "1 caption") is None
+
+
+def test_without_a_pooled_vector_there_are_the_same_tokens_only() -> None:
+    pooled, plain = conditioner(), TextConditioner(Letters(), width=4, pooled=False)
+    plain.load_state_dict(pooled.state_dict())
+    assert (pooled.shape.vector, plain.shape.vector, plain.shape.tokens) == (4, 0, 4)
+    both = pooled({"caption": CAPTIONS}, ALL)
+    only = plain({"caption": CAPTIONS}, ALL)
+    assert only.vector is None
+    assert torch.equal(only.tokens, both.tokens)
+    assert torch.equal(only.mask, both.mask)

@@ -224,6 +224,27 @@ BROKEN = [
     ),
     ("DDPM's CIFAR-10 U-Net: parameters", "networks.unet.UNet.__init__", wider),
     ("1M U-Net: parameters", "networks.unet.UNet.__init__", wider),
+    ("Stable Diffusion 1.5's U-Net: parameters", "networks.unet.UNet.__init__", wider),
+    (
+        "U-Net with transformers: output's rms",
+        "networks.transformer.F.gelu",
+        lambda f: lambda x: f(x, approximate="tanh"),
+    ),
+    (
+        "s = 3 is 3·caption − 2·negative caption",
+        "evaluation.selftest.samplers.TextConditioner.forward",
+        lambda f: lambda self, batch, keep: f(self, {"caption": batch["caption"]}, keep),
+    ),
+    (
+        "an empty negative caption is the null condition",
+        "models.diffusion.extrapolated",
+        w_for_s,
+    ),
+    (
+        "decoding in strips: error",
+        "networks.autoencoders.strips.Rows.strips",
+        lambda f: lambda self, number, around: f(self, number, 0),
+    ),
     ("DiT-S/2: parameters", "networks.dit.DiT.__init__", deeper),
     ("first output of a DiT", "networks.dit.DiT.forward", network(lambda out, x: out + 1e-9)),
     (

@@ -14,7 +14,7 @@ from unnoise.diffusion.samplers import Heun, Sampler
 from unnoise.diffusion.schedules import linear
 from unnoise.evaluation import latents as numbers
 from unnoise.evaluation.selftest.check import Result, group
-from unnoise.evaluation.selftest.networks import parameters
+from unnoise.evaluation.selftest.networks import filled, parameters
 from unnoise.models.autoencoder import adaptive_weight
 from unnoise.models.codec import LatentCodec
 from unnoise.networks.autoencoders import (
@@ -153,6 +153,21 @@ def through_a_latent(device: torch.device) -> Result:
     return Result(float(codec.decode(signal).double().std()), 20, 0.15)
 
 
+def in_strips(device: torch.device) -> Result:
+    """Max error of a decoding in five strips of a latent, quiet above and loud below, over its max.
+
+    Relative to decoding as a whole; strips decoded alone would have 0.3.
+    """
+    with torch.random.fork_rng(devices=[]):
+        network = filled(KLAutoencoder(3, channels=16, multipliers=(1, 2, 2))).to(device).eval()
+    z = latents(device)[:2]
+    z[:, :, :4] *= 0.01
+    with torch.no_grad():
+        whole = network.decoder(network.post_quant(z))
+        found = network.decoder.in_strips(network.post_quant(z), 5)
+    return Result(float((found - whole).abs().max() / whole.abs().max()), 0, 1e-5)
+
+
 def _book(device: torch.device) -> Codebook:
     with torch.random.fork_rng(devices=[]):
         book = Codebook(32, 4)
@@ -164,6 +179,7 @@ CHECKS = group(
     "autoencoders",
     ("Stable Diffusion's autoencoder: parameters", "83.7M, Rombach et al. 2022",
      partial(parameters, lambda: [KLAutoencoder(3)], 83_653_863)),
+    ("decoding in strips: error", "decoding as a whole", in_strips),
     ("KL to N(0, I): relative error", "torch.distributions", divergence),
     ("codes of an FSQ that differ", "8·5·5·5 levels", one_to_one),
     ("latents that an FSQ's codes do not say", "a bijection", rounded),

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +16,11 @@ from unnoise.diffusion.schedules import linear
 from unnoise.evaluation.selftest.check import Result, group, with_float64
 from unnoise.models.ema import EMA
 from unnoise.networks.blocks import attention
-from unnoise.networks.conditioning import ClassConditioner
+from unnoise.networks.conditioning import ClassConditioner, Condition, ConditionShape
 from unnoise.networks.dit import DiT
 from unnoise.networks.unet import UNet
 
+N = TypeVar("N", bound=nn.Module)
 SHAPE = (3, 16, 16)
 SEEDED = "weights by Philox, float64 on the CPU"
 
@@ -31,11 +33,15 @@ def small_unet() -> UNet:
 
 
 def filled_unet() -> UNet:
-    """The same with every weight drawn, where a fresh one's output is 0.
+    """The same with every weight drawn."""
+    return filled(small_unet())
+
+
+def filled(network: N) -> N:
+    """With every weight drawn, where a fresh network's output is 0.
 
     Matrices and kernels are N(0, 1/fan_in), biases N(0, 0.01), what scales N(1, 0.01).
     """
-    network = small_unet()
     with torch.no_grad():
         for name, weight in network.named_parameters():
             z = Noise(0, torch.arange(1)).normal(name, weight.shape)[0]
@@ -59,6 +65,34 @@ def parameters(make: Callable[[], Sequence[nn.Module]], n: int, device: torch.de
     weights: list[Tensor] = [weight for module in modules for weight in module.parameters()]
     weights += [module.positions for module in modules if isinstance(module, DiT)]
     return Result(sum(each.numel() for each in weights), n, 0)
+
+
+def stable_diffusion() -> list[nn.Module]:
+    """The network of conf/network/sd15.yaml."""
+    levels = {"multipliers": (1, 2, 4, 4), "attention_resolutions": (64, 32, 16)}
+    return [transformers((4, 64, 64), 768, channels=320, heads=8, **levels)]
+
+
+def transformers(shape: tuple[int, int, int], tokens: int, **sizes: Any) -> UNet:
+    """A U-Net with transformers in Stable Diffusion's conventions."""
+    adm: Any = {"transformer_depth": 1, "convention": "adm"}
+    return UNet(shape, shape[0], ConditionShape(tokens=tokens), **sizes, **adm)
+
+
+def small_transformers() -> UNet:
+    """A filled one for latents (4, 16, 16) and tokens of width 24."""
+    levels = {"multipliers": (1, 2, 2), "attention_resolutions": (16, 8), "norm_groups": 8}
+    return filled(transformers((4, 16, 16), 24, channels=32, heads=4, **levels))
+
+
+def as_diffusers(device: torch.device) -> Result:
+    """Root mean square of its output, in float64: 8 latents, 7 tokens each."""
+    noise = Noise(0, torch.arange(8))
+    x, tokens = noise.normal("x_T", (4, 16, 16)), noise.normal("tokens", (7, 24))
+    t, condition = torch.linspace(0, 999, 8), Condition(tokens=tokens.double())
+    with torch.no_grad():
+        output = small_transformers().double()(x.double(), t.double(), condition)
+    return Result(float(output.square().mean().sqrt()), 0.5723312312, 1e-9)
 
 
 def dit_s() -> tuple[nn.Module, ...]:
@@ -205,6 +239,9 @@ CHECKS = group(
      partial(parameters, lambda: [UNet((3, 32, 32), 3, dropout=0.1)], 35_746_307)),
     ("1M U-Net: parameters", "of release 0.1",
      partial(parameters, lambda: [small_unet()], 1_624_323)),
+    ("Stable Diffusion 1.5's U-Net: parameters", "860M, Rombach et al. 2022",
+     partial(parameters, stable_diffusion, 859_520_964)),
+    ("U-Net with transformers: output's rms", "diffusers, UNet2DConditionModel", as_diffusers),
     ("DiT-S/2: parameters", "33M, Peebles & Xie 2023", partial(parameters, dit_s, 32_963_360)),
     ("first output of a DiT", "exactly 0: adaLN-Zero", first_output),
     ("first loss of a fresh U-Net", "E ε² = 1", first_loss),

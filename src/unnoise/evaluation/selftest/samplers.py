@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unnoise.diffusion import samplers
-from unnoise.diffusion.denoiser import Denoised
+from unnoise.diffusion.denoiser import Denoised, Denoiser, EpsilonPrediction
 from unnoise.diffusion.guidance import Guidance, extrapolated
 from unnoise.diffusion.levels import Gaussian, NoiseLevel, diffuse
 from unnoise.diffusion.likelihood import pixel_log_likelihood, prior_term, step_term
@@ -17,6 +17,10 @@ from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.oracle import GaussianOracle, exact_moments, with_optimal_variance
 from unnoise.diffusion.schedules import linear
 from unnoise.evaluation.selftest.check import Result, group, with_float64
+from unnoise.evaluation.selftest.networks import filled, small_transformers
+from unnoise.models.codec import PixelCodec
+from unnoise.models.diffusion import DiffusionModel
+from unnoise.networks.conditioning import TextConditioner, TextEncoder
 
 ORACLE = GaussianOracle(mu=0.3, s=0.25)
 STARTS = (-1.0, 0.2, 1.3)
@@ -189,6 +193,44 @@ def guided(scale: float, tolerance: float, device: torch.device) -> Result:
     return Result(off, 0, tolerance)
 
 
+class Bytes(TextEncoder):
+    """A token for each letter, of sines of its code."""
+
+    def __init__(self) -> None:
+        super().__init__(4)
+
+    def embed(self, text: str) -> torch.Tensor:
+        """(L, 4)."""
+        codes = torch.tensor([*text.encode()])[:, None]
+        return (codes * torch.tensor([1.0, 2.0, 3.0, 5.0])).sin()
+
+
+def negative(texts: Sequence[str], tolerance: float, device: torch.device) -> Result:
+    """max |ε − (3·ε_caption − 2·ε_negative)|, the branches by calls of the network of their own.
+
+    With ``texts`` "", ε_negative is that under the null condition.
+    """
+    with torch.random.fork_rng(devices=[]):
+        conditioner = filled(TextConditioner(Bytes(), 24, pooled=False))
+    shape, network = (4, 16, 16), small_transformers()
+    parts = Denoiser(network, EpsilonPrediction()), linear(), PixelCodec(shape), conditioner
+    model = DiffusionModel(*parts).to(device)
+    batch = {"caption": ["a red knight", "a cave"], "negative": texts}
+    x_t = Noise(0, torch.arange(2, device=device)).normal("x_T", shape)
+    level, kept = linear().level(torch.tensor(400)), torch.ones(2, device=device).bool()
+    none = [text != "" for text in texts]
+    with torch.no_grad():
+        found = model.guided(batch, 2, Guidance(3.0))(x_t, level).eps
+        strong, weak = (
+            model.under(conditioner({"caption": words}, keep))(x_t, level).eps
+            for words, keep in (
+                (batch["caption"], kept),
+                (texts, torch.tensor(none, device=device)),
+            )
+        )
+    return Result(float((found - (3 * strong - 2 * weak)).abs().max()), 0, tolerance)
+
+
 SOURCE = "Ho & Salimans 2022, eq. 6, with s = 1 + w"
 
 CHECKS = group(
@@ -228,4 +270,6 @@ CHECKS += group(
     ("s = 1 is the conditional prediction, exactly", SOURCE, partial(guided, 1.0, 0.0)),
     ("s = 0 is the unconditional prediction, exactly", SOURCE, partial(guided, 0.0, 0.0)),
     ("s = 3 is 3·conditional − 2·unconditional", SOURCE, partial(guided, 3.0, 1e-5)),
+    ("s = 3 is 3·caption − 2·negative caption", SOURCE, partial(negative, ("night", "x"), 1e-4)),
+    ("an empty negative caption is the null condition", SOURCE, partial(negative, ("", ""), 1e-4)),
 )
