@@ -151,7 +151,7 @@ class TrainedModel:
             classifier: of noisy pictures, to guide by; then ``labels`` are its classes.
             batch_size: pictures drawn at a time.
             decode_pixels: of latents, how many pixels are decoded at a time; a larger picture is
-                decoded in strips of so many, the same up to rounding in less memory.
+                decoded in strips, which is the same up to rounding, in less memory.
             progress: show a bar, and say on stderr which captions are not read to their end.
 
         Raises:

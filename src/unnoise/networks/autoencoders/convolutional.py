@@ -29,6 +29,7 @@ from unnoise.networks.blocks import (
 )
 
 DECODE_PIXELS = 2**18  # 512×512
+STRIPS = 8  # of those pixels: fewer take more memory, more read more rows twice
 
 
 class Latent(NamedTuple):
@@ -203,7 +204,7 @@ class ConvolutionalAutoencoder(Autoencoder):
         """(B, D, h, w) to (B, C, H, W).
 
         Where no gradient is wanted, so many pictures at a time as have ``decode_pixels`` pixels in
-        all; a picture of more is decoded in strips of so many.
+        all; a picture of more is decoded in strips of an eighth of that.
         """
         z = self.post_quant(z)
         pixels = z.shape[2] * z.shape[3] * self.patch**2 * 4**self.halvings
@@ -213,7 +214,7 @@ class ConvolutionalAutoencoder(Autoencoder):
         if pixels <= self.decode_pixels:
             slices = torch.split(z, self.decode_pixels // pixels)
             return torch.cat([self.decoder(some) for some in slices])
-        strips = -(-pixels // self.decode_pixels)
+        strips = -(-STRIPS * pixels // self.decode_pixels)
         return torch.cat([self.decoder.in_strips(one, strips) for one in torch.split(z, 1)])
 
     def forward(self, x: Tensor, noise: Noise | None = None) -> tuple[Tensor, Latent]:

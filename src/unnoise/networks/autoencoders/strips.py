@@ -106,7 +106,7 @@ def _activation(norm: nn.GroupNorm, strips: Iterable[Tensor]) -> Callable[[Tenso
     scale = (variance + norm.eps).rsqrt().repeat_interleave(channels, dim=1) * norm.weight
     shift = norm.bias - mean.repeat_interleave(channels, dim=1) * scale
     by, to = (each.float()[:, :, None, None] for each in (scale, shift))
-    return lambda x: F.silu(x * by + to)
+    return lambda x: F.silu((x * by).add_(to), inplace=True)
 
 
 def _joined(strips: Iterable[Tensor], height: int) -> Tensor:
