@@ -85,7 +85,10 @@ SMALL = {
 }
 
 
-FIRST_STAGES = {"sprites_ldm": "sprites_kl", "scenes_ldm": "scenes_kl", "trained": "sprites_kl"}
+FIRST_STAGES = {
+    **{"sprites_ldm": "sprites_kl", "trained": "sprites_kl"},
+    **dict.fromkeys(("scenes_ldm", "scenes_sd"), "scenes_kl"),
+}
 
 
 def small(experiment):
