@@ -34,7 +34,9 @@ def run(tmp_path_factory):
 
 def test_grids_and_metrics_are_written_while_it_trains(run):
     names = {path.name for path in (run / "samples").iterdir()}
-    assert names == {"step_00000002.png", "step_00000004.png"}
+    assert names == {"step_00000002.png", "step_00000004.png", "training.gif"}
+    with Image.open(run / "samples" / "training.gif") as animation:
+        assert animation.n_frames == 2
     rows = [json.loads(line) for line in (run / "metrics.jsonl").open()]
     found = [row for row in rows if "validation/loss" in row]
     assert [row["step"] for row in found] == [2, 4]

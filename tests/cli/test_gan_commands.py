@@ -25,7 +25,7 @@ def run(tmp_path_factory):
 
 def test_grids_are_drawn_while_it_trains(run):
     names = {path.name for path in (run / "samples").iterdir()}
-    assert names == {"step_00000002.png", "step_00000004.png"}
+    assert names == {"step_00000002.png", "step_00000004.png", "training.gif"}
     manifest = json.loads((run / "manifest.json").read_text())
     assert manifest["steps"] == 4
     content = torch.load(run / "checkpoints/step_00000004.ckpt", weights_only=True)["state_dict"]

@@ -86,7 +86,8 @@ SMALL = {
 
 
 FIRST_STAGES = {
-    **{"sprites_ldm": "sprites_kl", "trained": "sprites_kl"},
+    "sprites_ldm": "sprites_kl",
+    "trained": "sprites_kl",
     **dict.fromkeys(("scenes_ldm", "scenes_sd"), "scenes_kl"),
 }
 

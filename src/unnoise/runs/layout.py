@@ -18,6 +18,7 @@ class RunDirectory:
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
         self.denoising = self.samples / "denoising.gif"
+        self.training = self.samples / "training.gif"
         self.forward_process = self.samples / "forward_process.png"
         self.report = path / "report.html"
         self.drawn = path / "drawn"  # by unnoise-sample
@@ -57,6 +58,7 @@ class RunDirectory:
         found = {
             "sample grid": self.grids()[-1:],
             "denoising": [self.denoising],
+            "training": [self.training],
             "forward process": [self.forward_process],
             "metrics": [self.metrics],
             "checkpoint": self.saved()[-1:],

@@ -41,6 +41,7 @@ def samples(run: Run) -> dict[str, Any] | None:
     steps, files = _spread(sorted(run.grids), STEPS), RunDirectory(run.folder)
     others = [
         *picture(run, files.denoising, "Denoising, from noise to pictures", animation),
+        *picture(run, files.training, "Training, from the first grid to the last", animation),
         *picture(run, files.forward_process, "The forward process, from data to noise", still),
     ]
     if not steps and not others:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from PIL import Image
 from pydantic import Field
 from torch import Tensor
 from tqdm import tqdm
@@ -41,7 +42,8 @@ class SampleGrid(Callback):
     The grids go to ``<run>/samples``. Prompts of a conditional model stand beside the pictures:
     classes and captions below, pictures to the left. Prompts and noise are the same each time.
     ``sampler`` draws during training; at the end ``final`` draws the last grid and an animation of
-    the denoising. Rank 0 draws; the others wait at their next step.
+    the denoising, or where that takes one step, of the training. Rank 0 draws; the others wait at
+    their next step.
     """
 
     def __init__(self, sampler: Any, final: Any, every: Count = 1000, count: Count = 64) -> None:
@@ -60,6 +62,8 @@ class SampleGrid(Callback):
             files = RunDirectory(Path(trainer.default_root_dir))
             if not files.grid(trainer.global_step).exists():
                 self._draw(trainer, module, self.final, animate=True)
+            if trainer.is_global_zero and not files.denoising.exists():
+                _animate_training(trainer, files)
 
     def _draw(self, trainer: Trainer, module: Any, sampler: Any, animate: bool) -> None:
         if not trainer.is_global_zero:
@@ -129,6 +133,17 @@ class ForwardProcess(Callback):
         )
         write_durably(path, lambda temporary: drawn.save(temporary, "PNG"))
         log_picture(trainer, "forward_process", path)
+
+
+def _animate_training(trainer: Trainer, files: RunDirectory) -> None:
+    """All grids one after the other, or as many of them as make an animation."""
+    grids = files.grids()
+    shown = {round(i * (len(grids) - 1) / FRAMES) for i in range(FRAMES + 1)}
+    pictures = [Image.open(grids[i]) for i in sorted(shown)]
+    frames = [each.convert("RGB") for each in pictures if each.size == pictures[-1].size]
+    if len(frames) > 1:
+        write_durably(files.training, lambda temporary: save_gif(frames, temporary))
+        log_picture(trainer, "training", files.training)
 
 
 def _caption(text: str, prompts: Sequence[str] | None) -> str:

@@ -87,4 +87,5 @@ def _pictures(files: RunDirectory) -> list[tuple[int, str, Path]]:
         (0, "forward_process", files.forward_process),
         *((step, "samples", path) for step, path in grids),
         (last, "denoising", files.denoising),
+        (last, "training", files.training),
     ]
