@@ -6,6 +6,7 @@ from typing import Any
 from diffusers import UNet2DModel
 from torch import nn
 
+from unnoise.networks.blocks import Convention
 from unnoise.networks.conditioning import ConditionShape
 from unnoise.networks.pretrained import unet_from_diffusers
 from unnoise.networks.unet import UNet
@@ -22,6 +23,7 @@ def same_networks(
     head_size: int | None = None,
     norm_groups: int = 32,
     classes: int | None = None,
+    convention: Convention = "ddpm",
 ) -> tuple[UNet, Any]:
     """A pair with equal random weights; with ``classes``, theirs embeds labels and ours takes
     the embedded label as its condition vector, through an identity."""
@@ -34,11 +36,11 @@ def same_networks(
         layers_per_block=blocks,
         down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attends),
         up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
-        downsample_padding=0,
-        flip_sin_to_cos=False,
-        freq_shift=1,
+        downsample_padding=0 if convention == "ddpm" else 1,
+        flip_sin_to_cos=convention == "adm",
+        freq_shift=1 if convention == "ddpm" else 0,
         attention_head_dim=head_size,
-        norm_eps=1e-6,
+        norm_eps=1e-6 if convention == "ddpm" else 1e-5,
         norm_num_groups=norm_groups,
         num_class_embeds=classes,
     )
@@ -52,6 +54,7 @@ def same_networks(
         attention_resolutions=attention_resolutions,
         head_size=head_size,
         norm_groups=norm_groups,
+        convention=convention,
     )
     if classes:
         nn.init.eye_(ours.condition.weight)

@@ -55,7 +55,7 @@ ODD: dict[str, Any] = {
     "attention_resolutions": (6,),
     "norm_groups": 6,
 }
-TWINS = [CIFAR_NARROW, LAPTOP, GREY, ODD]
+TWINS = [CIFAR_NARROW, LAPTOP, GREY, ODD, LAPTOP | {"convention": "adm"}]
 
 
 def awake(**changes: Any) -> UNet:

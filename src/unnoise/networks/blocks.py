@@ -46,8 +46,8 @@ def group_norm(channels: int, most_groups: int, convention: Convention = "ddpm")
     """Normalise in the most groups, up to ``most_groups``, that divide C and hold 4 channels each.
 
     Four, because a group of one channel would subtract from each channel its mean, and with it
-    the time embedding (the rule of Karras et al. 2022, where channels divide). The variance gets
-    1e-6, or ADM's 1e-5.
+    the time embedding (the rule of Karras et al. 2022, where channels divide). To the variance 1e-6
+    is added, or ADM's 1e-5.
     """
     most = max(1, min(most_groups, channels // 4))
     groups = max(g for g in range(1, most + 1) if channels % g == 0)
@@ -141,10 +141,16 @@ class SelfAttention(nn.Module):
     W starts at zero. Queries, keys and values are one projection, in this order.
     """
 
-    def __init__(self, channels: int, head_size: int | None, norm_groups: int) -> None:
+    def __init__(
+        self,
+        channels: int,
+        head_size: int | None,
+        norm_groups: int,
+        convention: Convention = "ddpm",
+    ) -> None:
         super().__init__()
         self.heads = 1 if head_size is None else channels // head_size
-        self.norm = group_norm(channels, norm_groups)
+        self.norm = group_norm(channels, norm_groups, convention)
         self.qkv = nn.Linear(channels, 3 * channels)
         for part in self.qkv.weight.chunk(3):
             nn.init.xavier_uniform_(part)

@@ -82,7 +82,9 @@ class UNet(Backbone):
         heads: of an attention at any level, in place of ``head_size``.
         transformer_depth: blocks of a transformer, wherever there is attention; 0: no transformers,
             but DDPM's attention.
-        convention: of what networks are called ddpm and adm, see ``Convention``.
+        convention: ddpm, or adm, Stable Diffusion's: group norms add 1e-5 to the variance (but 1e-6
+            in transformers), halving convolutions are padded on all sides, and times have other
+            frequencies.
 
     Raises:
         ValueError: H or W cannot be halved often enough, an attention resolution does not occur,
@@ -120,7 +122,7 @@ class UNet(Backbone):
             if transformer_depth:
                 parts = width // (size or width), transformer_depth, norm_groups
                 return Stage(block, transformer=SpatialTransformer(width, condition.tokens, *parts))
-            attention = SelfAttention(width, size, norm_groups)
+            attention = SelfAttention(width, size, norm_groups, convention)
             if not condition.tokens:
                 return Stage(block, attention)
             return Stage(
