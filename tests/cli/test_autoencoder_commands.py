@@ -215,6 +215,11 @@ def test_what_an_autoencoder_cannot_draw_is_refused(wish, message, run, monkeypa
     [
         (evaluate.main, ["measure=likelihood", "n=2"], "a diffusion model, not an Autoencoder"),
         (evaluate.main, ["measure=autoencoder", "n=40"], "only 20 validation pictures"),
+        (
+            evaluate.main,
+            ["measure=autoencoder", "averaged=false", "diffusion=."],
+            "averaged   must be true with diffusion",
+        ),
         (evaluate.main, ["measure=autoencoder", "n=2"], "must be >= 3"),
         (evaluate.main, ["measure=autoencoder", "extractor=nothing"], "no extractor nothing"),
         (evaluate.main, ["guidance=[1,2]"], "reconstruction has no guidance"),

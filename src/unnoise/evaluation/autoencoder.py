@@ -45,6 +45,12 @@ class AutoencoderSheet(Measure):
 
     name = "autoencoder"
 
+    def conflicts(self) -> Iterator[Problem]:
+        """What is wrong between the keys, whatever the run is."""
+        if self.diffusion is not None and not self.averaged:
+            reason = "must be true with diffusion=…, which is in the latent of the averaged weights"
+            yield Problem("averaged", reason)
+
     def problems(self, keys: Keys) -> Iterator[Problem]:
         """What is wrong between the keys and the run."""
         wrong = list(self.model_problems(self.averaged))

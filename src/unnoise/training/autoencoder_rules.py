@@ -61,7 +61,7 @@ def large_enough(
     """The discriminator can see the smallest pictures that equivariance is trained on."""
     if equivariance == 0 or discriminator is None:
         return
-    f = 2**network.halvings
+    f = network.patch * 2**network.halvings
     least = min(f * scaled(side // f, SMALLEST) for side in data.shape[1:])
     if least < discriminator.least:
         message = f"makes pictures as small as {least} pixels, of which this discriminator needs "

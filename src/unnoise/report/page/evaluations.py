@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from unnoise.evaluation.frontier import frontier
 from unnoise.evaluation.results import Fingerprint, Score, comparable, lower_is_better
 from unnoise.report.page.charts import Chart, chart
-from unnoise.report.page.samples import Picture, picture, still
+from unnoise.report.page.samples import BUDGET, Picture, picture, still
 from unnoise.report.page.table import Cell, Column, best, number, with_error
 from unnoise.report.reader import Run, Table
 
@@ -18,7 +18,7 @@ SETTINGS = {"step": "checkpoint", "averaged": "averaging"} | {
     name: name for name in ("sampler", "steps", "guidance", "precision", "seed")
 }
 """The settings of drawing, and their headings."""
-SHEET = 600_000  # bytes of a picture with letters
+SHEET = 600_000  # bytes of a picture with letters, where there are few
 Owned = tuple[str, Score]
 """The label of a run, and a score of it."""
 
@@ -61,8 +61,9 @@ def evaluations(runs: Sequence[Run], labels: Sequence[str]) -> dict[str, list[An
         )
         for k, (fingerprint, group) in enumerate(tables)
     ]
+    large = min(SHEET, BUDGET // max(1, sum(len(run.tables) for run in runs)))
     measures = [
-        _measure(run, label, table)
+        _measure(run, label, table, large)
         for run, label in zip(runs, labels, strict=True)
         for table in run.tables
     ]
@@ -167,7 +168,9 @@ def cost_data(group: Sequence[Owned]) -> dict[str, Any]:
     }
 
 
-def _measure(run: Run, label: str, table: Table) -> Measured:
+def _measure(run: Run, label: str, table: Table, large: int) -> Measured:
+    """A table with its picture, of at most about ``large`` bytes."""
+
     def cell(key: str, value: Any) -> Cell:
         percent = isinstance(value, float) and key in ("share", "low", "high")
         return Cell(value, f"{100 * value:.1f} %" if percent else None)
@@ -178,7 +181,7 @@ def _measure(run: Run, label: str, table: Table) -> Measured:
     shown: list[Picture] = []
     if table.picture is not None:
         title = f"{table.measure}, on one sheet"
-        shown = picture(run, table.picture, title, partial(still, large=SHEET))
+        shown = picture(run, table.picture, title, partial(still, large=large))
     return Measured(label, table.measure, columns, settings, shown)
 
 

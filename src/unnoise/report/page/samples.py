@@ -15,7 +15,7 @@ from unnoise.report.page.comparison import at
 from unnoise.report.reader import Run
 from unnoise.runs.layout import RunDirectory
 
-BUDGET = 4_000_000  # bytes of all sample grids on a page of many runs
+BUDGET = 4_000_000  # bytes of all sample grids on a page of many runs, and of all sheets
 WIDE, NARROW = 720, 90
 """Largest and approximately smallest width, in pixels, of a picture that is compressed again."""
 LEAST = 1 / 8
