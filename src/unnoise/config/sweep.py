@@ -133,7 +133,7 @@ class _Configs:
     def __init__(self, hydra: Hydra, master: DictConfig, keys: set[str]) -> None:
         self.loader: Any = hydra.config_loader
         self.master, self.keys = master, keys
-        self.composed: dict[Any, DictConfig] = {}
+        self.composed: dict[tuple[tuple[str, ...], ...], DictConfig] = {}
 
     def of(self, overrides: list[str]) -> DictConfig:
         """The config of a job with these overrides."""
@@ -147,12 +147,12 @@ class _Configs:
         values = [each for each in typed if self._replaces(each, typed)]
         others = tuple(str(each.input_line) for each in parsed if each not in values)
         alike = others, tuple(each.key_or_group for each in values)
-        node = self.composed.get(alike)
-        if node is None:
-            node = self.loader.load_sweep_config(self.master, overrides)
-            if self._groups(node).isdisjoint(alike[1]):
-                self.composed[alike] = node
-            return node
+        if alike not in self.composed:
+            new: DictConfig = self.loader.load_sweep_config(self.master, overrides)
+            if self._groups(new).isdisjoint(alike[1]):
+                self.composed[alike] = new
+            return new
+        node = self.composed[alike]
         OmegaConf.copy_cache(self.master, node)
         OmegaConf.set_readonly(node.hydra, False)  # as HydraConfig has made it
         self.loader._apply_overrides_to_config(values, node)

@@ -111,15 +111,23 @@ def _logged(rows: list[dict[str, Any]]) -> Logged:
     times = np.array([row["time"] for row in rows], float)
     if not np.isfinite(times).all():
         raise ValueError("a time is missing")
+    kinds: dict[tuple[str, ...], list[int]] = {}  # which rows have the same names
+    for k, row in enumerate(rows):
+        kinds.setdefault(tuple(row), []).append(k)
+    parts: dict[str, list[tuple[list[int], np.ndarray]]] = {}
+    for names, where in kinds.items():
+        table = np.array([[*rows[k].values()] for k in where], float)  # null is NaN
+        if table.ndim > 2:
+            raise ValueError("a value is a list")
+        for name, column in zip(names, table.T, strict=True):
+            parts.setdefault(name, []).append((where, column))
     curves: dict[str, Curve] = {}
-    for name in dict.fromkeys(name for row in rows for name in row):
+    for name, columns in parts.items():
         if name in ("step", "time"):
             continue
-        where = [k for k, row in enumerate(rows) if name in row]
-        values = np.array([rows[k][name] for k in where], float)  # null is NaN
-        if values.ndim > 1:
-            raise ValueError(f"{name} is a list")
-        curves[name] = Curve(steps if len(where) == len(rows) else steps[where], values)
+        found, values = (np.concatenate(each) for each in zip(*columns, strict=True))
+        order = found.argsort()
+        curves[name] = Curve(steps[found[order]], values[order])
     speed = None
     if SPEED in curves:
         values = curves[SPEED].values
