@@ -1,43 +1,40 @@
 """What a scene shows, recognised by its art: the background, and which subjects stand where.
 
-Nothing is learned. A pixel matches a tone by exp(−d²/2τ²), d the distance of their colours. The
-pixels of a subject have known tones: those of its colour, and of skin, hair and the like any of the
-ramps. So the evidence for a subject at a place is Σ (match − ``CHANCE``) over its pixels. Subjects
-are found one after the other, the most evident first, and a pixel that one of them covers counts
-for no other: who stands behind is recognised by what is seen of him.
+Nothing is learned. The pixels b of a subject have known tones a, given its colour; of skin, hair
+and the like those of the nearest ramp. How well it matches at a place is the correlation
 
-Shapes: B pictures of S × S pixels, C channels of matches, L drawings of P = 16·16 pixels, K
-candidates: a drawing at a place in a size.
+    ρ = Σ (b − ā)(a − ā) / √(Σ |b − ā|² Σ |a − ā|²),  ā the mean of a,
+
+over colours and pixels: 1 where b = ā + g·(a − ā) for some g > 0, so that a blurred subject still
+matches, and less in other colours. Subjects are found one after the other, the most evident first,
+and a pixel that one of them covers counts for no other: who stands behind is recognised by what is
+seen of him.
+
+Shapes: B pictures of S × S pixels, L drawings of P = 16·16 pixels, K candidates: a drawing at a
+place in a size.
 """
 
-import functools
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unnoise.data.scenes.backgrounds import BACKGROUNDS, MOODS, RAMPS, SHADE, SYMBOLS
-from unnoise.data.scenes.drawing import TINTED
+from unnoise.data.scenes.backgrounds import BACKGROUNDS, SYMBOLS
 from unnoise.data.scenes.layout import scales
-from unnoise.data.scenes.panoramas import FLOOR, HORIZON, SIDE
+from unnoise.data.scenes.panoramas import HORIZON, SIDE
 from unnoise.data.scenes.plans import CAST
-from unnoise.data.sprites.source import COLOURS, FACINGS, ITEMS, KINDS, PALETTE, STAMPS, TINTS
+from unnoise.data.scenes.templates import ART, LUMA, drawings, kernels, moods, ramps, tones
+from unnoise.data.sprites.source import COLOURS, ITEMS
 
-TAU = 40.0  # τ of subjects, in levels of 255
-NEAR = 16.0  # of backgrounds, whose tones are more alike
-CHANCE = 0.6  # a match that is evidence neither for a subject nor against it
-LEAST = 0.8  # mean match of what is seen of a subject
+NEAR = 16.0  # levels of 255: how far a pixel of a background is from its tones
+CHANCE = 0.45  # a correlation that is evidence neither for a subject nor against it
+LEAST = 0.6  # of the most evident subject, ρ times the root of the share of it that is seen
+BESIDE = 0.7  # of the others, as a share of its ρ: where one is blurred, all are
 VISIBLE = 0.4  # of a subject's pixels, at least
 CANDIDATES = 40  # a size
 MOST = 8  # subjects
-ART = 16  # pixels of a drawing's side
 SMALLEST = 10  # of the side of what is drawn
-TONES = PALETTE["colour"].symbols
-PLAIN = [s for s in SYMBOLS if s not in TONES and s != "."]
-COLOURED = len(COLOURS) * len(TONES)  # channels of colours, before those of PLAIN and of nothing
-ROUGH = (*TONES, "#", "_", "Ss")  # symbols by which candidates are found
 ROWS, COLUMNS = torch.arange(ART**2) // ART, torch.arange(ART**2) % ART
 
 
@@ -61,22 +58,6 @@ class Recognised(NamedTuple):
     subjects: tuple[Subject, ...]
 
 
-class Drawings(NamedTuple):
-    """What subjects look like but for what they carry.
-
-    Args:
-        casts: (L,) of each.
-        bodies: (L, P) numbers of symbols, 0 where nothing is.
-        corners: (L, 2) the first row and column where something is.
-        items: (L, 4, P) the symbols of an item where it is seen; all 0 for who carries none.
-    """
-
-    casts: list[int]
-    bodies: Tensor
-    corners: Tensor
-    items: Tensor
-
-
 class Candidates(NamedTuple):
     """K drawings at places in the pictures.
 
@@ -84,60 +65,18 @@ class Candidates(NamedTuple):
         drawing: (B, K) its number.
         top: (B, K) the row of its first pixel, which may lie outside, as may ``left``'s column.
         scale: (B, K) picture pixels per pixel of the drawing.
-        solid: (B, K, P) where something is drawn.
-        places: (B, K, P) the pixel of the picture, 0 … S·S − 1, or 0 where nothing is drawn.
-        matches: (B, K, 8, P) in each colour; 0 where nothing is drawn, or outside.
+        places: (B, K, P) the pixel of the picture, 0 … S·S − 1.
+        solid: (B, K, P) 1 where something is drawn that lies in the picture, else 0.
+        pixels: (B, K, P, 3) of the picture, 0 … 255.
     """
 
     drawing: Tensor
     top: Tensor
     left: Tensor
     scale: Tensor
-    solid: Tensor
     places: Tensor
-    matches: Tensor
-
-
-@functools.cache
-def drawings() -> Drawings:
-    """Of the whole cast, by facing where that can be told."""
-    casts, bodies, items = [], [], []
-    for cast, kind in enumerate(CAST):
-        carries = any(item is not None for _, item in kind.shown)
-        for facing in range(len(FACINGS) if kind.class_name == "side-facing" else 1):
-            *carried, body = STAMPS[KINDS.index(kind), :, facing, 0]
-            casts.append(cast)
-            bodies.append(body)
-            items.append([np.where(body == 0, each, 0) * carries for each in carried])
-    whole = torch.tensor(np.array(bodies)).long()
-    square = whole.view(-1, ART, ART) > 0
-    corners = torch.stack([square.any(axis).int().argmax(1) for axis in (2, 1)], 1)
-    return Drawings(casts, whole, corners, torch.tensor(np.array(items)).long())
-
-
-@functools.cache
-def _tones() -> Tensor:
-    """(8 backgrounds, 32 + 5·22, 3): those of the colours, and up to five of each other symbol."""
-    found = []
-    for number, ramps in enumerate(RAMPS):
-        tones = [TINTED[number][colour][len(TINTS) // 2] for colour in COLOURS]
-        for symbol in PLAIN:
-            ((group, ramp),) = [(g, r) for g, r in PALETTE.items() if symbol in r.symbols]
-            column = [each[ramp.symbols.index(symbol)] for each in ramps[group].values()]
-            tones.append(np.stack([column[k % len(column)] for k in range(5)]))
-        found.append(np.concatenate(tones))
-    return torch.tensor(np.stack(found)).float()
-
-
-@functools.cache
-def _moods() -> tuple[Tensor, Tensor, Tensor]:
-    """Of each mood the background (M,), tones behind the floor (M, 8, 3), and its (M, 10, 3)."""
-    owners, tones = zip(
-        *((k, mood) for k, each in enumerate(BACKGROUNDS) for mood in MOODS[each.name]), strict=True
-    )
-    every = torch.tensor(np.stack(tones)).float()
-    floor = torch.cat([every[:, start + FLOOR : start + 13] for start in (0, SHADE)], 1)
-    return torch.tensor(owners), every[:, :FLOOR], floor
+    solid: Tensor
+    pixels: Tensor
 
 
 def squared_distances(pixels: Tensor, tones: Tensor) -> Tensor:
@@ -154,78 +93,38 @@ def squared_distances(pixels: Tensor, tones: Tensor) -> Tensor:
 def backgrounds(pictures: Tensor) -> Tensor:
     """The number of the likeliest background of pictures (B, 3, S, S) as floats 0 … 255: (B,)."""
     unit = pictures.shape[2] // SIDE
-    owners, behind, floor = _moods()
+    owners, behind, floor = moods()
     total = torch.zeros(len(pictures), len(owners))
     upper, lower = pictures[:, :, : HORIZON[0] * unit], pictures[:, :, (HORIZON[1] + 1) * unit :]
-    for part, tones in ((upper, behind), (lower, floor)):
+    for part, each in ((upper, behind), (lower, floor)):
         pixels = part[:, :, :: 2 * unit, :: 2 * unit].flatten(2)
-        far = squared_distances(pixels, tones.flatten(0, 1)[None])
+        far = squared_distances(pixels, each.flatten(0, 1)[None])
         total += (
-            (far.reshape(len(far), *tones.shape[:2], -1).amin(2) * (-0.5 / NEAR**2)).exp().sum(2)
+            (far.reshape(len(far), *each.shape[:2], -1).amin(2) * (-0.5 / NEAR**2)).exp().sum(2)
         )
     return owners[total.argmax(1)]
 
 
-def _matches(pictures: Tensor, background: Tensor) -> Tensor:
-    """(B, C, S, S): tone k of each colour, the other symbols, and nothing, which matches never."""
-    far = squared_distances(pictures.flatten(2), _tones()[background])
-    others = far[:, COLOURED:].reshape(len(far), len(PLAIN), 5, -1).amin(2)
-    matches = torch.cat((far[:, :COLOURED], others), 1).mul_(-0.5 / TAU**2).exp_()
-    return F.pad(matches, (0, 0, 0, 1)).reshape(len(far), -1, *pictures.shape[2:])
-
-
-def _means(maps: Tensor, scale: int) -> Tensor:
+def _means(pictures: Tensor, scale: int) -> Tensor:
     """Over the square of ``scale`` pixels whose first is each pixel; beyond the edge is 0."""
-    if scale == 1:
-        return maps
-    S = maps.shape[2]
-    padded = F.pad(maps, (0, scale - 1) * 2)
-    shifts = range(scale)
+    S, shifts = pictures.shape[2], range(scale)
+    padded = F.pad(pictures, (0, scale - 1) * 2)
     rows = torch.stack([padded[:, :, k : k + S] for k in shifts]).mean(0)
     return torch.stack([rows[..., k : k + S] for k in shifts]).mean(0)
 
 
-@functools.cache
-def _rough() -> Tensor:
-    """(L, 7, 16, 16): of what is drawn, from its corner on, where the rough symbols are; sums 1."""
-    found = drawings()
-    kernels = torch.zeros(len(found.casts), len(ROUGH), ART, ART)
-    for number, symbols in enumerate(ROUGH):
-        here = torch.isin(found.bodies, torch.tensor([SYMBOLS.index(s) for s in symbols]))
-        for kernel, drawn, (row, column) in zip(
-            kernels, here.view(-1, ART, ART), found.corners.tolist(), strict=True
-        ):
-            kernel[number, : ART - row, : ART - column] = drawn[row:, column:]
-    return kernels / kernels.sum((1, 2, 3), keepdim=True)
-
-
-@functools.cache
-def _channels() -> Tensor:
-    """(8, symbols) the channel of each symbol in each colour."""
-    nothing = COLOURED + len(PLAIN)
-    return torch.tensor([
-        [
-            c * len(TONES) + TONES.index(s) if s in TONES
-            else COLOURED + PLAIN.index(s) if s in PLAIN else nothing
-            for s in SYMBOLS
-        ]
-        for c in range(len(COLOURS))
-    ])  # fmt: skip
-
-
 def _candidates(means: Tensor, scale: int) -> Candidates:
-    """Where drawings match best by their rough symbols, in whatever colour each pixel is."""
+    """Where the luma of drawings correlates best with that of pictures (B, 3, S, S)."""
     B, S = len(means), means.shape[2]
-    tones = means[:, :COLOURED].reshape(B, len(COLOURS), -1, S, S).amax(1)
-    plain = [
-        means[:, [COLOURED + PLAIN.index(s) for s in each]].amax(1, keepdim=True)
-        for each in ROUGH[len(TONES) :]
-    ]
-    room = (ART - SMALLEST) * scale
-    padded = F.pad(torch.cat((tones, *plain), 1), (0, room) * 2)
-    score = F.conv2d(padded.contiguous(memory_format=torch.channels_last), _rough(), dilation=scale)
-    highest = F.max_pool2d(score, 3, 1, 1)
-    score = torch.where(score == highest, score, 0).contiguous()
+    luma = (means * LUMA[:, None, None]).sum(1, keepdim=True)
+    padded = F.pad(luma - 128, (0, (ART - SMALLEST) * scale) * 2)
+    shapes, known = kernels()
+    product = F.conv2d(padded, shapes, dilation=scale)
+    sums, squares = (F.conv2d(each, known, dilation=scale) for each in (padded, padded**2))
+    count = known.sum((1, 2, 3))[:, None, None]
+    energy = shapes.square().sum((1, 2, 3))[:, None, None]
+    score = product * ((squares - sums**2 / count).clamp(min=count * 4) * energy).rsqrt()
+    score = torch.where(score == F.max_pool2d(score, 3, 1, 1), score, -1)
     N = score.shape[2]
     number = score.flatten(1).topk(CANDIDATES, 1).indices
     found, drawing = drawings(), number // N**2
@@ -233,15 +132,63 @@ def _candidates(means: Tensor, scale: int) -> Candidates:
     top = top - found.corners[drawing, 0] * scale
     left = left - found.corners[drawing, 1] * scale
     y, x = top[..., None] + ROWS * scale, left[..., None] + COLUMNS * scale
-    symbols = found.bodies[drawing]
     inside = (y >= 0) & (x >= 0) & (y <= S - scale) & (x <= S - scale)
-    places = torch.where(inside & (symbols > 0), y * S + x, 0)
-    symbols = torch.where(inside, symbols, 0)
-    channels = _channels()[:, symbols].permute(1, 2, 0, 3)  # (B, K, 8, P)
-    index = channels * S**2 + places[:, :, None]
-    matches = means.reshape(B, -1).gather(1, index.flatten(1)).view(index.shape)
-    solid = found.bodies[drawing] > 0
-    return Candidates(drawing, top, left, torch.full_like(top, scale), solid, places, matches)
+    places = torch.where(inside, y * S + x, 0)
+    solid = ((found.bodies[drawing] > 0) & inside).float()
+    rows = torch.arange(B)[:, None, None]
+    pixels = means.flatten(2).mT[rows, places]
+    return Candidates(drawing, top, left, torch.full_like(top, scale), places, solid, pixels)
+
+
+class Sums(NamedTuple):
+    """Over the weighted pixels of N drawings in pictures.
+
+    Args:
+        counts: (N, symbols) how many there are of each symbol.
+        pixels: (N, symbols, 3) Σ of the picture's pixels there.
+        squares: (N,) Σ of their squares, in all.
+    """
+
+    counts: Tensor
+    pixels: Tensor
+    squares: Tensor
+
+    @classmethod
+    def of(cls, symbols: Tensor, weight: Tensor, pixels: Tensor) -> "Sums":
+        """Of symbols and weights (N, P), and pixels (N, P, 3)."""
+        count = pixels.new_zeros(len(symbols), len(SYMBOLS)).scatter_add(1, symbols, weight)
+        b = weight[..., None] * pixels
+        zeros = pixels.new_zeros(*count.shape, 3)
+        sums = zeros.scatter_add(1, symbols[..., None].expand_as(b), b)
+        return cls(count, sums, (b * pixels).sum((1, 2)))
+
+
+def nearest_tones(sums: Sums, background: Tensor) -> Tensor:
+    """Tones (N, 8 colours, symbols, 3) on backgrounds (N,).
+
+    Of hair and the like they are those of the ramp that is nearest to the pixels.
+    """
+    found = tones()[background]
+    for symbols, several in ramps():
+        each = several[background]  # (N, ramps, s, 3)
+        count, pixels = sums.counts[:, None, symbols, None], sums.pixels[:, None, symbols]
+        far = (count * each.square() - 2 * each * pixels).sum((2, 3))
+        best = each[torch.arange(len(each)), far.argmin(1)]
+        found[:, :, symbols] = best[:, None]
+    return found
+
+
+def correlation(sums: Sums, tones: Tensor) -> Tensor:
+    """ρ of drawings in tones (N, C, symbols, 3), a, and the pixels of the sums, b: (N, C)."""
+    count = sums.counts[:, None]
+    total = count.sum(2).clamp(min=1)  # (N, 1)
+    mean = (count[..., None] * tones).sum(2) / total[..., None]  # (N, C, 3)
+    a = tones - mean[:, :, None]
+    product = (a * sums.pixels[:, None]).sum((2, 3))
+    of_a = (a.square().sum(3) * count).sum(2)
+    of_b = sums.squares[:, None] - 2 * (mean * sums.pixels.sum(1)[:, None]).sum(2)
+    of_b = of_b + total * mean.square().sum(2)
+    return product * (of_a * of_b).clamp(min=1).rsqrt()
 
 
 @torch.inference_mode()
@@ -249,45 +196,54 @@ def recognise(pictures: Tensor) -> list[Recognised]:
     """What each of the pictures (B, 3, S, S) uint8 shows, S 64 or 128."""
     x = pictures.float()
     background = backgrounds(x)
-    maps = _matches(x, background)
-    sizes = scales(x.shape[2]).values()
-    parts = [_candidates(_means(maps, scale), scale) for scale in sizes]
+    parts = [_candidates(_means(x, scale), scale) for scale in scales(x.shape[2]).values()]
     found = Candidates(*(torch.cat(each, 1) for each in zip(*parts, strict=True)))
     seen = [list[Subject]() for _ in x]
-    free = torch.ones_like(maps[:, 0])
-    for _ in range(MOST):
-        chosen, colour, match = _most_evident(found, free.flatten(1))
+    free, least = torch.ones_like(x[:, 0]), torch.full((len(x), 1), LEAST)
+    for number in range(MOST):
+        chosen, hue, match = _most_evident(found, background, free.flatten(1), least)
         for picture in (chosen >= 0).nonzero()[:, 0].tolist():
             k = int(chosen[picture])
             drawing, top, left, scale = (int(each[picture, k]) for each in found[:4])
-            item, art = _item(maps[picture], drawing, top, left, scale)
+            place = int(background[picture])
+            spot = free[picture].flatten()[found.places[picture, k]]
+            item, art = _item(found.pixels[picture, k], spot, drawing, place)
             whole = (drawings().bodies[drawing] + art).view(ART, ART) > 0
             box = _cover(free[picture], whole, top, left, scale)
-            kind, hue = CAST[drawings().casts[drawing]].name, COLOURS[int(colour[picture])]
-            seen[picture].append(Subject(kind, hue, item, *box, float(match[picture])))
+            kind = CAST[drawings().casts[drawing]].name
+            colour = COLOURS[int(hue[picture])]
+            seen[picture].append(Subject(kind, colour, item, *box, float(match[picture])))
         if (chosen < 0).all():
             break
+        if number == 0:
+            least = BESIDE * match[:, None]
     return [
-        Recognised(BACKGROUNDS[number].name, tuple(each))
-        for number, each in zip(background.tolist(), seen, strict=True)
+        Recognised(BACKGROUNDS[place].name, tuple(each))
+        for place, each in zip(background.tolist(), seen, strict=True)
     ]
 
 
-def _most_evident(found: Candidates, free: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _most_evident(
+    found: Candidates, background: Tensor, free: Tensor, least: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """The most evident candidate of each picture, −1 if none is; its colour and match: (B,) each.
 
-    ``free`` (B, S·S) is 1 where no subject was found yet, else 0.
+    ``free`` (B, S·S) is 1 where no subject was found yet, else 0; ``least`` (B, 1) is what ρ times
+    the root of the share that is seen must be.
     """
-    seen = free.gather(1, found.places.flatten(1)).view(found.places.shape) * found.solid
-    count = seen.sum(2)
-    sums, colour = torch.einsum("bkcp,bkp->bkc", found.matches, seen).max(2)
-    match = sums / count.clamp(min=1)
-    enough = (count >= VISIBLE * found.solid.sum(2)) & (match >= LEAST)
-    evidence = (sums - CHANCE * count) * found.scale**2 * enough
+    weight = free.gather(1, found.places.flatten(1)).view(found.places.shape) * found.solid
+    symbols = drawings().bodies[found.drawing]
+    sums = Sums.of(*(each.flatten(0, 1) for each in (symbols, weight, found.pixels)))
+    dressed = nearest_tones(sums, background.repeat_interleave(weight.shape[1]))
+    match, hue = correlation(sums, dressed).view(*weight.shape[:2], -1).max(2)
+    count = weight.sum(2)
+    share = count / (symbols > 0).sum(2)
+    enough = (share >= VISIBLE) & (match * share.sqrt() >= least)
+    evidence = count * (match - CHANCE) * found.scale**2 * enough
     best, chosen = evidence.max(1)
     here = chosen[:, None]
     chosen = torch.where(best > 0, chosen, -1)
-    return chosen, colour.gather(1, here)[:, 0], match.gather(1, here)[:, 0]
+    return chosen, hue.gather(1, here)[:, 0], match.gather(1, here)[:, 0]
 
 
 def _cover(
@@ -302,15 +258,16 @@ def _cover(
     return start, up, int(x.max()) - start + 1, int(y.max()) - up + 1
 
 
-def _item(maps: Tensor, drawing: int, top: int, left: int, scale: int) -> tuple[str | None, Tensor]:
-    """What the subject carries there, and its symbols (P,): the item that matches best, or none."""
-    S, channels = maps.shape[1], _channels()[0]
-    best, item, art = 0.0, None, torch.zeros(ART**2, dtype=torch.int64)
-    for name, symbols in zip(ITEMS, drawings().items[drawing], strict=True):
-        here = symbols.nonzero()[:, 0]
-        y, x = top + ROWS[here] * scale + scale // 2, left + COLUMNS[here] * scale + scale // 2
-        here, y, x = (v[(y >= 0) & (x >= 0) & (y < S) & (x < S)] for v in (here, y, x))
-        evidence = float((maps[channels[symbols[here]], y, x] - CHANCE).sum())
-        if evidence > best:
-            best, item, art = evidence, name, symbols
-    return item, art
+def _item(pixels: Tensor, free: Tensor, drawing: int, background: int) -> tuple[str | None, Tensor]:
+    """What a subject carries and the item's symbols (P,), or none; by its pixels that are free.
+
+    ``pixels`` are (P, 3), ``free`` (P,) is 1 where no subject before it was found, else 0.
+    """
+    nothing = torch.zeros(ART**2, dtype=torch.int64)
+    symbols = drawings().items[drawing]  # (4, P)
+    if not symbols.any():
+        return None, nothing
+    sums = Sums.of(symbols, (symbols > 0) * free, pixels.expand(len(symbols), -1, -1))
+    dressed = nearest_tones(sums, torch.full((len(symbols),), background))
+    match, item = correlation(sums, dressed[:, :1])[:, 0].max(0)
+    return (ITEMS[int(item)], symbols[item]) if match > CHANCE else (None, nothing)
