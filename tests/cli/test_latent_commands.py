@@ -47,7 +47,8 @@ def test_the_run_holds_the_autoencoder_s_averaged_weights_and_needs_it_no_more(
 ):
     config = yaml.safe_load((run / "config.yaml").read_text())["autoencoder"]
     first = first_stage(autoencoder)
-    assert config["digest"] == first.digest == weights_digest(first.weights)
+    assert config["digest"] == first.digest
+    assert first.digest.partition("-")[0] == weights_digest(first.weights)
     assert config["network"] == first.node
     aside = autoencoder.rename(tmp_path / "aside")
     try:

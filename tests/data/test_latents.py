@@ -1,3 +1,6 @@
+import pickle
+import shutil
+
 import pytest
 import torch
 
@@ -69,6 +72,28 @@ def test_processes_share_the_work():
     assert numbers == [[0, 2], [1]]
     assert [encode.calls for encode in encoders] == [2, 1]
     assert all(torch.equal(each.read(torch.arange(N)), ALL) for each in kept)
+
+
+def test_a_file_that_another_run_reads_is_not_changed_under_it():
+    """Two runs that allocate at once may leave a file of another size."""
+    kept = Latents("a", N, SHAPE)
+    list(kept.blocks(Encoder()))
+    with (kept.folder / "latents.float32").open("ab") as file:
+        file.write(bytes(64))
+    other = Latents("a", N, SHAPE)
+    assert torch.equal(kept.read(torch.arange(N)), ALL)
+    list(other.blocks(Encoder()))
+    assert torch.equal(other.read(torch.arange(N)), ALL)
+    shutil.rmtree(kept.folder)
+    assert torch.equal(kept.read(torch.arange(N)), ALL)
+
+
+def test_a_worker_reads_the_same():
+    kept = Latents("a", N, SHAPE)
+    list(kept.blocks(Encoder()))
+    packed = pickle.dumps(kept)
+    assert len(packed) < 10_000
+    assert torch.equal(pickle.loads(packed).read(torch.arange(N)), ALL)
 
 
 def test_what_was_used_longest_ago_makes_room():

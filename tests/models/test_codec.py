@@ -7,6 +7,7 @@ from torch import nn
 from unnoise.data.decoding import Decoder
 from unnoise.data.pixels import to_pixels, to_signal
 from unnoise.diffusion.denoiser import Clip, Denoiser, X0Prediction
+from unnoise.diffusion.guidance import Guidance
 from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.objectives import WeightedLoss
 from unnoise.diffusion.samplers import DDIM, Sampler
@@ -287,3 +288,18 @@ def test_inpainting_in_a_latent_keeps_the_picture_outside_the_mask(tmp_path):
     drawn = model.sample(Sampler(DDIM(), steps=3), Noise(0, torch.arange(2)), edit=edit)
     assert (drawn[:, 0][:, marked] == 128).all()
     assert (drawn[:, 0][:, ~marked] == picture[~marked]).all()
+
+
+def test_a_weak_model_works_in_the_same_latent():
+    def model(seed):
+        codec = LatentCodec(gaussian(seed)[0], (1, 16, 16))
+        codec.set_scale(torch.zeros(3), torch.ones(3))
+        return DiffusionModel(
+            Denoiser(Says(torch.ones(1, 3, 8, 8)), X0Prediction()), linear(), codec
+        )
+
+    sampler = Sampler(DDIM(), steps=2, guidance=Guidance(2.0))
+    noise = Noise(0, torch.arange(1))
+    model(0).sample(sampler, noise, weak=model(0))
+    with pytest.raises(ValueError, match="works on another signal"):
+        model(0).sample(sampler, noise, weak=model(1))

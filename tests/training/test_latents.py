@@ -8,6 +8,7 @@ from lightning import Callback, Trainer
 from tiny import experiment
 from two_processes import in_two_processes, meet_anew
 
+from unnoise.config.problems import ConfigError
 from unnoise.data import latents as on_disk
 from unnoise.data.pixels import to_signal
 from unnoise.networks.autoencoders import KLAutoencoder
@@ -30,7 +31,9 @@ class Keep(Callback):
 
     def on_fit_end(self, trainer, module):
         self.model, self.codec = module.ema.model, module.model.codec
-        self.state = {key: value.clone() for key, value in module.state_dict().items()}
+        found = module.state_dict()
+        self.state = {key: value.clone() for key, value in found.items()}
+        self.size = sum({value.data_ptr(): value.nbytes for value in found.values()}.values())
         self.images = trainer.datamodule.train_images
 
     def on_train_batch_start(self, trainer, module, batch, index):
@@ -101,9 +104,10 @@ def test_the_autoencoder_is_neither_averaged_nor_kept_twice(tmp_path):
     assert run.model.codec is run.codec
     assert not any(parameter.requires_grad for parameter in run.codec.parameters())
     weights = sum(value.nbytes for value in run.codec.state_dict().values())
-    state = {value.data_ptr(): value.nbytes for value in run.state.values()}
-    size = newest_whole(tmp_path / "run").stat().st_size
-    assert size < sum(state.values()) + weights  # once beside the rest, with Adam's state
+    assert sum(value.nbytes for value in run.state.values()) == run.size + weights
+    content = torch.load(newest_whole(tmp_path / "run"), weights_only=True)["state_dict"]
+    kept = {value.data_ptr(): value.nbytes for value in content.values()}
+    assert sum(kept.values()) == run.size
 
 
 def of_rank(folder):
@@ -128,3 +132,17 @@ def test_two_processes_are_one(tmp_path):
                 assert torch.equal(one[key], two[key])
             for key, value in two.items():
                 assert torch.allclose(one[key].double(), value.double(), atol=1e-5), key
+
+
+def test_a_latent_that_does_not_vary_ends_the_run_before_its_first_step(tmp_path):
+    autoencoder = KLAutoencoder(3, latent=4, channels=8, multipliers=(1, 2), blocks=1)
+    torch.nn.init.constant_(autoencoder.quant.weight, torch.nan)
+    with pytest.raises(ConfigError, match="autoencoder: channel 0 of the latent is the same"):
+        train(tmp_path / "run", autoencoder=autoencoder)
+
+
+def test_without_a_place_to_keep_latents_each_step_encodes(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("UNNOISE_DATA", str(tmp_path / "file"))
+    assert "image" in train(tmp_path / "run").given
+    assert "each step encodes its own" in capsys.readouterr().err

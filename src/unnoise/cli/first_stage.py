@@ -23,9 +23,10 @@ def find_or_train(
 ) -> str | None:
     """``autoencoder=RUN`` for a config that names a ``first_stage`` but no run of one.
 
-    RUN is a finished run of that experiment, with the data, the seed and the device that were
-    typed; where there is none, it is trained, in a process of its own, or goes on. None if the
-    config needs none, or is wrong in other ways, which are to be told first.
+    RUN is a finished run of that experiment, with the keys of ``SHARED`` that were typed; where
+    there is none, it is trained, in a process of its own, or goes on. A run that is resumed holds
+    its autoencoder itself. None if the config needs none, or is wrong in other ways, which are to
+    be told first.
 
     Raises:
         SystemExit: its training ended early, with its status.
@@ -33,6 +34,8 @@ def find_or_train(
     name, autoencoder = config.get("first_stage"), config.get("autoencoder")
     if name is None or not isinstance(autoencoder, dict) or autoencoder.get("run") != "???":
         return None
+    if isinstance(config.get("resume"), str):
+        return f"autoencoder={config['resume']}"
     others = [each for each in (*found, *check(config)) if root_of(each.key) != "autoencoder"]
     if errors_in(others) or place().world_size > 1:
         return None

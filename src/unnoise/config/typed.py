@@ -3,10 +3,13 @@
 import os
 import re
 import shlex
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+
+from unnoise.runs.layout import RunDirectory
 
 _HOME = re.compile(r"(?:(?<=[=\[,])|(?<==sqlite:///)|(?<=file://))~(?=/|$)")
 """A ~ that begins a value, unquoted: Hydra could not read it."""
@@ -22,12 +25,22 @@ def at_home(override: str) -> str:
 def in_full(override: str) -> list[str]:
     """``autoencoder=RUN``, which names no option of the group but a run, as the two it stands for.
 
-    RUN is the path of a run or a checkpoint, or several with commas between.
+    RUN is the path of a run or a checkpoint, or several with commas between. A run stands for its
+    newest checkpoint of this moment.
     """
-    key, equals, value = override.partition("=")
-    if key != "autoencoder" or not (os.sep in value or os.path.exists(value)):
+    key, _, value = override.partition("=")
+    if key != "autoencoder" or not all(map(_is_run, value.split(","))):
         return [override]
-    return ["autoencoder=trained", f"autoencoder.run{equals}{value}"]
+    return ["autoencoder=trained", f"autoencoder.run={','.join(map(_newest, value.split(',')))}"]
+
+
+def _is_run(value: str) -> bool:
+    return os.sep in value or value.endswith(".ckpt") or (Path(value) / "checkpoints").is_dir()
+
+
+def _newest(run: str) -> str:
+    saved = RunDirectory(Path(run)).saved()
+    return str(saved[-1]) if saved else run
 
 
 def expanded(tree: Any) -> Any:

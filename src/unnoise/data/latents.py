@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,10 @@ from torch import Tensor
 
 from unnoise.data.downloads import data_folder
 from unnoise.data.walk import progress
+from unnoise.files import write_durably
 
+VERSION = 1
+"""Of what is kept: to be raised where the same pictures are to be encoded anew."""
 ROWS = 256  # pictures a block
 _DIGEST = 16  # bytes
 _ZEROS = bytes(2**20)
@@ -33,22 +37,26 @@ class Latents:
     def __init__(self, name: str, n: int, shape: tuple[int, ...]) -> None:
         self.folder, self.shape = home() / name, (n, *shape)
         self._file, self._digests = self.folder / "latents.float32", self.folder / "digests"
-        self._opened: np.ndarray | None = None
         self.folder.mkdir(parents=True, exist_ok=True)
         _allocate(self._file, size_of(n, shape))
         _allocate(self._digests, -(-n // ROWS) * _DIGEST)
+        self._open()
 
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getstate__(self) -> dict[str, object]:
-        return vars(self) | {"_opened": None}  # each process opens the file itself
+    def _open(self) -> None:
+        """From here on it does not matter what becomes of the files' names."""
+        self._all = np.memmap(self._file, np.float32, "r+", shape=self.shape)
+        blocks = -(-len(self) // ROWS)
+        self._known = np.memmap(self._digests, np.uint8, "r+", shape=(blocks, _DIGEST))
 
-    @property
-    def _all(self) -> np.ndarray:
-        if self._opened is None:
-            self._opened = np.memmap(self._file, np.float32, "r+", shape=self.shape)
-        return self._opened
+    def __getstate__(self) -> dict[str, object]:
+        return {key: value for key, value in vars(self).items() if key not in ("_all", "_known")}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state)
+        self._open()
 
     def read(self, indices: Tensor) -> Tensor:
         """Those of pictures ``indices`` (B,): (B, K, h, w)."""
@@ -61,16 +69,15 @@ class Latents:
 
         Of several ``processes`` that share the folder, number ``of`` takes its part of the blocks.
         """
-        digests = np.memmap(self._digests, np.uint8, "r+", shape=(-(-len(self) // ROWS), _DIGEST))
         for number, rows in parts(len(self), of, processes):
             here = self._all[rows.numpy()]
-            if not np.array_equal(_digest(here), digests[number]):
+            if not np.array_equal(_digest(here), self._known[number]):
                 here = encode(rows).numpy()
                 self._all[rows.numpy()] = here
-                self._all.flush()  # type: ignore[attr-defined]
-                digests[number] = _digest(here)
+                self._all.flush()
+                self._known[number] = _digest(here)
             yield number, torch.from_numpy(np.asarray(here))
-        digests.flush()
+        self._known.flush()
 
 
 def parts(n: int, of: int = 0, processes: int = 1) -> Iterator[tuple[int, Tensor]]:
@@ -96,16 +103,19 @@ def make_room(names: dict[str, int], most: float) -> str | None:
     needed = sum(names.values())
     if needed > most:
         return f"they take {needed / 1e9:.1f} GB, latent_cache allows {most / 1e9:g}"
-    others = [each for each in home().glob("*") if each.is_dir() and each.name not in names]
-    sizes = {each: sum(file.stat().st_size for file in each.iterdir()) for each in others}
-    for each in sorted(sizes, key=lambda each: each.stat().st_mtime):
-        if needed + sum(sizes.values()) > most:
-            shutil.rmtree(each, ignore_errors=True)
-            del sizes[each]
-    new = sum(size for name, size in names.items() if not (home() / name).is_dir())
     home().mkdir(parents=True, exist_ok=True)
-    if (free := shutil.disk_usage(home()).free) < new:
+    others = [each for each in home().glob("*") if each.is_dir() and each.name not in names]
+    sizes = {each: _taken(each) for each in others}
+    oldest = iter(sorted(sizes, key=_used))
+    go: list[Path] = []
+    while needed + sum(sizes.values()) - sum(sizes[each] for each in go) > most:
+        go.append(next(oldest))
+    new = needed - sum(_taken(home() / name) for name in names)
+    free = shutil.disk_usage(home()).free + sum(sizes[each] for each in go)
+    if free < new:
         return f"they take {new / 1e9:.1f} GB, {home()} has {free / 1e9:.1f} GB left"
+    for each in go:
+        shutil.rmtree(each, ignore_errors=True)
     for name in names:
         if (home() / name).is_dir():
             os.utime(home() / name)
@@ -117,13 +127,32 @@ def home() -> Path:
     return data_folder() / "latents"
 
 
+def _taken(folder: Path) -> int:
+    """Bytes of a folder, which another process may just be removing."""
+    with suppress(OSError):
+        return sum(file.stat().st_size for file in folder.iterdir())
+    return 0
+
+
+def _used(folder: Path) -> float:
+    with suppress(OSError):
+        return folder.stat().st_mtime
+    return 0.0
+
+
 def _allocate(path: Path, size: int) -> None:
-    """Bytes on disk, so that none is missing when the file is written to by address."""
-    with path.open("ab") as file:
-        if file.tell() != size:
-            file.truncate(0)
+    """Zeros on disk, so that no byte is missing when the file is written to by address.
+
+    A file of another size is replaced, not changed: another process may be reading it.
+    """
+
+    def fill(temporary: Path) -> None:
+        with temporary.open("wb") as file:
             for start in range(0, size, len(_ZEROS)):
                 file.write(_ZEROS[: size - start])
+
+    if not path.exists() or path.stat().st_size != size:
+        write_durably(path, fill)
 
 
 def _digest(rows: np.ndarray) -> np.ndarray:

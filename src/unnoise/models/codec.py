@@ -1,7 +1,8 @@
 """Between data and the signal that a model works on: pixels, or a latent."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Self
 
 import torch
@@ -71,8 +72,8 @@ class LatentCodec(Codec):
     """A latent z of the picture by an autoencoder (Rombach et al. 2022, "latent diffusion").
 
     The signal is (z − shift)·scale, with a shift and a scale of each channel that bring it to mean
-    0 and variance 1 over the training set (``set_scale``); until then they are NaN. Latents that
-    are no real numbers of any size, such as codes, are the signal as they are.
+    0 and variance 1 over the training set (``set_scale``); until then they are NaN. Codes
+    are the signal as they are, as in latent diffusion.
 
     The autoencoder is frozen, in evaluation mode, and computes in float32 whatever the precision of
     the run.
@@ -105,9 +106,9 @@ class LatentCodec(Codec):
         if self.scale is None or self.shift is None or self.has_scale:
             why = "these latents are not scaled" if self.scale is None else "it was set before"
             raise ValueError(f"no scale of the latents is to be set: {why}")
-        if flat := (deviation <= 0).nonzero().flatten().tolist():
-            same = "the autoencoder says nothing there"
-            raise ValueError(f"channel {flat[0]} of the latent is the same in all pictures: {same}")
+        if flat := (~(deviation > 0)).nonzero().flatten().tolist():
+            why = "is the same in all pictures, or not a number: train the autoencoder anew"
+            raise ValueError(f"channel {flat[0]} of the latent {why}")
         self.shift.copy_(mean[:, None, None])
         self.scale.copy_(1 / deviation[:, None, None])
 
@@ -125,7 +126,8 @@ class LatentCodec(Codec):
     @torch.no_grad()
     def moments(self, data: Tensor) -> Tensor:
         """What can be kept of each picture: all that ``signal`` needs, (B, K, h, w) float32."""
-        with torch.autocast(data.device.type, enabled=False):
+        data = data.to(next(self.autoencoder.parameters(), data).device)
+        with _in_float32(data.device):
             return torch.cat([self._of_block(block) for block in torch.split(data, BLOCK)])
 
     def _of_block(self, data: Tensor) -> Tensor:
@@ -153,11 +155,21 @@ class LatentCodec(Codec):
     @torch.no_grad()
     def decode(self, signal: Tensor) -> Tensor:
         """The decoded pixels."""
-        with torch.autocast(signal.device.type, enabled=False):
+        with _in_float32(signal.device):
             z = signal.float()
             if self.shift is not None and self.scale is not None:
                 z = z / self.scale + self.shift
             return self.pixels.decode(self.autoencoder.decode(z))
+
+
+@contextmanager
+def _in_float32(device: torch.device) -> Iterator[None]:
+    """Whatever the precision of the run, and on GPUs without TF32."""
+    exact = torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    )
+    with torch.autocast(device.type, enabled=False), exact:
+        yield
 
 
 def codec_of(autoencoder: Autoencoder | None, data_shape: tuple[int, ...]) -> Codec:

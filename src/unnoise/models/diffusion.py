@@ -308,7 +308,9 @@ def check_weak(weak: DiffusionModel, model: DiffusionModel) -> None:
     weak = diffusion_model(weak, "guidance by a weak model")
     if weak.shape != model.shape:
         raise ValueError(f"the weak model draws pictures {weak.shape}, but the model {model.shape}")
-    if weak.codec.is_pixels != model.codec.is_pixels or weak.codec.shape != model.codec.shape:
+    codecs = model.codec.state_dict(), weak.codec.state_dict()
+    same = weak.codec.shape == model.codec.shape and codecs[0].keys() == codecs[1].keys()
+    if not same or not all(torch.equal(a, codecs[1][key].to(a)) for key, a in codecs[0].items()):
         raise ValueError("the weak model works on another signal than the model")
     schedules = model.schedule, weak.schedule
     ends = [each.level(torch.tensor(each.ends, dtype=torch.float64)).log_snr for each in schedules]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unnoise.runs.checkpoints import check_layout, find_checkpoint, is_whole
+from unnoise.runs.identity import digest
 from unnoise.untrusted import UnsafeFile, load_tensors
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ that of an autoencoder's own run, and that of a run in its latent."""
 
 
 class FirstStage(NamedTuple):
-    """The config of an autoencoder, its weights by name, and their digest."""
+    """The config of an autoencoder, its weights by name, and the digest of both."""
 
     node: dict[str, Any]
     weights: "dict[str, Tensor]"
@@ -57,7 +58,7 @@ def _read(path: Path, changed: int, size: int) -> FirstStage:
                 node = content["config"]
                 for key in keys:
                     node = node[key]
-                return FirstStage(node, weights, weights_digest(weights))
+                return FirstStage(node, weights, f"{weights_digest(weights)}-{digest(node, 8)}")
     except (AttributeError, KeyError, TypeError) as error:
         raise UnsafeFile(path, f"is not a whole checkpoint of unnoise: {error}") from error
     raise ValueError(f"{path} is not the run of an autoencoder, nor of a model in its latent")
@@ -67,9 +68,9 @@ def weights_digest(weights: "Mapping[str, Tensor]") -> str:
     """16 hexadecimal digits of the SHA-256 of names, shapes, types and numbers."""
     import torch
 
-    digest = hashlib.sha256()
+    whole = hashlib.sha256()
     for name in sorted(weights):
         value = weights[name].detach().cpu().contiguous()
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
+        whole.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        whole.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return whole.hexdigest()[:16]

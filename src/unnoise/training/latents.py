@@ -8,11 +8,13 @@ import torch
 from lightning import Trainer
 from torch import Tensor
 
-from unnoise.data.latents import Latents, make_room, parts, size_of
+from unnoise.config.problems import ConfigError
+from unnoise.data.latents import VERSION, Latents, make_room, parts, size_of
 from unnoise.data.source import Images, Split
 from unnoise.distributed import group as ranks
 from unnoise.distributed.environment import place
 from unnoise.models.codec import LatentCodec
+from unnoise.networks.autoencoders import Trained
 from unnoise.runs.first_stage import weights_digest
 from unnoise.training.data_module import ImageDataModule
 from unnoise.training.logging.record import say
@@ -49,8 +51,9 @@ def prepare(codec: Any, data: ImageDataModule, trainer: Trainer, resumed: bool) 
         return
     device = trainer.strategy.root_device
     codec.to(device)
+    data.latents.clear()  # a run that went back was here before
     measures = not (resumed or codec.has_scale)
-    every, of = _parts(codec, data, device), _share(trainer)
+    every, of = ranks.broadcast(_parts(codec, data, device)), _share(trainer)
     recipe: Any = data.recipe
     kept = _opened(every, codec, device, recipe.latent_cache)
     found: list[Sums] = []
@@ -73,7 +76,10 @@ def prepare(codec: Any, data: ImageDataModule, trainer: Trainer, resumed: bool) 
                 found.append(_sums(codec, number, block, moments))
     everywhere = ranks.broadcast(ranks.gather(found))  # all wait until all is encoded
     if measures:
-        codec.set_scale(*spread([each for of_rank in everywhere for each in of_rank]))
+        try:
+            codec.set_scale(*spread([each for of_rank in everywhere for each in of_rank]))
+        except ValueError as error:
+            raise ConfigError(f"autoencoder: {error}") from error
     for part, latents in zip(every, kept, strict=bool(kept)):
         data.latents.setdefault(part.split, []).append(latents)
 
@@ -103,13 +109,16 @@ def _parts(codec: LatentCodec, data: ImageDataModule, device: torch.device) -> l
     ways: list[tuple[Split, bool]] = [("train", False), ("validation", False)]
     ways += [("train", True)] if recipe.flip else []
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    encoder = type(codec.autoencoder).__name__, weights_digest(codec.autoencoder.state_dict())
+    autoencoder = codec.autoencoder
+    encoder = type(autoencoder).__name__, weights_digest(autoencoder.state_dict())
+    if isinstance(autoencoder, Trained):
+        encoder = encoder[0], autoencoder.digest
     found = []
     for split, mirrored in ways:
         n, of = len(data.splits[split]), facts["fingerprint"]
         if split == "validation":
             n, of = min(n, recipe.validation_images), facts["validation_fingerprint"]
-        key = of, n, mirrored, codec.data_shape, encoder, where, torch.__version__
+        key = of, n, mirrored, codec.data_shape, encoder, where, torch.__version__, VERSION
         found.append(Part(split, mirrored, n, hashlib.sha256(repr(key).encode()).hexdigest()[:16]))
     return found
 
@@ -121,17 +130,19 @@ def _opened(
     picture = torch.zeros(1, *codec.data_shape, dtype=torch.uint8, device=device)
     shape = tuple(codec.moments(picture).shape[1:])
     sizes = {part.folder: size_of(part.n, shape) for part in every}
-    first = place().local_rank == 0
-    refusals = ranks.broadcast(ranks.gather(make_room(sizes, most * 1e9) if first else None))
-    if refusal := next(filter(None, refusals), None):
+    refusal = None
+    if place().local_rank == 0:  # the first process of a machine makes the files
+        try:
+            refusal = make_room(sizes, most * 1e9)
+            for part in every if refusal is None else ():
+                Latents(part.folder, part.n, shape)
+        except OSError as error:
+            refusal = f"{error.filename}: {error.strerror}"
+    if refusal := next(filter(None, ranks.broadcast(ranks.gather(refusal))), None):
         if place().rank == 0:
             say(f"latents are not kept on disk, and each step encodes its own: {refusal}")
         return []
-    for here in (True, False):  # the first process of a machine makes the files
-        if first == here:
-            kept = [Latents(part.folder, part.n, shape) for part in every]
-        ranks.broadcast(None)
-    return kept
+    return [Latents(part.folder, part.n, shape) for part in every]
 
 
 def _share(trainer: Trainer) -> tuple[int, int]:

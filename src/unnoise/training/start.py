@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from unnoise.config.nodes import instantiate, resolve_target
 from unnoise.config.problems import ConfigError
@@ -147,6 +148,8 @@ def _require_devices(trainer: dict[str, Any]) -> None:
 def _require_room(recipe: Recipe, run_dir: Path) -> None:
     """Raise ConfigError if the disk has no room for one checkpoint: weights and their averages."""
     needed = 2 * sum(parameter.nbytes for parameter in recipe.network.parameters())
+    if isinstance(autoencoder := getattr(recipe, "autoencoder", None), nn.Module):
+        needed += sum(parameter.nbytes for parameter in autoencoder.parameters())
     there = next(each for each in (run_dir, *run_dir.absolute().parents) if each.is_dir())
     if (free := shutil.disk_usage(there).free) < needed:
         takes = f"a checkpoint takes {needed / 1e6:.1f} MB at least"

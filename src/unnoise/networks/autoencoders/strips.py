@@ -95,17 +95,17 @@ def _activation(norm: nn.GroupNorm, strips: Iterable[Tensor]) -> Callable[[Tenso
         grouped = part.float().reshape(len(part), norm.num_groups, -1)
         variance, mean = torch.var_mean(grouped, dim=2, correction=0)
         sizes.append(part.shape[2])
-        means.append(mean.double())
-        variances.append(variance.double())
-    share = torch.tensor(sizes, device=means[0].device, dtype=torch.float64)[:, None, None]
+        means.append(mean.cpu().double())  # MPS has no float64
+        variances.append(variance.cpu().double())
+    share = torch.tensor(sizes, dtype=torch.float64)[:, None, None]
     share = share / share.sum()
     each = torch.stack(means)  # (strips, B, groups)
     mean = (share * each).sum(0)
     variance = (share * (torch.stack(variances) + (each - mean).square())).sum(0)
     channels = norm.num_channels // norm.num_groups
-    scale = (variance + norm.eps).rsqrt().repeat_interleave(channels, dim=1) * norm.weight
-    shift = norm.bias - mean.repeat_interleave(channels, dim=1) * scale
-    by, to = (each.float()[:, :, None, None] for each in (scale, shift))
+    scale = (variance + norm.eps).rsqrt().repeat_interleave(channels, dim=1) * norm.weight.cpu()
+    shift = norm.bias.cpu() - mean.repeat_interleave(channels, dim=1) * scale
+    by, to = (each.to(norm.weight)[:, :, None, None] for each in (scale, shift))
     return lambda x: F.silu((x * by).add_(to), inplace=True)
 
 

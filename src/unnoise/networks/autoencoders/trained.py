@@ -19,7 +19,7 @@ class Trained(Autoencoder):
 
     Args:
         network: what the run trained.
-        digest: of its weights.
+        digest: of its weights and, behind a dash, of its config.
         run: its directory, or a checkpoint.
     """
 
@@ -42,7 +42,8 @@ class Trained(Autoencoder):
 
     def check(self) -> None:
         """ValueError unless the weights are those of ``digest``."""
-        if (found := weights_digest(self.network.state_dict())) != self.digest:
+        found = weights_digest(self.network.state_dict())
+        if found != self.digest.partition("-")[0]:
             raise ValueError(
                 f"the autoencoder's weights ({found}) are not those that the latents were made "
                 f"with ({self.digest})"

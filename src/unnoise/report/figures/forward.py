@@ -1,7 +1,7 @@
 """The forward process as pictures and curves."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -25,21 +25,27 @@ LOG_SNRS = (-14, 14)  # of the axes; beyond, x_t is pure noise, or clean
 Named = Mapping[str, NoiseSchedule]
 
 
-def strip(schedule: NoiseSchedule, x0: Tensor, eps: Tensor, levels: int) -> Tensor:
+def strip(
+    schedule: NoiseSchedule,
+    x0: Tensor,
+    eps: Tensor,
+    levels: int,
+    decode: Callable[[Tensor], Tensor] = to_pixels,
+) -> Tensor:
     """The forward process at ``levels`` equally spaced times, the cleanest first.
 
     x_t is shown as x_t/√(alpha² + sigma²), so that noise does not saturate to black and white where
     the schedule does not preserve variance.
 
-    ``x0`` and ``eps`` are (N, C, H, W), x0 in [−1, 1]; ``levels`` is at least 2. Returns uint8
-    (N, levels, C, H, W).
+    ``x0`` and ``eps`` are (N, C, H, W), x0 in [−1, 1] or a latent that ``decode`` makes pictures
+    of; ``levels`` is at least 2. Returns uint8 (N, levels, C, H, W).
     """
     shown = []
     for t in torch.linspace(*schedule.ends, levels, dtype=torch.float64).flip(0):
         level = schedule.level(t)
         power = level.alpha**2 + level.sigma**2
-        shown.append(diffuse(x0, eps, level) / power.sqrt().to(x0))
-    return to_pixels(torch.stack(shown, dim=1))
+        shown.append(decode(diffuse(x0, eps, level) / power.sqrt().to(x0)))
+    return torch.stack(shown, dim=1)
 
 
 class DataFigure(ABC):

@@ -119,10 +119,11 @@ class ForwardProcess(Callback):
             return
         images = trainer.datamodule.validation_split  # type: ignore[attr-defined]
         ids = torch.arange(min(self.pictures, len(images)))
-        x0 = module.model.codec.encode(images.read(ids))
-        eps = Noise(module.seed, ids).normal("eps", x0.shape[1:])
+        codec = module.model.codec
+        x0 = codec.encode(images.read(ids))
+        eps = Noise(module.seed, ids).normal("eps", x0.shape[1:]).to(x0)
         schedule: NoiseSchedule = module.model.schedule
-        rows = strip(schedule, x0, eps, self.levels)
+        rows = strip(schedule, x0, eps, self.levels, codec.decode).cpu()
         times = torch.linspace(*schedule.ends, self.levels).flip(0)
         drawn = table(
             [[grid(picture[None], width=CELL) for picture in row] for row in rows],
