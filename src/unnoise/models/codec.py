@@ -128,7 +128,8 @@ class LatentCodec(Codec):
         """What can be kept of each picture: all that ``signal`` needs, (B, K, h, w) float32."""
         data = data.to(next(self.autoencoder.parameters(), data).device)
         with _in_float32(data.device):
-            return torch.cat([self._of_block(block) for block in torch.split(data, BLOCK)])
+            blocks = [self._of_block(block) for block in torch.split(data, BLOCK)]
+        return torch.cat(blocks).contiguous()  # as latents from disk are: convolutions can tell
 
     def _of_block(self, data: Tensor) -> Tensor:
         x = self.pixels.encode(data)

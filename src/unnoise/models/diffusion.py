@@ -309,7 +309,8 @@ def check_weak(weak: DiffusionModel, model: DiffusionModel) -> None:
     if weak.shape != model.shape:
         raise ValueError(f"the weak model draws pictures {weak.shape}, but the model {model.shape}")
     codecs = model.codec.state_dict(), weak.codec.state_dict()
-    same = weak.codec.shape == model.codec.shape and codecs[0].keys() == codecs[1].keys()
+    kinds = [(each.codec.is_pixels, each.codec.shape) for each in (model, weak)]
+    same = kinds[0] == kinds[1] and codecs[0].keys() == codecs[1].keys()
     if not same or not all(torch.equal(a, codecs[1][key].to(a)) for key, a in codecs[0].items()):
         raise ValueError("the weak model works on another signal than the model")
     schedules = model.schedule, weak.schedule
