@@ -74,10 +74,8 @@ class Latents:
             if not np.array_equal(_digest(here), self._known[number]):
                 here = encode(rows).numpy()
                 self._all[rows.numpy()] = here
-                self._all.flush()
                 self._known[number] = _digest(here)
             yield number, torch.from_numpy(np.asarray(here))
-        self._known.flush()
 
 
 def parts(n: int, of: int = 0, processes: int = 1) -> Iterator[tuple[int, Tensor]]:
