@@ -1,8 +1,10 @@
+import functools
 import hashlib
 
 import pytest
 import torch
 
+from unnoise.data.scenes import Scenes
 from unnoise.data.sprites import Sprites
 from unnoise.evaluation.estimates import estimates
 from unnoise.evaluation.extractors import domain
@@ -171,7 +173,9 @@ def test_what_are_no_pictures_is_refused(pictures):
         untrained()(pictures)
 
 
-@pytest.mark.parametrize(("name", "least"), [("garments", 0.91), ("sprites", 0.99)])
+@pytest.mark.parametrize(
+    ("name", "least"), [("garments", 0.91), ("sprites", 0.99), ("scenes", 0.82)]
+)
 def test_those_that_come_along_are_small_and_good(name, least):
     extractor = shipped(name)
     assert extractor.digest == SHIPPED[name]
@@ -187,6 +191,38 @@ def test_a_file_of_ours_that_was_changed_is_refused(monkeypatch):
     monkeypatch.setitem(SHIPPED, "sprites", 64 * "0")
     with pytest.raises(ValueError, match="is not there: install unnoise anew"):
         shipped("sprites")
+
+
+@pytest.fixture(scope="module")
+def scenes_by_feature():
+    """Real scenes, and the Fréchet distance of others from them."""
+    extractor = shipped("scenes")
+    train, held_out = (Scenes(600, 200, seed=1).images(s) for s in ("train", "validation"))
+    real = reference(train, "train", 600, extractor, torch.device("cpu"))
+
+    def distance(pictures):
+        seen = extract(extractor, pictures.split(100), torch.device("cpu"))
+        return estimates(real, seen, ["fd"])["fd_scenes"].value
+
+    return held_out.read(torch.arange(200)), distance
+
+
+def test_the_distance_of_scenes_grows_with_blur_and_with_noise(scenes_by_feature):
+    pictures, distance = scenes_by_feature
+    noise = torch.randn(pictures.shape, generator=torch.Generator().manual_seed(0))
+
+    def blur(times):
+        return functools.reduce(lambda x, _: blurred(x), range(times), pictures)
+
+    of_real = distance(pictures)
+    spoilt = [blur(times) for times in (1, 3, 9)]
+    noisy = [(pictures + s * noise).round().clamp(0, 255).to(torch.uint8) for s in (20, 40, 80)]
+    for each in (spoilt, noisy):
+        found = [of_real, *map(distance, each)]
+        assert found == sorted(found)
+        assert found[1] > of_real * 1.2
+    plain = torch.randint(256, pictures.shape, generator=torch.Generator().manual_seed(1)).byte()
+    assert distance(plain) > distance(spoilt[-1])
 
 
 def halves(pictures):

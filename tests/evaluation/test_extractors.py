@@ -7,10 +7,16 @@ import torch
 from unnoise.data.cifar import CIFAR10
 from unnoise.data.classics import MNIST, FashionMNIST
 from unnoise.data.memory import TensorImages
+from unnoise.data.scenes import Scenes
 from unnoise.data.source import ImageSource
 from unnoise.data.sprites import Sprites
 from unnoise.evaluation.extractors.domain import shipped
-from unnoise.evaluation.extractors.find import find_extractor, inception_weights, train_extractor
+from unnoise.evaluation.extractors.find import (
+    find_extractor,
+    found,
+    inception_weights,
+    train_extractor,
+)
 from unnoise.evaluation.reference import reference, spread
 
 CPU = torch.device("cpu")
@@ -39,6 +45,7 @@ def write_digits(folder, seed=0):
 def test_auto_goes_by_the_data():
     assert find_extractor("auto", FashionMNIST(), CPU).digest == shipped("garments").digest
     assert find_extractor("auto", Sprites(), CPU).digest == shipped("sprites").digest
+    assert find_extractor("auto", Scenes(), CPU).digest == shipped("scenes").digest
     assert find_extractor("sprites", CIFAR10(), CPU).name == "sprites"
 
 
@@ -94,6 +101,21 @@ def test_the_extractor_of_sprites_knows_new_ones():
     lessons = Sprites(600, 600, seed=5).lessons("validation")
     found = shipped("sprites")(lessons.images).logits.argmax(1)
     assert (found == lessons.labels).float().mean() > 0.97
+
+
+def test_what_is_found_of_several_classes_is_their_share():
+    logits = torch.tensor([[3.0, 2, 1, 0], [0, 1, 2, 3]])
+    assert found(logits, torch.tensor([0, 0])).tolist() == [1, 0]
+    several = torch.tensor([[0.5, 0, 0.5, 0], [0, 0.5, 0.25, 0.25]])
+    torch.testing.assert_close(found(logits, several), torch.tensor([1 / 2, 3 / 3]))
+
+
+def test_the_extractor_of_scenes_knows_new_ones():
+    lessons = Scenes(1, 200, seed=5).lessons("validation")
+    logits = shipped("scenes")(lessons.read(torch.arange(200))).logits
+    assert found(logits, lessons.labels).mean() > 0.78
+    places = logits[:, :8].argmax(1)
+    assert (places == torch.arange(200) % 8).float().mean() > 0.97
 
 
 def test_pictures_without_classes_teach_nothing():

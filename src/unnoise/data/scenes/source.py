@@ -182,6 +182,7 @@ class Scenes(ImageSource):
     """
 
     captioned = True
+    extractor = "scenes"
     attributes = ("kind", "colour")
     novelties = NOVELTIES
     lesson_names = (*(background.name for background in BACKGROUNDS), *NAMES, *COLOURS)

@@ -1,7 +1,7 @@
 """Small extractors of a data set's own: a classifier of its clean pictures, without the noise.
 
 Inception was trained on photographs of 299 × 299 pixels and sees little of digits, garments and
-pixel art; a network that has learned to tell these apart does. Two of them come along, the others
+pixel art; a network that has learned to tell these apart does. Three of them come along, the others
 are trained once from their data.
 
 Shapes: B pictures, C channels, h × w pixels that the network reads (``size``), K classes.
@@ -28,6 +28,7 @@ from unnoise.untrusted import UnsafeFile, check_fit, load_safetensors
 SHIPPED = {
     "garments": "44bc137af8b80cacf98594661608fd67481d8848af1d9482ea7f9ed47888f8ca",
     "sprites": "3dcedd0deb63bbd9cac3324a98d1045cf57bc9e0b046ae3d0e34f83c80d9bd9b",
+    "scenes": "bfef2fb3d763a6880ac5173d28e3e5ba0cf224665ded06196988b20e383112d6",
 }
 """SHA-256 of the files of weights that come along, by the extractor's name."""
 

@@ -18,7 +18,7 @@ from unnoise.evaluation.extractors.domain import SHIPPED, DomainExtractor, Learn
 from unnoise.evaluation.extractors.inception import InceptionExtractor, Resize
 from unnoise.evaluation.reference import cache_folder
 
-NAMES = ("digits", "garments", "sprites")
+NAMES = ("digits", "garments", "sprites", "scenes")
 """The extractors that come with data sets."""
 
 STEPS = 2500  # of training an extractor
@@ -35,10 +35,10 @@ def find_extractor(
 ) -> Extractor:
     """The extractor that a name stands for, on a device.
 
-    "auto" is the data set's own where it has one, else "inception". "garments" and "sprites" come
-    along; "digits" is trained at its first use, and kept. Anything else is the path of a file
-    that unnoise-extractor wrote. ``weights`` and ``resize`` are Inception's: where its weights lie
-    (else they are downloaded once), and how pictures come to its size.
+    "auto" is the data set's own where it has one, else "inception". "garments", "sprites" and
+    "scenes" come along; "digits" is trained at its first use, and kept. Anything else is the path
+    of a file that unnoise-extractor wrote. ``weights`` and ``resize`` are Inception's: where its
+    weights lie (else they are downloaded once), and how pictures come to its size.
 
     Raises:
         ValueError: there is no such extractor, or what it needs is not there.
@@ -79,8 +79,9 @@ def inception_weights(path: str | None = None) -> Path:
             reason = str(error).partition("\nPut ")[0]
             raise ValueError(
                 f"Inception's weights are not here.\n{reason}\n{by_hand} and put it into "
-                f"{kept.parent}, or set weights to where it is. Digits, garments and sprites have "
-                "extractors of their own; unnoise-extractor trains one for any data with classes."
+                f"{kept.parent}, or set weights to where it is. Digits, garments, scenes "
+                "and sprites have extractors of their own; unnoise-extractor trains one for any "
+                "data with classes."
             ) from error
     return kept
 
