@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from made_runs import MANIFEST, make, score
 
 from unnoise.evaluation.results import save
-from unnoise.report.reader import find_runs, read_run, read_state
+from unnoise.report.reader import find_runs, read_run, read_runs, read_state
 
 VALUES = st.floats(allow_nan=True, allow_infinity=True)
 
@@ -29,6 +29,21 @@ def test_curves_are_what_was_logged_though_the_last_line_be_cut_off(logged, cut)
         assert list(steps) == [step for step, _ in want]
         np.testing.assert_array_equal(values, [value for _, value in want])
     assert not [each for each in run.problems if "line" in each]
+
+
+def test_processes_read_what_one_reads(tmp_path, monkeypatch):
+    runs = [make(tmp_path / f"{k}", overrides=[f"seed={k}"]) for k in range(3)]
+    (runs[1] / "manifest.json").write_text("{")
+    monkeypatch.setattr("unnoise.report.reader.MANY", 2)
+    together, alone = read_runs(runs), [read_run(run) for run in runs]
+    for one, other in zip(together, alone, strict=True):
+        for name, curve in one.curves.items():
+            np.testing.assert_array_equal(curve, other.curves[name])
+        assert one.curves.keys() == other.curves.keys()
+        assert (one.overrides, one.manifest, one.scores) == (
+            *(other.overrides, other.manifest, other.scores),
+        )
+    assert any("manifest.json" in problem for problem in together[1].problems)
 
 
 def test_what_is_broken_is_told_and_the_rest_is_read(tmp_path):

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -15,6 +16,7 @@ from unnoise.report.logged import Curve, Logged, read_ends, read_log
 from unnoise.runs.layout import RunDirectory
 from unnoise.untrusted import load_yaml
 
+MANY = 64  # runs that are worth the start of processes
 MARKS = ("manifest.json", "metrics.jsonl")  # files of which one makes a folder a run directory
 KINDS: dict[str, type | tuple[type, ...]] = {
     "resumed": list,
@@ -179,6 +181,14 @@ def read_run(folder: Path) -> Run:
         except (ValueError, AttributeError, OSError) as error:
             run.problems.append(f"{path.relative_to(folder)} is left out: {error}")
     return run
+
+
+def read_runs(folders: Sequence[Path]) -> list[Run]:
+    """Read run directories, many of them by a process for each core."""
+    if len(folders) < MANY:
+        return [read_run(folder) for folder in folders]
+    with ProcessPoolExecutor() as pool:
+        return list(pool.map(read_run, folders, chunksize=8))
 
 
 def read_state(folder: Path, metric: str) -> Run:

@@ -21,7 +21,7 @@ from unnoise.report.page.evaluations import evaluations
 from unnoise.report.page.leaderboard import leaderboard
 from unnoise.report.page.samples import samples, side_by_side
 from unnoise.report.page.table import breakable, number
-from unnoise.report.reader import Run, read_run
+from unnoise.report.reader import Run, read_runs
 from unnoise.runs.identity import leaves
 
 SCRIPTS = ("chart.js", "figures.js", "page.js")
@@ -29,7 +29,7 @@ SCRIPTS = ("chart.js", "figures.js", "page.js")
 
 def write(path: Path, folders: Sequence[Path]) -> list[Run]:
     """Write the page of the runs in ``folders``; returns the runs as they were read."""
-    runs = [read_run(folder) for folder in folders]
+    runs = read_runs(folders)
     text = page(path, runs)
     write_durably(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return runs
