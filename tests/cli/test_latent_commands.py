@@ -22,6 +22,7 @@ TINY = (
     "callbacks.checkpoints.every=2 validate_every=2 validation_images=8 seed=3 precision=fp32"
 ).split()
 LATENT = ["experiment=sprites", *TINY, "sampler.steps=3", "network.head_size=8"]
+LATENT += ["prediction=v", "objective=v"]
 
 
 @pytest.fixture(scope="module")
@@ -225,3 +226,17 @@ def test_its_fd_stands_in_the_sheet_of_its_autoencoder(
     with pytest.raises(SystemExit):
         command(monkeypatch, evaluate.main, *given, f"diffusion={autoencoder}")
     assert "is not in the latent of this run" in capsys.readouterr().err
+
+
+def test_a_prediction_that_only_clipping_saves_is_warned_of(
+    autoencoder, monkeypatch, capsys, tmp_path
+):
+    ways = {
+        "prediction=epsilon objective=simple": True,
+        "prediction=epsilon objective=simple schedule=quadratic": False,
+        "prediction=v": False,
+    }
+    for number, (way, warned) in enumerate(ways.items()):
+        chosen = [*LATENT, f"autoencoder={autoencoder}", *way.split(), "max_steps=1"]
+        command(monkeypatch, train.main, *chosen, f"hydra.run.dir={tmp_path}/{number}")
+        assert ("a latent is not clipped" in capsys.readouterr().err) == warned

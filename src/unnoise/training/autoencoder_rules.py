@@ -1,4 +1,4 @@
-"""What must hold between the parts of an autoencoder's run; see ``unnoise.training.rules``."""
+"""What must hold between the parts of a run with an autoencoder; see ``unnoise.training.rules``."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,9 +6,18 @@ from typing import Any
 
 from unnoise.config.problems import Problem, did_you_mean
 from unnoise.data.source import ImageSource
+from unnoise.diffusion.denoiser import Prediction
+from unnoise.diffusion.schedules import NoiseSchedule
 from unnoise.networks.adversarial import PatchDiscriminator
-from unnoise.networks.autoencoders import ConvolutionalAutoencoder, KLAutoencoder, Reconstruction
+from unnoise.networks.autoencoders import (
+    Autoencoder,
+    ConvolutionalAutoencoder,
+    KLAutoencoder,
+    Reconstruction,
+)
 from unnoise.networks.autoencoders.equivariance import SMALLEST, scaled
+
+MOST_ENLARGED = 50  # 14.6 with the schedule of Stable Diffusion, 158 with DDPM's
 
 
 def encodable(data: ImageSource, network: ConvolutionalAutoencoder) -> Iterator[Problem]:
@@ -35,6 +44,26 @@ def seen(data: ImageSource, perceptual: float, extractor: str) -> Iterator[Probl
         near = did_you_mean(own, NAMES)
         known = ", ".join(NAMES)
         yield Problem("extractor", f"there is no extractor {own}{near} ({known}, or a file)")
+
+
+def unclipped(
+    autoencoder: Autoencoder | None, schedule: NoiseSchedule, prediction: Prediction
+) -> Iterator[Problem]:
+    """In a latent, which has no range to clip to, x0 does not come from a vanishing share of x_t.
+
+    An error of the network's output is one of out·F in x0; sampling starts where out is greatest.
+    """
+    if autoencoder is None or autoencoder.bounded:
+        return
+    last = schedule.grid(1, "uniform")[0]
+    out = abs(float(prediction.coefficients(last.alpha, last.sigma)[1]))
+    if out > MOST_ENLARGED:
+        yield Problem(
+            "prediction",
+            f"enlarges the network's errors {out:,.0f} times at the level where sampling starts, "
+            "and a latent is not clipped: use prediction=v objective=v, or schedule=quadratic",
+            "warning",
+        )
 
 
 def whole_steps(accumulate: int, discriminator: Any) -> Iterator[Problem]:

@@ -33,7 +33,7 @@ from unnoise.networks.autoencoders import (
 from unnoise.networks.base import Backbone
 from unnoise.networks.conditioning import Conditioner, ConditionShape
 from unnoise.runs.identity import Role
-from unnoise.training.autoencoder_rules import AUTOENCODER
+from unnoise.training.autoencoder_rules import AUTOENCODER, unclipped
 from unnoise.training.optimization import OptimizerFactory
 from unnoise.training.rules import DIFFUSION, SHARED, Rule
 
@@ -133,7 +133,7 @@ class DiffusionRecipe(Recipe):
     latent_cache: Annotated[float, Field(ge=0), Role.MACHINE] = 10.0
     first_stage: Annotated[str | None, Role.CALL] = None
 
-    rules: ClassVar[tuple[Rule, ...]] = (*SHARED, *DIFFUSION)
+    rules: ClassVar[tuple[Rule, ...]] = (*SHARED, *DIFFUSION, unclipped)
     givers: ClassVar[tuple[str, ...]] = (*Recipe.givers, "autoencoder")
 
     @classmethod
