@@ -61,7 +61,9 @@ def test_every_key_changes_what_its_role_says(plain):
 def test_the_roles_of_keys_that_are_often_changed():
     found = {role: {key for key, each in ROLES.items() if each == role} for role in Role}
     assert found[Role.SHOWN] >= {"sampler", "callbacks", "accumulate", "validate_every"}
-    assert found[Role.MACHINE] == {"trainer", "logger", "workers", "rank_timeout"}
+    assert found[Role.MACHINE] == {
+        *("trainer", "logger", "workers", "rank_timeout", "latent_cache"),
+    }
     assert found[Role.NAME] == {"name", "metric"}
     assert found[Role.CALL] == {"data_changed", "resume", "sweep"}
     assert found[Role.TRAINED] >= {"seed", "network", "schedule", "max_steps", "optimizer"}

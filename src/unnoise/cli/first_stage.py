@@ -11,7 +11,6 @@ from unnoise.config.compose import check_command_line
 from unnoise.config.identity import OUTPUTS, identity_of, root_of
 from unnoise.config.problems import Check, Problem, errors_in
 from unnoise.distributed.environment import place
-from unnoise.runs import manifest
 from unnoise.runs.layout import shown
 
 SHARED = ("data", "trainer", "logger", "precision", "workers", "seed")
@@ -56,6 +55,8 @@ def find_or_train(
 
 def _finished(config: dict[str, Any]) -> Path | None:
     """The newest finished run of a config."""
+    from unnoise.runs import manifest
+
     runs = sorted((OUTPUTS / config["name"]).glob(f"*_{identity_of(config)}"), reverse=True)
     return next((run for run in runs if "finished" in manifest.read(run)), None)
 
