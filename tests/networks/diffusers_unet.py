@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from diffusers import UNet2DModel
 from torch import nn
 
@@ -65,3 +66,13 @@ def same_networks(
     assert not unknown
     assert all(name.startswith("condition.") for name in missing)
     return ours, theirs
+
+
+def assert_same_gradients(ours: UNet, theirs: Any) -> None:
+    """Of each parameter, in float64."""
+    gradients: Any = {name: p.grad for name, p in theirs.named_parameters()}
+    expected = unet_from_diffusers(gradients, ours)
+    actual = {name: p.grad for name, p in ours.named_parameters()}
+    assert actual.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(actual[name], gradient, rtol=1e-9, atol=1e-9, msg=name)

@@ -3,12 +3,11 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers_unet import same_networks
+from diffusers_unet import assert_same_gradients, same_networks
 from torch import Tensor, nn
 
 from unnoise.networks.blocks import CrossAttention, SelfAttention
 from unnoise.networks.conditioning import Condition, ConditionShape
-from unnoise.networks.pretrained import unet_from_diffusers
 from unnoise.networks.unet import Stage, UNet
 
 SMALL: dict[str, Any] = {
@@ -99,12 +98,7 @@ def test_gradients_equal_diffusers(config: dict[str, Any]) -> None:
     weight = torch.randn_like(out)
     (out * weight).sum().backward()
     (theirs(x, t).sample * weight).sum().backward()
-    gradients: Any = {name: p.grad for name, p in theirs.named_parameters()}
-    expected = unet_from_diffusers(gradients, ours)
-    actual = {name: p.grad for name, p in ours.named_parameters()}
-    assert actual.keys() == expected.keys()
-    for name, gradient in expected.items():
-        torch.testing.assert_close(actual[name], gradient, rtol=1e-9, atol=1e-9, msg=name)
+    assert_same_gradients(ours, theirs)
 
 
 def test_condition_vector_equals_diffusers_class_embedding() -> None:

@@ -16,23 +16,19 @@ from unnoise.cli.hydra_app import folders, help_text, start
 from unnoise.cli.terminal import any_encoding, undecoded
 from unnoise.config.compose import check_command_line
 from unnoise.config.problems import Check, ConfigError, Problem, errors_in, report
-from unnoise.config.typed import at_home, expanded, in_full
+from unnoise.config.typed import expanded, in_full
 from unnoise.distributed.environment import place
 
 Job = Callable[[dict[str, Any]], Any]
+Complete = Callable[[Namespace, dict[str, Any], list[Problem], Check], str | None]
+"""What a command line still lacks, given its config, what is wrong so far, and the check."""
 
 
-def run(
-    config_name: str,
-    check: Check,
-    job: Job,
-    complete: Callable[..., str | None] = lambda *of: None,
-) -> None:
+def run(config_name: str, check: Check, job: Job, complete: Complete = lambda *_: None) -> None:
     """Compose ``conf/<config_name>.yaml`` with the command line, check it whole, and run the job.
 
     All problems are printed in one list, and end the process with status 2. Under --multirun each
-    job's configuration is checked again. ``complete`` may say what the command line still lacks; it
-    is given that, the config, the problems so far and ``check``.
+    job's configuration is checked again.
     """
     arguments = typed()
     if arguments.help:
@@ -81,9 +77,7 @@ def typed() -> Namespace:
     if odd := next(filter(undecoded, sys.argv), None):
         encoding = sys.getfilesystemencoding()
         sys.exit(f"{odd} is not {encoding}, this terminal's encoding: set LC_ALL=C.UTF-8")
-    arguments.overrides = [
-        each for override in arguments.overrides for each in in_full(at_home(override))
-    ]
+    arguments.overrides = in_full(arguments.overrides)
     if arguments.config_path:
         sys.exit("--config-path would hide the shipped configs: use --config-dir, which adds yours")
     if arguments.experimental_rerun:

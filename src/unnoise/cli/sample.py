@@ -15,13 +15,12 @@ from unnoise.config.faults import Device, Folder, Look, Run, run_fault
 from unnoise.config.numbers import Count, Number
 from unnoise.config.problems import Problem
 from unnoise.data.decoding import Decoder
-from unnoise.data.given import read_pictures, read_texts
 from unnoise.diffusion.editing import Edit
 from unnoise.diffusion.samplers import Sampler
 from unnoise.distributed.group import gather, join
 from unnoise.files import folder_fault, write_durably
 from unnoise.models.classifier import NoisyClassifier, classifier_fault, classifier_file
-from unnoise.models.edits import EditKeys, unreadable_pictures
+from unnoise.models.edits import EditKeys, PromptKeys
 from unnoise.models.trained import DataChanged
 from unnoise.networks.adversarial import LatentSampler
 from unnoise.networks.autoencoders import Reconstruction
@@ -32,7 +31,7 @@ from unnoise.runs.layout import RunDirectory, shown
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawing(EditKeys, Request):
+class Drawing(PromptKeys, EditKeys, Request):
     """What is to be drawn: one field for each key of ``conf/sample.yaml``."""
 
     run: Annotated[Run, Role.NAME]
@@ -44,10 +43,6 @@ class Drawing(EditKeys, Request):
     sampler: Sampler | LatentSampler | Reconstruction | None
     steps: Count | None
     guidance: Annotated[float, Field(ge=0)] | None
-    labels: list[Number | str] | None
-    captions: str | list[str] | None
-    negative: str | list[str] | None
-    images: list[str] | None
     weak: Annotated[str | None, Look(run_fault)]
     classifier: Annotated[str | None, Look(classifier_fault)]
     data_root: Annotated[str | None, Role.MACHINE]
@@ -65,12 +60,7 @@ class Drawing(EditKeys, Request):
             yield Problem("guidance", "say how far to go from the weak model, as in guidance=2")
         if self.negative is not None and self.guidance == 1:
             yield Problem("guidance", "1 is off, so that negative would do nothing: set it above 1")
-        for key in ("captions", "negative"):
-            try:
-                read_texts(getattr(self, key))
-            except ValueError as error:
-                yield Problem(key, str(error))
-        yield from unreadable_pictures("images", self.images or [], numbered=True)
+        yield from self.prompt_problems()
         yield from self.edit_problems(self.n, self.first)
         run = None if run_fault(self.run) else RunDirectory.of(find_checkpoint(Path(self.run)))
         if self.out is None and run and (fault := folder_fault(run.drawn)):
@@ -91,7 +81,7 @@ class Drawing(EditKeys, Request):
         kind = sampler.get("stepper", sampler)["_target_"].rpartition(".")[2].lower()
         steps = self.steps or sampler.get("steps", 1) or "all"
         about = {"checkpoint": str(trained.checkpoint), **self.deciding(config), "sampler": sampler}
-        about |= {key: read_texts(config[key]) for key in ("captions", "negative")}
+        about |= self.texts
         name = "-".join(str(part) for part in (self.edit, kind, steps) if part)
         home = RunDirectory.of(trained.checkpoint).drawn
         out = Path(self.out or home / f"{name}_{digest(about, 8)}")
@@ -113,11 +103,8 @@ class Drawing(EditKeys, Request):
         first, end = (self.n * k // here.world_size for k in (here.rank, here.rank + 1))
         if first == end:
             return None
-        keys = "sampler", "steps", "guidance", "seed", "labels", "batch_size", "decode_pixels"
-        options = {key: getattr(self, key) for key in keys}
-        options |= {key: read_texts(getattr(self, key)) for key in ("captions", "negative")}
-        if self.images is not None:
-            options["images"] = read_pictures(self.images, decoder)
+        keys = "sampler", "steps", "guidance", "seed", "batch_size", "decode_pixels"
+        options = {key: getattr(self, key) for key in keys} | self.prompts(decoder)
         if self.weak is not None:
             options["weak"] = load(self.weak, averaged=self.averaged, device=str(model.device))
         if self.classifier is not None:

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,13 @@ def at_home(override: str) -> str:
     return _HOME.sub(lambda _: home, override)
 
 
-def in_full(override: str) -> list[str]:
-    """``autoencoder=RUN``, which names no option of the group but a run, as the two it stands for.
+def in_full(overrides: Sequence[str]) -> list[str]:
+    """Overrides with ~ expanded, and ``autoencoder=RUN`` as the two that it stands for."""
+    return [each for override in overrides for each in _of_run(at_home(override))]
+
+
+def _of_run(override: str) -> list[str]:
+    """``autoencoder=RUN``, which names no option of the group but a run, as two overrides.
 
     RUN is the path of a run or a checkpoint, or several with commas between. A run stands for its
     newest checkpoint of this moment.

@@ -47,7 +47,7 @@ def keep(path: Path, splits: Splits) -> None:
     there = {split: each["fingerprint"] for split, each in held.items()}
     if there == {split: images.fingerprint for split, images in splits.items()}:
         return
-    text = json.dumps({split: _told(images) for split, images in splits.items()})
+    text = json.dumps({split: _summary(images) for split, images in splits.items()})
     packed = gzip.compress(text.encode(), 1, mtime=0)
     write_durably(path, lambda temporary: temporary.write_bytes(packed))
 
@@ -68,13 +68,13 @@ def difference(then: Facts, kept: Path, class_names: Sequence[str], splits: Spli
         if then.get(fingerprint, images.fingerprint) != images.fingerprint:
             before = _held(kept).get(split, {})
             known = before.get("fingerprint") == then[fingerprint]
-            which = list(_which(before, _told(images), class_names)) if known else []
-            told = (
+            which = list(_which(before, _summary(images), class_names)) if known else []
+            which_ones = (
                 f" ({'; '.join(which) or 'the same, under other labels or in another order'})"
                 if known
                 else ""
             )
-            parts.append(f"{split} had {then[number]:,} pictures, now {len(images):,}{told}")
+            parts.append(f"{split} had {then[number]:,} pictures, now {len(images):,}{which_ones}")
     return "; ".join(parts) or None
 
 
@@ -87,7 +87,7 @@ def mapping(class_names: Sequence[str], width: int = 100) -> str:
     return textwrap.shorten(f"classes: {', '.join(pairs)}", width, placeholder=f" … {pairs[-1]}")
 
 
-def _told(images: Images) -> dict[str, Any]:
+def _summary(images: Images) -> dict[str, Any]:
     """What is kept of a split."""
     few = len(images) <= MOST
     pictures = {name: digest[:8] for name, digest in images.contents()} if few else None

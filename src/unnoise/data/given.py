@@ -34,6 +34,15 @@ def read_pictures(files: Sequence[str], decoder: Decoder) -> Tensor:
     return torch.stack([_read(file, decoder.fitted, decoder.most_pixels) for file in files])
 
 
+def texts_fault(given: Sequence[str] | str) -> str | None:
+    """Why ``read_texts`` cannot read them."""
+    try:
+        read_texts(given)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def read_texts(given: Sequence[str] | str | None) -> list[str] | None:
     """Texts as they are typed: one, a list, or @FILE, which has one a line.
 

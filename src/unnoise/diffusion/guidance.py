@@ -58,6 +58,19 @@ class Guidance:
         low, high = self.interval
         return low <= float(level.sigma / level.alpha) <= high
 
+    def check_negative(self, by_another: bool) -> None:
+        """ValueError if negative captions would have no effect."""
+        if by_another:
+            raise ValueError(
+                "negative captions are for guidance by the model's own captions, not for a weak "
+                "model or a classifier"
+            )
+        if self.scale == 1:
+            raise ValueError(
+                "negative captions act through guidance, which is 1 here, and off: set guidance "
+                "above 1"
+            )
+
 
 def extrapolated(strong: Denoise, pair: Pair, guidance: Guidance) -> Denoise:
     """weak + s·(strong − weak) within the interval, strong outside of it.

@@ -53,7 +53,7 @@ def lightning_precision(
 
 
 def slow_bf16(precision: str, accelerator: str) -> str | None:
-    """What to say of bf16 that was asked for where it is slower than fp32; None where it is not."""
+    """What to say of bf16 where it is slower than fp32; None where it is not, or not chosen."""
     if precision != "bf16" or accelerator == "mps" or _is_fast_at_bf16(accelerator):
         return None
     what = "GPU" if uses_gpu(accelerator) else "processor"

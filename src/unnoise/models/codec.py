@@ -163,6 +163,15 @@ class LatentCodec(Codec):
             return self.pixels.decode(self.autoencoder.decode(z))
 
 
+def same_signal(one: Codec, other: Codec) -> bool:
+    """Whether two codecs make the same signal of the same data."""
+    ours, theirs = one.state_dict(), other.state_dict()
+    kinds = [(each.is_pixels, each.shape) for each in (one, other)]
+    if kinds[0] != kinds[1] or ours.keys() != theirs.keys():
+        return False
+    return all(torch.equal(value, theirs[key].to(value)) for key, value in ours.items())
+
+
 @contextmanager
 def _in_float32(device: torch.device) -> Iterator[None]:
     """Whatever the precision of the run, and on GPUs without TF32."""

@@ -17,11 +17,11 @@ from unnoise.diffusion.likelihood import Bound, bound
 from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.objectives import Loss, Objective
 from unnoise.diffusion.samplers import Sampler, Watch
-from unnoise.diffusion.schedules import LEAST_LOG_SNR, NoiseSchedule
-from unnoise.diffusion.schedules.base import check_prediction
+from unnoise.diffusion.schedules import NoiseSchedule
+from unnoise.diffusion.schedules.base import check_prediction, same_path
 from unnoise.diffusion.times import TimeSampler
 from unnoise.models.base import Classifier, GenerativeModel, a
-from unnoise.models.codec import Codec, codec_of
+from unnoise.models.codec import Codec, codec_of, same_signal
 from unnoise.networks.conditioning import Condition, Conditioner, read
 
 
@@ -82,7 +82,7 @@ class DiffusionModel(GenerativeModel):
         x0 = self.codec.of_batch(batch, noise)
         condition = None
         if self.conditioner is not None:
-            condition = self._at_latent(self.conditioner(batch, noise.uniform("drop") >= drop))
+            condition = self.condition(batch, noise.uniform("drop") >= drop)
         u, weight = times.draw(noise)
         return Loss(objective(self.denoiser, self.schedule, x0, u, condition, noise), u, weight)
 
@@ -181,6 +181,8 @@ class DiffusionModel(GenerativeModel):
     def condition(self, batch: Mapping[str, Any] | None, keep: Tensor) -> Condition | None:
         """What the conditioner makes of a batch; null where ``keep`` (B,) bool is False.
 
+        A spatial condition has f × f pixels at each place of a latent: these become channels.
+
         Raises:
             ValueError: the batch lacks something, or is not of B samples.
         """
@@ -192,13 +194,11 @@ class DiffusionModel(GenerativeModel):
         for key in (*keys, *({"negative"} & batch.keys())):
             if len(read(batch, key)) != len(keep):
                 raise ValueError(f"{len(batch[key])} of {key!r} are given for {len(keep)} pictures")
-        return self._at_latent(self.conditioner(batch, keep))
-
-    def _at_latent(self, condition: Condition) -> Condition:
-        """Spatial conditions have f × f pixels at each place of a latent: these are channels."""
-        if condition.spatial is None or self.codec.factor == 1:
+        condition: Condition = self.conditioner(batch, keep)
+        if condition.spatial is None:
             return condition
-        return condition._replace(spatial=F.pixel_unshuffle(condition.spatial, self.codec.factor))
+        places = F.pixel_unshuffle(condition.spatial, self.codec.factor)  # of a latent
+        return condition._replace(spatial=places)
 
     def guided(
         self,
@@ -225,7 +225,7 @@ class DiffusionModel(GenerativeModel):
                 or schedule; the batch lacks something, or has negative captions that nothing reads.
         """
         if batch is not None and "negative" in batch:
-            check_negative(guidance, weak is not None or classifier is not None)
+            guidance.check_negative(weak is not None or classifier is not None)
         kept = torch.ones(n, dtype=torch.bool, device=self.device)
         condition = self.condition(batch, kept)
         strong = self.under(condition)
@@ -283,41 +283,16 @@ def diffusion_model(model: GenerativeModel, what: str, of_pixels: bool = False) 
     return model
 
 
-def check_negative(guidance: Guidance, by_another: bool) -> None:
-    """ValueError if negative captions would have no effect."""
-    if by_another:
-        raise ValueError(
-            "negative captions are for guidance by the model's own captions, not for a weak model "
-            "or a classifier"
-        )
-    if guidance.scale == 1:
-        raise ValueError(
-            "negative captions act through guidance, which is 1 here, and off: set guidance above 1"
-        )
-
-
 def check_weak(weak: DiffusionModel, model: DiffusionModel) -> None:
-    """Whether one model can guide another: both must see the same pictures on the same path.
-
-    Which levels of it a schedule visits does not matter: at equal SNR, alpha, sigma and what the
-    network is given must be equal.
+    """Whether one model can guide another.
 
     Raises:
-        ValueError: they do not.
+        ValueError: they do not see the same pictures, as the same signal, on the same path.
     """
     weak = diffusion_model(weak, "guidance by a weak model")
     if weak.shape != model.shape:
         raise ValueError(f"the weak model draws pictures {weak.shape}, but the model {model.shape}")
-    codecs = model.codec.state_dict(), weak.codec.state_dict()
-    kinds = [(each.codec.is_pixels, each.codec.shape) for each in (model, weak)]
-    same = kinds[0] == kinds[1] and codecs[0].keys() == codecs[1].keys()
-    if not same or not all(torch.equal(a, codecs[1][key].to(a)) for key, a in codecs[0].items()):
+    if not same_signal(weak.codec, model.codec):
         raise ValueError("the weak model works on another signal than the model")
-    schedules = model.schedule, weak.schedule
-    ends = [each.level(torch.tensor(each.ends, dtype=torch.float64)).log_snr for each in schedules]
-    noisiest, cleanest = torch.stack(ends).clamp(min=LEAST_LOG_SNR).unbind(1)
-    low, high = noisiest.max(), cleanest.min()
-    log_snr = torch.lerp(low, high, torch.linspace(0, 1, 9, dtype=torch.float64))
-    ours, theirs = (each.level(each.time_at(log_snr)) for each in schedules)
-    if low > high or not all(torch.allclose(a, b) for a, b in zip(ours, theirs, strict=True)):
+    if not same_path(weak.schedule, model.schedule):
         raise ValueError("the weak model was trained with another schedule than the model")

@@ -1,17 +1,25 @@
-"""Edits of pictures that a user names by their files."""
+"""Prompts and edits of pictures that a user types, or names by their files."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from unnoise.config.numbers import Count
+from unnoise.config.faults import Look
+from unnoise.config.numbers import Count, Number
 from unnoise.config.problems import Problem
 from unnoise.data.decoding import Decoder, TooLarge
-from unnoise.data.given import check_picture, fitted_mask, read_mask, read_pictures
+from unnoise.data.given import (
+    check_picture,
+    fitted_mask,
+    read_mask,
+    read_pictures,
+    read_texts,
+    texts_fault,
+)
 from unnoise.diffusion.editing import Edit, ImageToImage, Inpaint, Interpolate
 from unnoise.models.codec import Codec
 
@@ -22,6 +30,33 @@ NEEDS = {
 }
 """The keys of each edit; all must be given, and no others."""
 HIDDEN = 128  # what is painted anew, as a picture without it shows it: grey
+
+
+Texts = Annotated[str | list[str] | None, Look(texts_fault)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptKeys:
+    """The keys of unnoise-sample that say what is to be drawn."""
+
+    labels: list[Number | str] | None
+    captions: Texts
+    negative: Texts
+    images: list[str] | None
+
+    @property
+    def texts(self) -> dict[str, list[str] | None]:
+        """Captions, as they were typed or stand in a file."""
+        return {"captions": read_texts(self.captions), "negative": read_texts(self.negative)}
+
+    def prompt_problems(self) -> Iterator[Problem]:
+        """Pictures that cannot be read."""
+        yield from unreadable_pictures("images", self.images or [], numbered=True)
+
+    def prompts(self, decoder: Decoder) -> dict[str, Any]:
+        """All of them, as arguments of a trained model's ``draw``."""
+        images = None if self.images is None else read_pictures(self.images, decoder)
+        return {"labels": self.labels, **self.texts, "images": images}
 
 
 @dataclass(frozen=True, kw_only=True)

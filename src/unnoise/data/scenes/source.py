@@ -76,7 +76,7 @@ def scene(key: int, index: int, side: int, novelty: Novelty | None) -> Scene:
 
 
 class _Each(Sequence[T]):
-    """A sequence whose values are computed when they are asked for."""
+    """A sequence whose values are computed when they are read."""
 
     def __init__(self, length: int, value: Callable[[int], T]) -> None:
         self._length, self._value = length, value

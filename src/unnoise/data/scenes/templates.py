@@ -39,7 +39,7 @@ class Drawings(NamedTuple):
 
 @functools.cache
 def drawings() -> Drawings:
-    """Of the whole cast, by facing where that can be told."""
+    """Of the whole cast, by facing where it shows."""
     casts, bodies, items = [], [], []
     for cast, kind in enumerate(CAST):
         carries = any(item is not None for _, item in kind.shown)

@@ -92,3 +92,18 @@ def check_prediction(prediction: Prediction, schedule: NoiseSchedule) -> None:
             "nothing is left of the picture (alpha = 0), so that the noise there says nothing "
             "about it; use v, x0 or flow"
         )
+
+
+def same_path(one: NoiseSchedule, other: NoiseSchedule) -> bool:
+    """Whether two schedules have a path in common.
+
+    Which levels of it they visit does not matter: at equal SNR, alpha, sigma and what the network
+    is given are equal.
+    """
+    both = one, other
+    ends = [each.level(torch.tensor(each.ends, dtype=torch.float64)).log_snr for each in both]
+    noisiest, cleanest = torch.stack(ends).clamp(min=LEAST_LOG_SNR).unbind(1)
+    low, high = noisiest.max(), cleanest.min()
+    log_snr = torch.lerp(low, high, torch.linspace(0, 1, 9, dtype=torch.float64))
+    levels = [each.level(each.time_at(log_snr)) for each in both]
+    return bool(low <= high) and all(torch.allclose(a, b) for a, b in zip(*levels, strict=True))
