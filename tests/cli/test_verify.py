@@ -33,8 +33,8 @@ def test_all_is_well(tmp_path, capsys):
         "schedules",
         "guidance",
     ]
-    assert sum(line.endswith("pass") for line in lines) == 10
-    assert any(line.startswith("All 10 checks passed") for line in lines)
+    assert sum(line.endswith("pass") for line in lines) == 12
+    assert any(line.startswith("All 12 checks passed") for line in lines)
     assert max(map(len, lines)) <= 100
     found = json.loads(path.read_text(encoding="utf-8"))
     assert found["passed"]
@@ -51,7 +51,7 @@ def test_a_wrong_number_is_exit_status_1_and_in_the_file(tmp_path, capsys, monke
     path = tmp_path / "verify.json"
     assert status("--device", "cpu", "--json", str(path)) == 1
     out = capsys.readouterr().out
-    assert "1 of 10 checks failed" in out
+    assert "1 of 12 checks failed" in out
     assert "schedules: ᾱ_T, cosine" in out
     assert "Nichol & Dhariwal 2021" in out
     found = json.loads(path.read_text(encoding="utf-8"))
