@@ -60,7 +60,9 @@ GROUPS = [
 CHOICES = [f"{group}={option}" for group in GROUPS for option in options(group)]
 EXPERIMENTS = options("experiment")
 COMPANIONS = {
+    "autoencoder=trained": ["prediction=v", "objective=v"],
     "data=scenes": ["network.attention_resolutions=[16]"],
+    "network=sd15": ["network.attention_resolutions=[16, 8, 4]"],
     "schedule=flow": ["prediction=flow", "objective=velocity"],
     "schedule=flow_logit_normal": ["prediction=flow", "objective=velocity"],
     "schedule=linear_zero_snr": ["prediction=v", "objective=v"],
