@@ -33,6 +33,8 @@ KEPT_TO = {
     "wandb": {"training"},
     "torchmetrics": {"evaluation", "training"},
     "torch_fidelity": {"evaluation"},
+    "diffusers": {"models"},
+    "huggingface_hub": {"models"},
 }
 
 

@@ -3,10 +3,12 @@
 import errno
 import hashlib
 import os
+import shutil
 import tempfile
 import uuid
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 SUMS = "SHA256SUMS"
@@ -90,6 +92,30 @@ def write_durably(path: Path, write: Callable[[Path], object]) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+@contextmanager
+def folder_in_one_piece(path: Path) -> Iterator[Path]:
+    """A temporary folder beside ``path``, which has that name at the end, and is gone on an error.
+
+    Raises:
+        OSError: there is a folder of that name already, and it is not empty.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def full_fault(folder: str | Path) -> str | None:
+    """Why a new folder cannot be written there: it is one with files, or cannot be made."""
+    if os.path.isdir(folder) and os.listdir(folder):
+        return f"{folder} is not empty: name another folder, or remove it"
+    return folder_fault(folder)
 
 
 def write_with_digest(path: Path, write: Callable[[Path], object]) -> None:

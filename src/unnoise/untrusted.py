@@ -24,7 +24,7 @@ LARGE, RATIO = 2**28, 100
 MOST_PARTS, DEEPEST = 1_000_000, 100
 """Of nested containers, each counted as often as it is referred to."""
 LONGEST = 2**22
-"""Bytes of a YAML file."""
+"""Bytes of a YAML or a JSON file."""
 
 _NAMED = {"collections OrderedDict", "torch._utils _rebuild_tensor_v2"} | {
     f"torch {kind}Storage"
@@ -193,6 +193,15 @@ def load_safetensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, str]]:
         with safe_open(path, "pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             return tensors, file.metadata() or {}
+
+
+def load_json(path: Path) -> Any:
+    """The plain containers and values of a JSON file in UTF-8; UnsafeFile if it is none."""
+    if path.stat().st_size > LONGEST:
+        raise UnsafeFile(path, f"has more than {LONGEST:,} bytes")
+    with _refused(path, "no whole JSON file"):
+        text = path.read_bytes().decode("utf-8-sig")
+        return json.loads(text, object_pairs_hook=_distinct)
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from importlib import import_module
 
 import pytest
 
-COMMANDS = "train sample figure classifier extractor evaluate report replay verify".split()
+COMMANDS = "train sample figure classifier extractor evaluate report replay verify export".split()
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -45,12 +45,20 @@ def unet_to_diffusers(unet: UNet) -> dict[str, Tensor]:
 
     For transformers with ``use_linear_projection=False``, as Stable Diffusion 1.5 has them.
     """
+    found = untranslated(unet, unet_layers(unet))
+    for name, value in found.items():
+        if name.endswith((".proj_in.weight", ".proj_out.weight")):
+            found[name] = value[..., None, None]
+    return found
+
+
+def untranslated(network: nn.Module, layers: Layers) -> dict[str, Tensor]:
+    """Our weights of ``layers`` under the newest of their names; each has memory of its own."""
     found: dict[str, Tensor] = {}
-    for ours, theirs in unet_layers(unet):
-        for kind, value in unet.get_submodule(ours).named_parameters():
+    for ours, theirs in layers:
+        for kind, value in network.get_submodule(ours).named_parameters():
             for (name, *_), part in zip(theirs, value.detach().chunk(len(theirs)), strict=True):
-                pixelwise = kind == "weight" and name.endswith((".proj_in", ".proj_out"))
-                found[f"{name}.{kind}"] = part[..., None, None] if pixelwise else part
+                found[f"{name}.{kind}"] = part.clone()
     return found
 
 

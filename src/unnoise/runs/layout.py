@@ -22,6 +22,7 @@ class RunDirectory:
         self.forward_process = self.samples / "forward_process.png"
         self.report = path / "report.html"
         self.drawn = path / "drawn"  # by unnoise-sample
+        self.export = path / "export"
         self.evaluation = path / "evaluation"
         self.figures = path / "figures"
         self.error = path / "error.txt"  # of a job of a sweep

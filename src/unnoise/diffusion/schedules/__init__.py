@@ -12,6 +12,7 @@ from unnoise.diffusion.schedules.discrete import (
     LogNormalSNR,
     constant,
     cosine,
+    given,
     linear,
     quadratic,
     sigmoid,

@@ -4,7 +4,7 @@ Tables are float64: in float32 the posterior mean is wrong by 1e-4.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import torch
@@ -88,13 +88,20 @@ class DiscreteSchedule(NoiseSchedule):
         """As for any schedule; "uniform" and "quadratic" give distinct indices.
 
         DDIM's code starts its quadratic grid at 0.8·T; this one starts at T−1, at pure noise.
+        "leading" visits k·⌊T/steps⌋, k < steps, which does not start at pure noise, and "trailing"
+        T − k·T/steps − 1, rounded, which does (Lin et al. 2023, Table 2).
         """
         if not 1 <= steps <= self.T:
             raise ValueError(f"{steps} steps with a schedule of T={self.T}: use 1 … {self.T}")
+        k = torch.arange(steps)
+        if spacing == "leading":
+            return k.flip(0) * (self.T // steps)
+        if spacing == "trailing":
+            return (self.T - k.double() * (self.T / steps)).round().long() - 1
         times = super().times(steps, spacing)
         if spacing in ("log_snr", "karras"):
             return times
-        times, k = times.round().long().flip(0), torch.arange(steps)
+        times = times.round().long().flip(0)
         times = torch.maximum(torch.cummax(times - k, 0).values + k, k)
         return times.flip(0)
 
@@ -194,6 +201,11 @@ def zero_terminal_snr(schedule: DiscreteSchedule) -> DiscreteSchedule:
     alpha_bar = (root[0] * (root - root[-1]) / (root[0] - root[-1])) ** 2
     before = torch.cat((torch.ones_like(alpha_bar[:1]), alpha_bar[:-1]))
     return DiscreteSchedule(1 - alpha_bar / before)
+
+
+def given(betas: Sequence[Annotated[float, Field(gt=0, le=1)]]) -> DiscreteSchedule:
+    """β_1 … β_T as they are, of a model from elsewhere."""
+    return DiscreteSchedule(torch.tensor(betas, dtype=torch.float64))
 
 
 def _from_alpha_bar(

@@ -8,7 +8,7 @@ from unnoise.networks.autoencoders.convolutional import (
 )
 from unnoise.networks.autoencoders.equivariance import Transform
 from unnoise.networks.autoencoders.kl import KLAutoencoder, Posterior
-from unnoise.networks.autoencoders.pretrained import from_diffusers
+from unnoise.networks.autoencoders.pretrained import from_diffusers, to_diffusers
 from unnoise.networks.autoencoders.quantizers import FSQ, Codebook, Quantizer
 from unnoise.networks.autoencoders.trained import Trained
 from unnoise.networks.autoencoders.vq import VQAutoencoder

@@ -1,4 +1,4 @@
-"""Weights of diffusers' autoencoders under our names."""
+"""Weights of diffusers' autoencoders under our names, and ours under theirs."""
 
 from collections.abc import Iterator, Mapping
 from itertools import chain
@@ -7,8 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from unnoise.networks.autoencoders.convolutional import ConvolutionalAutoencoder
+from unnoise.networks.autoencoders.quantizers import Codebook
 from unnoise.networks.blocks import ResidualBlock, SelfAttention
-from unnoise.networks.pretrained import attention_layers, residual_layers, translated
+from unnoise.networks.pretrained import (
+    attention_layers,
+    residual_layers,
+    translated,
+    untranslated,
+)
 
 
 def from_diffusers(
@@ -26,6 +32,14 @@ def from_diffusers(
         found |= {"quantizer.vectors": vectors, "quantizer.usage": torch.ones(len(vectors))}
     if rest:
         raise ValueError(f"the autoencoder has no place for {', '.join(sorted(rest))}")
+    return found
+
+
+def to_diffusers(autoencoder: ConvolutionalAutoencoder) -> dict[str, Tensor]:
+    """Our weights under the names of diffusers' AutoencoderKL or VQModel."""
+    found = untranslated(autoencoder, _layers(autoencoder))
+    if isinstance(quantizer := getattr(autoencoder, "quantizer", None), Codebook):
+        found["quantize.embedding.weight"] = quantizer.vectors.clone()
     return found
 
 

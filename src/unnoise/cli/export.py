@@ -1,0 +1,104 @@
+"""unnoise-export: write a run as a folder that others can draw from."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from unnoise.api import Model, load
+from unnoise.cli.request import Request, run_request
+from unnoise.config.faults import Run, run_fault
+from unnoise.config.numbers import Count
+from unnoise.config.problems import Problem
+from unnoise.diffusion.samplers import Sampler
+from unnoise.files import folder_in_one_piece, full_fault, write_durably
+from unnoise.models.hub import pipeline
+from unnoise.models.trained import DataChanged
+from unnoise.networks.adversarial import LatentSampler
+from unnoise.networks.autoencoders import Reconstruction
+from unnoise.report.card import SAMPLES, card
+from unnoise.runs.checkpoints import find_checkpoint
+from unnoise.runs.layout import RunDirectory, shown
+
+SHOWN = 16  # pictures on the card
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export(Request):
+    """What is to be written: one field for each key of ``conf/export.yaml``."""
+
+    run: Run
+    to: Literal["diffusers"]
+    folder: str | None
+    sampler: Sampler | LatentSampler | Reconstruction | None
+    steps: Count | None
+    averaged: bool
+    data_root: str | None
+    data_changed: DataChanged
+
+    def problems(self) -> Iterator[Problem]:
+        """Whether there is a place for the folder."""
+        known = self.folder is not None or not run_fault(self.run)
+        if known and (fault := full_fault(self._target())):
+            yield Problem("folder", fault)
+
+    def answer(self, config: dict[str, Any]) -> None:
+        """Write, prove, move into place, and say where."""
+        started = time.monotonic()
+        keys = "averaged", "data_root", "data_changed"
+        trained = load(self.run, device="cpu", **{key: getattr(self, key) for key in keys})
+        recipe = trained.model.changed(self.sampler or trained.sampler, self.steps, None)
+        trained = replace(trained, sampler=recipe)
+        with folder_in_one_piece(self._target()) as folder:
+            proof = self._diffusers(trained, folder)
+        print(
+            f"{proof}\n{time.monotonic() - started:.0f} s\n  {self.to:<10} {shown(self._target())}"
+        )
+
+    def _target(self) -> Path:
+        if self.folder is not None:
+            return Path(self.folder).expanduser()
+        return RunDirectory.of(find_checkpoint(Path(self.run).expanduser())).export / self.to
+
+    def _diffusers(self, trained: Model, folder: Path) -> str:
+        """Write a pipeline, and prove it; what diffusers did is said in a line."""
+        model, recipe = trained.model, trained.sampler
+        if reasons := list(pipeline.faults(model, recipe)):
+            why = "\n  ".join(reasons)
+            raise ValueError(
+                f"diffusers cannot draw as this run does; nothing was written:\n  {why}"
+            )
+        trained.check_recipe(recipe)
+        pipeline.write(model, recipe, folder)
+        pictures = trained.validation.read(_first(2)) if model.reconstructs else None
+        proof = pipeline.proof(model, recipe, folder, pictures)
+        name, call = pipeline.pipeline_name(model, recipe), pipeline.call_of(model, recipe)
+        said = ", ".join(f"{key}={value!r}" for key, value in call.items())
+        use = f'from diffusers import {name}\n\nmodel = {name}.from_pretrained("this folder")\n'
+        use += f"images = model(batch_size=4, {said}).images" if call else ""
+        line = f"Checked in diffusers by unnoise-export: from the same noise, {proof}."
+        tags = {"library_name": "diffusers"}
+        if not model.reconstructs:
+            tags["pipeline_tag"] = "unconditional-image-generation"
+        _show(trained, folder, card(trained, recipe, tags, use, line))
+        return f"{name}: {proof}"
+
+
+def _show(trained: Model, folder: Path, text: str) -> None:
+    """The card, and its sheet."""
+    sheet = trained.sample(SHOWN, seed=0).grid()
+    write_durably(folder / SAMPLES, partial(sheet.save, format="PNG"))
+    write_durably(folder / "README.md", lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def _first(n: int) -> Any:
+    import torch
+
+    return torch.arange(n)
+
+
+def main() -> None:
+    """The command's entry point."""
+    run_request("export", Export)
