@@ -78,7 +78,8 @@ def test_it_is_evaluated_and_reported(run, monkeypatch, tmp_path, capsys):
     [
         ("schedule=cosine", "schedule"),
         ("sampler=ddim", "makes a Sampler, not a LatentSampler"),
-        ("conditioning=class", "makes a ClassConditioner, not null"),
+        ("conditioning=sketch", "takes no captions or pictures as its condition"),
+        ("pairing=hinge", "pairing"),
         ("callbacks=likelihood", "callbacks.bits_per_dim     needs noise levels"),
         ("+conditioning.x=1", "conditioning"),
         ("callbacks=default", "callbacks.samples.sampler  is a Sampler, but the run's"),
@@ -103,7 +104,7 @@ def test_what_a_gan_cannot_draw_is_refused(wish, run, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("main", "words", "message"),
     [
-        (evaluate.main, ["measure=likelihood", "n=2"], "takes a diffusion model, not a GAN"),
+        (evaluate.main, ["measure=likelihood", "n=2"], "a model with a likelihood, not a GAN"),
         (evaluate.main, ["guidance=[1,2]"], "latent has no guidance"),
         (evaluate.main, ["steps=[5]"], "latent has no steps"),
         (evaluate.main, ["evaluations=[5]"], "latent draws in one evaluation"),

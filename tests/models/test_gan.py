@@ -53,8 +53,8 @@ def test_a_picture_is_a_function_of_its_id():
 def test_the_scale_shortens_the_latents():
     model, noise = gan(), Noise(1, torch.arange(6))
     z = noise.normal("z", (5,))
-    torch.testing.assert_close(model.generate(noise, 0.5), model.generator(0.5 * z))
-    wide, narrow = (model.generate(noise, s).var(0).mean() for s in (1.0, 0.5))
+    torch.testing.assert_close(model.latents(noise), z)
+    wide, narrow = (model.sample(LatentSampler(s), noise).float().var(0).mean() for s in (1.0, 0.5))
     assert narrow < wide / 2
 
 
@@ -76,7 +76,7 @@ def test_what_only_a_diffusion_model_can_do_is_refused():
         with pytest.raises(ValueError, match="a GAN draws without steps and guidance"):
             model.changed(LatentSampler(), steps, guidance)
     with pytest.raises(ValueError, match=r"for \(3, 8, 4\), not for \(3, 8, 8\)"):
-        GAN.of({"network": model.generator}, (3, 8, 8))
+        GAN.of({"network": model.generator, "conditioning": None}, (3, 8, 8))
 
 
 @pytest.mark.parametrize("network", [Generator, Discriminator])

@@ -61,7 +61,7 @@ def test_each_network_has_the_gradient_of_its_own_loss():
     found = {name: p.grad for name, p in both.named_parameters() if p.grad is not None}
     both.zero_grad()
 
-    fake = both.model.generate(Noise(0, batch["position"]))
+    fake = both.model.generate(both.model.latents(Noise(0, batch["position"])))
     x = both.model.codec.encode(image).requires_grad_()
     y = fake.detach().requires_grad_()
     real_score, fake_score = both.discriminator(x), both.discriminator(y)

@@ -127,19 +127,26 @@ def normal_kl(q: Gaussian, p: Gaussian) -> Tensor:
 
 
 def pixel_log_likelihood(x0: Tensor, p: Gaussian) -> Tensor:
-    """ln of the probability under p of the level of each pixel x0 (DDPM eq. 13), in nats.
+    """ln of the probability under p of the level of each pixel x0 (DDPM eq. 13), in nats."""
+    return level_log_probability(x0, p.mean, p.variance.sqrt(), torch.special.log_ndtr)
 
-    Levels extend 1/255 to both sides, the outermost two to infinity. In float64 the tails are
-    accurate at any distance: ln(Φ(b) − Φ(a)) = ln Φ(b) + ln(1 − Φ(a)/Φ(b)), computed for a < 0.
+
+def level_log_probability(
+    x0: Tensor, mean: Tensor, scale: Tensor, log_cdf: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """ln of the probability of the level of each pixel x0, in nats, by a symmetric distribution.
+
+    ``log_cdf`` is ln F of (x − mean)/scale. Levels extend 1/255 to both sides, the outermost two to
+    infinity. In float64 the tails are accurate at any distance: ln(F(b) − F(a)) = ln F(b) +
+    ln(1 − F(a)/F(b)), computed for a < 0.
     """
-    std = p.variance.sqrt()
-    a, b = ((x0 + side - p.mean) / std for side in (-HALF_A_LEVEL, HALF_A_LEVEL))
+    a, b = ((x0 + side - mean) / scale for side in (-HALF_A_LEVEL, HALF_A_LEVEL))
     a, b = (
         torch.where(x0 < -1 + HALF_A_LEVEL, -b.abs() - BEYOND, a),
         torch.where(x0 > 1 - HALF_A_LEVEL, a.abs() + BEYOND, b),
     )
     a, b = torch.where(a > 0, -b, a), torch.where(a > 0, -a, b)
-    below, above = torch.special.log_ndtr(a), torch.special.log_ndtr(b)
+    below, above = log_cdf(a), log_cdf(b)
     mass: Tensor = above + (-torch.expm1(below - above)).log()
     return mass
 

@@ -4,61 +4,41 @@ Source: Huang et al. 2024, "The GAN is dead; long live the GAN!" (R3GAN).
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unnoise.diffusion.levels import CLEAN
-from unnoise.diffusion.noise import Noise
-from unnoise.diffusion.samplers import Watch
-from unnoise.models.base import GenerativeModel
 from unnoise.models.codec import PixelCodec
-from unnoise.networks.adversarial import Generator, LatentSampler
+from unnoise.models.latent import LatentModel
+from unnoise.networks.adversarial import Generator
+from unnoise.networks.conditioning import Conditioner
+
+Pairing = Literal["relativistic", "plain"]
 
 
-class GAN(GenerativeModel):
-    """A generator of pictures from latents z ~ N(0, I); unconditional."""
+class GAN(LatentModel):
+    """A generator of pictures from latents z ~ N(0, I), under a condition if it has a vector."""
 
-    networks: ClassVar[dict[str, str]] = {"network": "generator."}
+    networks: ClassVar[dict[str, str]] = {"network": "generator.", "conditioning": "conditioner."}
 
-    def __init__(self, generator: Generator) -> None:
+    def __init__(self, generator: Generator, conditioner: Conditioner | None = None) -> None:
         super().__init__()
-        self.generator, self.conditioner = generator, None
-        self.codec = PixelCodec(generator.shape)
+        self.generator, self.conditioner = generator, conditioner
+        self.codec, self.latent_shape = PixelCodec(generator.shape), (generator.latent,)
 
     @classmethod
     def of(cls, parts: Mapping[str, Any], shape: tuple[int, ...]) -> Self:
-        """From the network; ValueError if it makes pictures of another shape."""
+        """From the networks; ValueError if the generator makes pictures of another shape."""
         if parts["network"].shape != shape:
             raise ValueError(f"the generator is for {parts['network'].shape}, not for {shape}")
-        return cls(parts["network"])
+        return cls(parts["network"], parts["conditioning"])
 
-    def generate(self, noise: Noise, scale: float = 1.0) -> Tensor:
-        """One signal for each id of ``noise``, (B, C, H, W) in about [−1, 1]."""
-        signal: Tensor = self.generator(scale * noise.normal("z", (self.generator.latent,)))
+    def generate(self, z: Tensor, vector: Tensor | None = None) -> Tensor:
+        """(B, Z) to signals (B, C, H, W) in about [−1, 1]."""
+        signal: Tensor = self.generator(z, vector)
         return signal
-
-    @torch.inference_mode()
-    def sample(
-        self,
-        recipe: LatentSampler,
-        noise: Noise,
-        batch: Mapping[str, Any] | None = None,
-        watch: Watch | None = None,
-    ) -> Tensor:
-        """One picture for each id of ``noise``, in one call; ValueError for another recipe."""
-        self.check_recipe(recipe)
-        signal = self.generate(noise, recipe.scale)
-        if watch is not None:
-            watch(signal, CLEAN)
-        return self.codec.decode(signal)
-
-    def check_recipe(self, recipe: LatentSampler) -> None:
-        """ValueError if it is not a generator's."""
-        if not isinstance(recipe, LatentSampler):
-            raise ValueError(f"a GAN draws with sampler=latent, not with {type(recipe).__name__}")
 
 
 def relativistic(ahead: Tensor, behind: Tensor) -> Tensor:
@@ -68,6 +48,22 @@ def relativistic(ahead: Tensor, behind: Tensor) -> Tensor:
     (eq. 2; Jolicoeur-Martineau 2019).
     """
     return F.softplus(behind - ahead)
+
+
+def discriminator_loss(pairing: Pairing, real: Tensor, fake: Tensor) -> Tensor:
+    """What D makes small of each pair of scores.
+
+    Relativistic, see there; plain is −ln σ(real) − ln(1 − σ(fake)) (Goodfellow et al. 2014).
+    """
+    if pairing == "relativistic":
+        return relativistic(real, fake)
+    nothing = torch.zeros_like(real)
+    return relativistic(real, nothing) + relativistic(nothing, fake)
+
+
+def generator_loss(pairing: Pairing, fake: Tensor, real: Tensor) -> Tensor:
+    """What the generator makes small; plain is the non-saturating −ln σ(fake)."""
+    return relativistic(fake, real if pairing == "relativistic" else torch.zeros_like(fake))
 
 
 def gradient_penalty(scores: Tensor, x: Tensor, gamma: float) -> Tensor:

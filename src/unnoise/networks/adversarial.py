@@ -1,7 +1,7 @@
 """A small generator and discriminator of residual blocks without normalisation (R3GAN, §4), and
 the discriminator of patches that autoencoders learn from.
 
-Shapes: B batch, C channels, H × W pixels, Z latent numbers.
+Shapes: B batch, C channels, H × W pixels, Z latent numbers, D width of the condition vector.
 """
 
 from collections.abc import Sequence
@@ -9,17 +9,26 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated
 
+import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from unnoise.config.numbers import Count
-from unnoise.networks.blocks import Upsample, convolution, group_norm, halved, linear
+from unnoise.networks.blocks import (
+    Upsample,
+    convolution,
+    group_norm,
+    halved,
+    linear,
+    scaled_init,
+)
+from unnoise.networks.conditioning.base import UNCONDITIONAL, ConditionShape
 
 
 @dataclass(frozen=True)
 class LatentSampler:
-    """Draws by one call of the generator on ``scale``·z, z ~ N(0, I).
+    """Draws by one call of a generator, a decoder or a flow on ``scale``·z, z ~ N(0, I).
 
     Below 1 pictures are more typical and less varied.
     """
@@ -50,36 +59,53 @@ class Generator(nn.Module):
         latent: Z.
         channels: width at full resolution; each halving of H and W doubles it.
         scales: how often H and W are doubled.
+        condition: a vector at most, which is put beside the latent.
+        outputs: channels of the output, if not C.
 
     Raises:
-        ValueError: H or W cannot be halved so often.
+        ValueError: H or W cannot be halved so often, or the condition has tokens or a picture.
     """
 
     def __init__(
-        self, shape: Sequence[Count], latent: Count = 64, channels: Count = 32, scales: Count = 2
+        self,
+        shape: Sequence[Count],
+        latent: Count = 64,
+        channels: Count = 32,
+        scales: Count = 2,
+        condition: ConditionShape = UNCONDITIONAL,
+        outputs: Count | None = None,
     ) -> None:
         super().__init__()
         self.shape, self.latent = tuple(shape), latent
         least = halved(shape, scales)
         widths = [channels * 2**level for level in reversed(range(scales + 1))]
+        inputs = latent + condition.only_vector
         self.start = nn.Sequential(
-            linear(latent, widths[0] * least[0] * least[1]), nn.Unflatten(1, (widths[0], *least))
+            linear(inputs, widths[0] * least[0] * least[1]), nn.Unflatten(1, (widths[0], *least))
         )
         self.blocks = nn.Sequential(PlainBlock(widths[0]))
         for wide, narrow in pairwise(widths):
             self.blocks.extend([Upsample(wide), convolution(wide, narrow, 1), PlainBlock(narrow)])
-        self.out = convolution(channels, shape[0])
+        self.out = convolution(channels, shape[0] if outputs is None else outputs)
 
-    def forward(self, z: Tensor) -> Tensor:
-        """(B, Z) to (B, C, H, W)."""
+    def forward(self, z: Tensor, vector: Tensor | None = None) -> Tensor:
+        """(B, Z), and the condition (B, D) if there is one, to (B, C, H, W)."""
+        z = z if vector is None else torch.cat((z, vector), dim=1)
         out: Tensor = self.out(F.leaky_relu(self.blocks(self.start(z)), 0.2))
         return out
 
 
-class Discriminator(nn.Module):
-    """Signals (B, C, H, W) to one score each, (B,); the generator upside down."""
+class Encoder(nn.Module):
+    """Signals (B, C, H, W) to ``outputs`` numbers each, (B, outputs); the generator upside down."""
 
-    def __init__(self, shape: Sequence[Count], channels: Count = 32, scales: Count = 2) -> None:
+    def __init__(
+        self,
+        shape: Sequence[Count],
+        outputs: Count,
+        channels: Count = 32,
+        scales: Count = 2,
+        condition: ConditionShape = UNCONDITIONAL,
+    ) -> None:
         super().__init__()
         height, width = halved(shape, scales)
         self.start = convolution(shape[0], channels)
@@ -88,13 +114,43 @@ class Discriminator(nn.Module):
             narrow = channels * 2**level
             down = [nn.AvgPool2d(2), convolution(narrow, 2 * narrow, 1), PlainBlock(2 * narrow)]
             self.blocks.extend(down)
-        self.out = linear(channels * 2**scales * height * width, 1)
+        self.features = channels * 2**scales * height * width
+        self.out = linear(self.features + condition.only_vector, outputs)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B,)."""
-        h = F.leaky_relu(self.blocks(self.start(x)), 0.2)
-        score: Tensor = self.out(h.flatten(1))[:, 0]
-        return score
+    def trunk(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, features)."""
+        return F.leaky_relu(self.blocks(self.start(x)), 0.2).flatten(1)
+
+    def forward(self, x: Tensor, vector: Tensor | None = None) -> Tensor:
+        """(B, C, H, W), and the condition (B, D) if there is one, to (B, outputs)."""
+        h = self.trunk(x)
+        out: Tensor = self.out(h if vector is None else torch.cat((h, vector), dim=1))
+        return out
+
+
+class Discriminator(Encoder):
+    """Signals (B, C, H, W) to one score each, (B,).
+
+    Under a condition v the score of features h is w·h + h·P v (Miyato & Koyama 2018), P 0 at first.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[Count],
+        channels: Count = 32,
+        scales: Count = 2,
+        condition: ConditionShape = UNCONDITIONAL,
+    ) -> None:
+        super().__init__(shape, 1, channels, scales)
+        if condition.only_vector:
+            self.projection = nn.Linear(condition.only_vector, self.features, bias=False)
+            scaled_init(self.projection, zero=True)
+
+    def forward(self, x: Tensor, vector: Tensor | None = None) -> Tensor:
+        """(B, C, H, W), and the condition (B, D) if there is one, to (B,)."""
+        h = self.trunk(x)
+        score: Tensor = self.out(h)[:, 0]
+        return score if vector is None else score + (h * self.projection(vector)).sum(1)
 
 
 class PatchDiscriminator(nn.Module):

@@ -18,6 +18,7 @@ from unnoise.diffusion.samplers import Sampler
 from unnoise.diffusion.schedules import NoiseSchedule
 from unnoise.diffusion.times import TimeSampler
 from unnoise.models.codec import codec_of
+from unnoise.models.vae import VAE, outputs
 from unnoise.networks.adversarial import (
     Discriminator,
     Generator,
@@ -32,6 +33,7 @@ from unnoise.networks.autoencoders import (
 )
 from unnoise.networks.base import Backbone
 from unnoise.networks.conditioning import Conditioner, ConditionShape
+from unnoise.networks.variational import VariationalNetwork
 from unnoise.runs.identity import Role
 from unnoise.training.autoencoder_rules import AUTOENCODER, unclipped
 from unnoise.training.optimization import OptimizerFactory
@@ -170,21 +172,47 @@ class AdversarialRecipe(Recipe):
     discriminator: Discriminator
     gamma: Annotated[float, Field(ge=0)]
     sampler: Annotated[LatentSampler, Role.SHOWN]
-    conditioning: None
     condition_dropout: Literal[0]
+    pairing: Literal["relativistic", "plain"] = "relativistic"
 
     @classmethod
     def handed(cls, config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        """Both networks get the shape of the pictures."""
-        data = config["data"]
-        shape = data if data is UNKNOWN else [*data.shape]
-        return {"network": {"shape": shape}, "discriminator": {"shape": shape}}
+        """Both networks get the shape of the pictures and what conditions them."""
+        both = shape_and_condition(config)
+        return {"network": both, "discriminator": both}
 
     def module(self, config: dict[str, Any], rollbacks: int = 0) -> "GenerativeModule":
         """The module of ``unnoise.training.adversarial``."""
         from unnoise.training.adversarial import AdversarialModule
 
         return AdversarialModule(self, config, rollbacks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariationalRecipe(Recipe):
+    """A VAE, whose encoder and decoder are ``network``; for the other keys see the model."""
+
+    network: VariationalNetwork
+    sampler: Annotated[LatentSampler, Role.SHOWN]
+    beta: Annotated[float, Field(ge=0)]
+    likelihood: Literal["logistic", "normal"]
+    scale: Literal["channel", "element"]
+    condition_dropout: Literal[0]
+
+    @classmethod
+    def handed(cls, config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """The network gets the shape of the pictures, the channels of its output, the condition."""
+        data, scale = config["data"], config["scale"]
+        known = data is not UNKNOWN and scale in ("channel", "element")
+        made = {"outputs": outputs(data.shape, scale) if known else UNKNOWN}
+        return {"network": shape_and_condition(config) | made}
+
+    def module(self, config: dict[str, Any], rollbacks: int = 0) -> "GenerativeModule":
+        """The module of ``unnoise.training.likelihood``."""
+        from unnoise.training.likelihood import LikelihoodModule
+
+        model = VAE.of(vars(self), self.data.shape)
+        return LikelihoodModule(model, self, config, rollbacks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,6 +267,15 @@ def completed(
     more = recipe.handed(config | {key: objects[key] for key in recipe.givers})
     nodes = {key: config[key] for key in more if isinstance(config.get(key), dict)}
     return config | {key: node | more[key] for key, node in nodes.items()}
+
+
+def shape_and_condition(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that a network of pixels is handed."""
+    data, conditioner = config["data"], config["conditioning"]
+    return {
+        "shape": data if data is UNKNOWN else [*data.shape],
+        "condition": conditioner if conditioner is UNKNOWN else shape_node(conditioner),
+    }
 
 
 def shape_node(conditioner: Conditioner | None, factor: int = 1) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from unnoise.evaluation.selftest import (
     autoencoders,
+    families,
     metrics,
     networks,
     randomness,
@@ -9,5 +10,5 @@ from unnoise.evaluation.selftest import (
     schedules,
 )
 
-MODULES = (schedules, randomness, samplers, networks, autoencoders, metrics)
+MODULES = (schedules, randomness, samplers, networks, autoencoders, families, metrics)
 CHECKS = [check for module in MODULES for check in module.CHECKS]

@@ -75,6 +75,14 @@ class ConditionShape:
     tokens: Width = 0
     spatial: Width = 0
 
+    @property
+    def only_vector(self) -> int:
+        """D, for networks that take nothing else; ValueError if there is more."""
+        if self.tokens or self.spatial:
+            raise ValueError("takes no captions or pictures as its condition: use "
+                             "conditioning=class or none")  # fmt: skip
+        return self.vector
+
 
 UNCONDITIONAL = ConditionShape()
 
