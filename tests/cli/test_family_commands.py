@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 import torch
 from commands import command, trained
+from PIL import Image
 
 import unnoise
 from unnoise.cli import evaluate, figure, report, sample, train
+from unnoise.diffusion.noise import Noise
+from unnoise.report.figures import sampling
 
 SHARED = (
     "trainer=cpu logger=none data.size=80 data.validation_size=20 batch_size=8 "
@@ -17,8 +20,14 @@ SHARED = (
     "validate_every=2 validation_images=8 seed=3"
 ).split()
 VAE = "experiment=sprites_vae network.channels=4 network.latent=4 conditioning=class".split()
-TERMS = {"vae": ["reconstruction", "kl"]}
-SIZES = {"vae": VAE}
+TARFLOW = (
+    "experiment=sprites_tarflow conditioning=class network.patch=4 network.width=8 "
+    "network.blocks=2 network.layers=1 network.heads=2"
+).split()
+REALNVP = "experiment=sprites_realnvp network.width=4 network.couplings=2".split()
+FLOW_TERMS = ["prior", "volume"]
+TERMS = {"vae": ["reconstruction", "kl"], "tarflow": FLOW_TERMS, "realnvp": FLOW_TERMS}
+SIZES = {"vae": VAE, "tarflow": TARFLOW, "realnvp": REALNVP}
 
 
 @pytest.fixture(scope="module", params=SIZES)
@@ -66,6 +75,23 @@ def test_it_is_evaluated_and_reported(run, kind, monkeypatch, tmp_path, capsys):
     assert sum(means[:-1]) == pytest.approx(means[-1], rel=1e-5)
     command(monkeypatch, report.main, str(run), f"out={tmp_path / 'page.html'}")
     assert "Bits per dimension" in (tmp_path / "page.html").read_text()
+
+
+def test_walks_between_latents_begin_and_end_with_samples(run, monkeypatch, tmp_path):
+    out = tmp_path / "latents.png"
+    words = "figure=latents", f"run={run}", "figure.rows=2", "figure.pictures=3", f"out={out}"
+    command(monkeypatch, figure.main, *words, "device=cpu")
+    assert Image.open(out).width > 960
+    shown = []
+    empty = Image.new("RGB", (9, 9))
+    monkeypatch.setattr(sampling, "grid", lambda x, *_, **__: shown.append(x) or empty)
+    trained = unnoise.load(run, device="cpu")
+    sampling.Latents(rows=2, pictures=3).draw(trained)
+    samples = trained.model.sample(trained.sampler, Noise(0, torch.arange(4)),
+                                   {"label": torch.tensor([0, 0, 1, 1])})  # fmt: skip
+    for row, ends in zip(shown, samples.split(2), strict=True):
+        assert (row[[0, 2]].int() - ends.int()).abs().max() <= 1
+        assert not torch.equal(row[1], row[0])
 
 
 def test_it_is_resumed(run, kind, monkeypatch, tmp_path):

@@ -44,9 +44,9 @@ def test_the_masses_of_all_levels_sum_to_1(kind, scale, mean):
 
 
 def test_a_mass_is_the_difference_of_the_logistic_function():
-    x, mean, scale = torch.tensor(0.2 / 127.5, dtype=torch.float64), 0.05, 0.03
-    found = level_log_probability(x, torch.tensor(mean), torch.tensor(scale), LOG_CDF["logistic"])
-    ends = [1 / (1 + math.exp(-(float(x) + side / 255 - mean) / scale)) for side in (-1, 1)]
+    x, mean, scale = torch.tensor([0.2 / 127.5, 0.05, 0.03], dtype=torch.float64)
+    found = level_log_probability(x, mean, scale, LOG_CDF["logistic"])
+    ends = [1 / (1 + math.exp(-float((x + side / 255 - mean) / scale))) for side in (-1, 1)]
     assert float(found.exp()) == pytest.approx(ends[1] - ends[0], rel=1e-9)
 
 

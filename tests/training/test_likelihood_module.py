@@ -11,9 +11,10 @@ from two_processes import in_two_processes, meet_anew
 
 from unnoise.networks.adversarial import LatentSampler
 from unnoise.networks.conditioning import ClassConditioner, ConditionShape
+from unnoise.networks.flows import RealNVP, TarFlow
 from unnoise.networks.variational import VariationalNetwork
 from unnoise.training.loop import fit
-from unnoise.training.recipe import VariationalRecipe
+from unnoise.training.recipe import FlowRecipe, VariationalRecipe
 
 DIFFUSION = (
     *("schedule", "prediction", "objective", "times", "learned_variance", "autoencoder"),
@@ -28,7 +29,16 @@ def vae():
     return VariationalRecipe, keys
 
 
-FAMILIES = {"vae": vae}
+def flow(kind, **sizes):
+    network = kind((3, 16, 16), ConditionShape(vector=4), **sizes)
+    return FlowRecipe, {"network": network, "augmentation": 0.1}
+
+
+FAMILIES = {
+    "vae": vae,
+    "tarflow": partial(flow, TarFlow, patch=4, width=8, blocks=2, layers=1, heads=2),
+    "realnvp": partial(flow, RealNVP, width=4, couplings=2, scales=1),
+}
 
 
 def recipe(kind, callbacks=None, **changes):

@@ -1,4 +1,4 @@
-"""unnoise-figure: pictures of what diffusion models do."""
+"""unnoise-figure: pictures of what generative models do."""
 
 import time
 from collections.abc import Iterator
@@ -69,7 +69,6 @@ class FigureDrawing(Request):
         return folder / f"{self.name}.png"
 
     def _drawn(self) -> Image.Image:
-        from unnoise.models.diffusion import diffusion_model
         from unnoise.models.trained import TrainedModel
 
         if isinstance(self.figure, DataFigure):
@@ -79,7 +78,7 @@ class FigureDrawing(Request):
         assert self.run is not None
         options: Any = {"averaged": self.averaged, "data_changed": self.data_changed}
         trained = TrainedModel.load(self.run, device=self.device, **options)
-        diffusion_model(trained.model, "this figure")
+        self.figure.check(trained.model)
         trained = replace(trained, data=self.data, sampler=self.sampler or trained.sampler)
         for scale in self.figure.guidance(trained.sampler):
             trained.check_guidance(scale)

@@ -222,11 +222,17 @@ def ode_bits_per_dim(
     """
     shape = x0.shape[1:]
     with torch.inference_mode(False), torch.no_grad():
-        place = 2 * torch.special.ndtr(noise.normal("dequantise", shape)) - 1
-        x = x0.clone() + HALF_A_LEVEL * place.to(x0)
+        x = dequantised(x0, noise)
         signs = torch.where(noise.normal("hutchinson", shape) < 0, -1.0, 1.0).to(precise(x))
         density = ode_log_density(denoise, schedule, x, hutchinson(signs), tolerance)
     return -(density / x0[0].numel() + math.log(2 * HALF_A_LEVEL)) / math.log(2)
+
+
+def dequantised(x0: Tensor, noise: Noise) -> Tensor:
+    """Pixels x0 (B, …) with U(−1/255, 1/255) added, all over the width of their level."""
+    place = 2 * torch.special.ndtr(noise.normal("dequantise", x0.shape[1:])) - 1
+    x: Tensor = x0.clone() + HALF_A_LEVEL * place.to(x0)
+    return x
 
 
 def _precise(denoised: Denoised) -> Denoised:

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -66,11 +66,16 @@ class LatentModel(GenerativeModel):
 
 
 class LikelihoodModel(LatentModel):
-    """A model with bits/dim of pictures, or a bound on them, which it is trained by."""
+    """A model with bits/dim of pictures, or a bound on them, which it is trained by.
+
+    They are a sum of ``terms``.
+    """
+
+    terms: ClassVar[tuple[str, ...]]
 
     @abstractmethod
     def bits(self, batch: Mapping[str, Any], noise: Noise) -> dict[str, Tensor]:
-        """Terms of −log2 p of the pictures of a batch with "image", in bits/dim, each (B,)."""
+        """The terms of −log2 p of the pictures of a batch with "image", in bits/dim, each (B,)."""
 
     def loss(self, batch: Mapping[str, Any], noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         """What training makes small (B,), and terms to log; here their sum."""

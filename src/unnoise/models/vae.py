@@ -22,7 +22,7 @@ LOG_CDF: dict[Likelihood, Callable[[Tensor], Tensor]] = {
     "logistic": F.logsigmoid,
     "normal": torch.special.log_ndtr,
 }
-LEAST_LOG_SCALE = -7.0  # a quarter of a level, as in PixelCNN++ (Salimans et al. 2017)
+LOG_SCALE = -7.0, 3.0  # from an eighth of a level, as in PixelCNN++ (Salimans et al. 2017)
 
 
 class VAE(LikelihoodModel):
@@ -39,6 +39,7 @@ class VAE(LikelihoodModel):
 
     networks: ClassVar[dict[str, str]] = {"network": "autoencoder.", "conditioning": "conditioner."}
     parts: ClassVar[tuple[str, ...]] = ("beta", "likelihood", "scale")
+    terms: ClassVar[tuple[str, ...]] = ("reconstruction", "kl")
     autoencoder: Any
 
     def __init__(
@@ -79,10 +80,10 @@ class VAE(LikelihoodModel):
         x, vector = self.codec.encode(batch["image"]), self.vector(batch, noise.ids)
         posterior = self.autoencoder.posterior(x, vector)
         mean, log_scale = (precise(each) for each in self._decoded(posterior.draw(noise), vector))
-        scale = log_scale.clamp(min=LEAST_LOG_SCALE).exp()
+        scale = log_scale.clamp(*LOG_SCALE).exp()
         nats = -level_log_probability(precise(x), mean, scale, self.log_cdf)
         kl = posterior.kl / (x[0].numel() * math.log(2))
-        return {"reconstruction": bits_per_dim(nats).to(kl), "kl": kl}
+        return dict(zip(self.terms, (bits_per_dim(nats).to(kl), kl), strict=True))
 
     def loss(self, batch: Mapping[str, Any], noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         """The bound, with β times the divergence."""

@@ -18,21 +18,20 @@ class LikelihoodModule(GenerativeModule):
 
     def on_validation_epoch_start(self) -> None:
         """Start from nothing."""
-        self._sums: dict[str, Tensor] = {}
-        self._count = torch.zeros((), device=self.device)
+        self._sums = torch.zeros(len(self.model.terms) + 1, device=self.device)  # and of samples
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The averaged model's, with the same noise at every call."""
-        terms = self.ema.model.bits(batch, self.validation_noise(batch))
-        for name, term in terms.items():
-            self._sums[name] = self._sums.get(name, 0) + term.sum()
-        self._count += len(batch["position"])
+        if not len(batch["position"]):  # a rank's share of the last batch can be empty
+            return
+        bits = self.ema.model.bits(batch, self.validation_noise(batch))
+        terms = [bits[name] for name in self.model.terms]
+        self._sums += torch.stack((*terms, torch.ones_like(terms[0]))).sum(1)
 
     def on_validation_epoch_end(self) -> None:
         """The means over all processes; the loss is the sum of the terms."""
-        sums = torch.stack([*self._sums.values(), self._count])
-        *terms, count = self.trainer.strategy.reduce(sums, reduce_op="sum")
-        means = {name: term / count for name, term in zip(self._sums, terms, strict=True)}
+        *sums, count = self.trainer.strategy.reduce(self._sums, reduce_op="sum")
+        means = {name: term / count for name, term in zip(self.model.terms, sums, strict=True)}
         total = torch.stack([*means.values()]).sum()
         found = {"loss": total, "bits_per_dim": total} | means
         named = {f"validation/{name}": value for name, value in found.items()}

@@ -18,6 +18,7 @@ from unnoise.diffusion.samplers import Sampler
 from unnoise.diffusion.schedules import NoiseSchedule
 from unnoise.diffusion.times import TimeSampler
 from unnoise.models.codec import codec_of
+from unnoise.models.flow import NormalizingFlow
 from unnoise.models.vae import VAE, outputs
 from unnoise.networks.adversarial import (
     Discriminator,
@@ -33,6 +34,7 @@ from unnoise.networks.autoencoders import (
 )
 from unnoise.networks.base import Backbone
 from unnoise.networks.conditioning import Conditioner, ConditionShape
+from unnoise.networks.flows import Flow
 from unnoise.networks.variational import VariationalNetwork
 from unnoise.runs.identity import Role
 from unnoise.training.autoencoder_rules import AUTOENCODER, unclipped
@@ -212,6 +214,29 @@ class VariationalRecipe(Recipe):
         from unnoise.training.likelihood import LikelihoodModule
 
         model = VAE.of(vars(self), self.data.shape)
+        return LikelihoodModule(model, self, config, rollbacks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowRecipe(Recipe):
+    """A normalizing flow; for ``augmentation`` see the model."""
+
+    network: Flow
+    sampler: Annotated[LatentSampler, Role.SHOWN]
+    augmentation: Annotated[float, Field(ge=0, lt=1)]
+    condition_dropout: Literal[0]
+    compile: Literal[False]  # only calls of a network can be, and training does not call it
+
+    @classmethod
+    def handed(cls, config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """The network gets the shape of the pictures and what conditions them."""
+        return {"network": shape_and_condition(config)}
+
+    def module(self, config: dict[str, Any], rollbacks: int = 0) -> "GenerativeModule":
+        """The module of ``unnoise.training.likelihood``."""
+        from unnoise.training.likelihood import LikelihoodModule
+
+        model = NormalizingFlow.of(vars(self), self.data.shape)
         return LikelihoodModule(model, self, config, rollbacks)
 
 

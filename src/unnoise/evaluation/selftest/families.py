@@ -1,18 +1,26 @@
-"""Other generative families: VAE and GAN, against closed forms."""
+"""Other generative families: VAE, normalizing flow and GAN, against closed forms."""
 
 import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from unnoise.diffusion.likelihood import level_log_probability
+from unnoise.diffusion.likelihood import dequantised, level_log_probability
 from unnoise.diffusion.noise import Noise
 from unnoise.evaluation.selftest.check import Result, group, with_float64
+from unnoise.models.flow import NormalizingFlow
 from unnoise.models.gan import gradient_penalty, relativistic
 from unnoise.models.vae import LOG_CDF, VAE
 from unnoise.networks.autoencoders import Posterior
+from unnoise.networks.flows import Flow, RealNVP, TarFlow
 
-PICTURES, SHAPE, LATENT = 512, (1, 2, 4), 2
+PICTURES, SHAPE, LATENT = 256, (1, 2, 4), 2
+FLOW_SHAPE = (2, 4, 4)
+TARFLOW = partial(TarFlow, FLOW_SHAPE, patch=2, width=16, blocks=2, layers=2, heads=2)
+REALNVP = partial(RealNVP, FLOW_SHAPE, width=8, couplings=2)
 
 
 def masses(device: torch.device) -> Result:
@@ -67,11 +75,11 @@ def principal(image: Tensor) -> tuple[Tensor, Tensor]:
     return values.flip(0), axes.flip(1)[:, :LATENT]
 
 
-def linear_vae(image: Tensor, steps: int = 250) -> VAE:
+def linear_vae(image: Tensor, steps: int = 200) -> VAE:
     """One that was trained on the pictures, all of them at each step."""
     network = LinearNetwork()
     model = VAE(network, likelihood="normal", scale="channel").to(image.device)  # type: ignore[arg-type]
-    adam = torch.optim.Adam(model.parameters(), lr=0.03)
+    adam = torch.optim.Adam(model.parameters(), lr=0.1)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
     ids = torch.arange(len(image), device=image.device)
     with torch.enable_grad():
@@ -101,6 +109,49 @@ def left_over(device: torch.device) -> Result:
     return Result(found / float(principal(image)[0][LATENT:].mean()), 1, 0.02)
 
 
+def there_and_back(network: Callable[[], Flow], device: torch.device) -> Result:
+    """Greatest error of a flow's inverse of its own latents."""
+    flow, x = _flow(network, device)
+    return Result(float((flow(flow.encode(x)[0]) - x).abs().max()), 0, 1e-5)
+
+
+def volume(network: Callable[[], Flow], device: torch.device) -> Result:
+    """Greatest error of ln |det| against that of autograd's whole Jacobian, in nats."""
+    flow, x = _flow(network, device)
+    found, errors = flow.encode(x)[1], []
+    for k, one in enumerate(x):
+        jacobian: Any = torch.autograd.functional.jacobian(  # type: ignore[no-untyped-call]
+            lambda y: flow.encode(y[None])[0].flatten(), one
+        )
+        errors.append(torch.linalg.slogdet(jacobian.flatten(1))[1] - found[k])
+    return Result(float(torch.stack(errors).abs().max()), 0, 1e-5)
+
+
+def first_bits(network: Callable[[], Flow], device: torch.device) -> Result:
+    """Bits/dim of a fresh flow: those of N(0, I), ½·y² + ½ ln 2π + ln (255/2) nats."""
+    with torch.random.fork_rng(devices=[]):
+        model = NormalizingFlow(network().to(device))
+    image = linear_data().reshape(-1, *FLOW_SHAPE).to(device)
+    noise = Noise(0, torch.arange(len(image), device=device))
+    with torch.no_grad():
+        found = torch.stack([*model.bits({"image": image}, noise).values()]).sum(0).mean()
+    y = dequantised(model.codec.encode(image), noise)
+    nats = 0.5 * y.square().mean() + 0.5 * math.log(2 * math.pi) + math.log(255 / 2)
+    return Result(float(found), float(nats) / math.log(2), 1e-5)
+
+
+def _flow(network: Callable[[], Flow], device: torch.device) -> tuple[Flow, Tensor]:
+    """One with weights N(0, 0.2²), in float64, and 3 signals for it."""
+    there = with_float64(device)
+    with torch.random.fork_rng(devices=[]):
+        flow = network()
+    for k, weight in enumerate(flow.parameters()):
+        draw = Noise(k, torch.arange(weight.numel())).normal("weights", (1,))
+        weight.data = 0.2 * draw.reshape(weight.shape)
+    x = Noise(0, torch.arange(3)).normal("x", FLOW_SHAPE)
+    return flow.double().requires_grad_(False).to(there), x.double().to(there)
+
+
 def at_equality(device: torch.device) -> Result:
     """Relativistic loss of two equal scores."""
     score = torch.tensor(1.7, device=device)
@@ -121,6 +172,12 @@ CHECKS = group(
     ("logistic masses of 256 levels", "sum to 1", masses),
     ("linear VAE: cosine to the components", "PCA, Lucas et al. 2019", components),
     ("linear VAE: variance / what PCA leaves", "PCA, Lucas et al. 2019", left_over),
+    ("TarFlow: error of the inverse", "the identity", partial(there_and_back, TARFLOW)),
+    ("RealNVP: error of the inverse", "the identity", partial(there_and_back, REALNVP)),
+    ("TarFlow: ln |det|, error in nats", "autograd's Jacobian", partial(volume, TARFLOW)),
+    ("RealNVP: ln |det|, error in nats", "autograd's Jacobian", partial(volume, REALNVP)),
+    ("TarFlow: bits/dim before training", "N(0, I), dequantised", partial(first_bits, TARFLOW)),
+    ("RealNVP: bits/dim before training", "N(0, I), dequantised", partial(first_bits, REALNVP)),
     ("relativistic loss of equal scores", "ln 2", at_equality),
     ("R1 of a linear discriminator", "γ/2·|w|²", of_a_plane),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Samples of a trained model: by sampler, guidance scale, caption and sampling noise."""
+"""Samples of a trained model: by sampler, guidance scale, caption, sampling noise and latent."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -13,16 +13,20 @@ from tqdm import tqdm
 
 from unnoise.config.numbers import Count, Number
 from unnoise.data.source import HoldsOut
+from unnoise.diffusion.editing import slerp
 from unnoise.diffusion.levels import Variance
 from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.samplers import Ancestral, Sampler, steps_for
 from unnoise.diffusion.schedules import NoiseSchedule
+from unnoise.models.base import GenerativeModel, a
+from unnoise.models.diffusion import diffusion_model
+from unnoise.models.latent import LatentModel
 from unnoise.models.trained import TrainedModel
 from unnoise.report.sheets import grid, table
 
 
 class ModelFigure(ABC):
-    """A figure of a trained diffusion model, its sampler and its data."""
+    """A figure of a trained model, by default one of diffusion, its sampler and its data."""
 
     @abstractmethod
     def draw(self, trained: TrainedModel) -> Image.Image:
@@ -31,6 +35,10 @@ class ModelFigure(ABC):
         Raises:
             ValueError: the figure cannot be drawn for such a model.
         """
+
+    def check(self, model: GenerativeModel) -> None:
+        """ValueError if the model is of another family than the figure takes."""
+        diffusion_model(model, "this figure")
 
     def guidance(self, sampler: Sampler) -> Sequence[float]:
         """The guidance scales of its samplers."""
@@ -190,6 +198,51 @@ class SamplingNoise(ModelFigure):
             "Noise or no noise in sampling",
             "x_s = mean of q(x_s | x_t, x̂0) + σ·z; each column starts from the same x_T",
         )
+
+
+@dataclass(frozen=True)
+class Latents(ModelFigure):
+    """``rows`` walks of ``pictures`` from one latent to another on a great circle, ends included.
+
+    For models that draw from a latent in one call. The ends of row k are those of samples 2k and
+    2k + 1 of ``seed``; a conditional model has the condition of sample k all along row k.
+    """
+
+    rows: Count = 6
+    pictures: Annotated[int, Field(ge=2)] = 9
+    seed: Number = 0
+
+    def draw(self, trained: TrainedModel) -> Image.Image:
+        """A row for each walk."""
+        model = trained.model
+        ids = torch.arange(2 * self.rows, device=model.device)
+        z = trained.sampler.scale * model.latents(Noise(self.seed, ids))
+        batch = trained.prompts().batch(ids[: self.rows])
+        share = torch.linspace(0, 1, self.pictures, device=model.device)
+        cells = []
+        with torch.inference_mode():
+            vectors = model.vector(batch, ids[: self.rows])
+            for k in range(self.rows):
+                first, last = (each.expand(self.pictures, *each.shape) for each in z[2 * k :][:2])
+                vector = None if vectors is None else vectors[k].expand(self.pictures, -1)
+                signal = model.generate(slerp(first, last, share), vector)
+                cells.append([grid(model.codec.decode(signal).cpu(), self.pictures, width=960)])
+        return table(
+            cells,
+            trained.prompts().captions(batch) or [""] * self.rows,
+            [],
+            "From latent to latent",
+            "left and right are samples; between them their latents are, on a great circle",
+        )
+
+    def check(self, model: GenerativeModel) -> None:
+        """ValueError if there are no latents that a call makes pictures of."""
+        if not isinstance(model, LatentModel):
+            raise ValueError(f"this figure takes a GAN, a VAE or a flow, not {a(model)}")
+
+    def guidance(self, sampler: Sampler) -> Sequence[float]:
+        """None."""
+        return ()
 
 
 def _start(trained: TrainedModel, n: int, seed: int) -> tuple[Noise, dict[str, Any]]:
