@@ -125,6 +125,25 @@ def test_weights_that_would_be_left_over_are_named():
         from_diffusers(theirs.state_dict(), ours)
 
 
+def test_beside_patches_of_one_level_stands_their_best_linear_code():
+    """With the principal components there and all layers silent, the error is what they leave."""
+    ours = KLAutoencoder(3, 4, 8, (1,), norm_groups=2, patch=2)
+    pixels = F.pixel_unshuffle(X, 2).movedim(1, 3).flatten(0, 2)
+    mean, (values, vectors) = pixels.mean(0), torch.linalg.eigh(pixels.T.cov(correction=0))
+    components = vectors[:, -4:].T
+    with torch.no_grad():
+        for weight in ours.parameters():
+            weight.zero_()
+        ours.quant.weight[:, :, 0, 0] = torch.eye(8)
+        ours.post_quant.weight[:, :, 0, 0] = torch.eye(4)
+        ours.encoder.linear.weight[:4, :, 0, 0] = components
+        ours.encoder.linear.bias[:4] = -components @ mean
+        ours.decoder.linear.weight[:, :, 0, 0] = components.T
+        ours.decoder.linear.bias[:] = mean
+        error = (ours(X)[0] - X).square().mean()
+    torch.testing.assert_close(12 * error, values[:-4].sum(), rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("quantizer", [None, FSQ((8, 5, 5, 5))])
 def test_in_patches_it_is_the_autoencoder_of_the_patches_pixels(quantizer):
     """Of 2 × 2 pixels of 3 colours that of 12 colours, with the same weights."""

@@ -27,6 +27,7 @@ AUTOENCODERS = {
     "kl": filled(KLAutoencoder(3, 4, 16, (1, 2, 2))),
     "one level": filled(KLAutoencoder(3, 4, 16, (1,))),
     "attention": filled(VQAutoencoder(3, Codebook(16, 4), 8, (1, 2, 2), 1, attention_levels=2)),
+    "patches": filled(KLAutoencoder(3, 4, 16, (1,), patch=2)),
     "fsq": filled(VQAutoencoder(3, FSQ((5, 5, 5, 5)), 8, (1, 2, 2), 1)),
 }
 

@@ -84,7 +84,11 @@ class _Chain(nn.Module):
 
 
 class Encoder(_Chain):
-    """(B, C, H, W) to (B, outputs, h, w): level by level, then ``middle``."""
+    """(B, C, H, W) to (B, outputs, h, w): level by level, then the middle.
+
+    With ``patch`` > 1 and one level a linear map of each patch is added. Alone it would find the
+    principal components, which the layers, begun at random, take ten thousands of pictures for.
+    """
 
     def __init__(self, colours: int, outputs: int, widths: Widths) -> None:
         first, *_, last = levels = [widths.levels[0], *widths.levels]
@@ -96,10 +100,12 @@ class Encoder(_Chain):
             attends = level >= len(widths.levels) - widths.attention_levels
             self.chain.extend(_level(width_in, width, widths.blocks, attends, widths.norm_groups))
         self.chain.extend(_middle(last, widths.norm_groups))
+        self.linear = _linear(colours * widths.patch**2, outputs, widths)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, outputs, h, w)."""
-        return super().forward(F.pixel_unshuffle(x, self.patch))
+        patches = F.pixel_unshuffle(x, self.patch)
+        return _added(super().forward(patches), self.linear, patches)
 
 
 class Decoder(_Chain):
@@ -109,6 +115,7 @@ class Decoder(_Chain):
         first, *_, last = levels = [widths.levels[-1], *reversed(widths.levels)]
         super().__init__(latent, first, last, colours * widths.patch**2, widths.norm_groups)
         self.patch = widths.patch
+        self.linear = _linear(latent, colours * widths.patch**2, widths)
         self.chain.extend(_middle(first, widths.norm_groups))
         for level, (width_in, width) in enumerate(pairwise(levels)):
             if level > 0:
@@ -118,12 +125,22 @@ class Decoder(_Chain):
 
     def forward(self, z: Tensor) -> Tensor:
         """(B, D, h, w) to (B, C, H, W)."""
-        return F.pixel_shuffle(super().forward(z), self.patch)
+        return F.pixel_shuffle(_added(super().forward(z), self.linear, z), self.patch)
 
     def in_strips(self, z: Tensor, number: int) -> Tensor:
         """The same in so many strips."""
         parts = self.conv_in, self.chain, self.norm_out, self.conv_out
-        return F.pixel_shuffle(decode_in_strips(*parts, z, number), self.patch)
+        h = decode_in_strips(*parts, z, number)
+        return F.pixel_shuffle(_added(h, self.linear, z), self.patch)
+
+
+def _linear(inputs: int, outputs: int, widths: Widths) -> nn.Module | None:
+    """Beside layers that work at one resolution, of patches; else none."""
+    return convolution(inputs, outputs, 1) if widths.patch > 1 == len(widths.levels) else None
+
+
+def _added(h: Tensor, linear: nn.Module | None, x: Tensor) -> Tensor:
+    return h if linear is None else h + linear(x)
 
 
 def _level(
