@@ -11,7 +11,7 @@ HERE = Path(__file__).parent
 OUT = HERE.parents[1] / "outputs" / "bench"
 NAMES = (
     *("unet_speed", "step_overhead", "safety_overhead", "loader_speed"),
-    *("evaluation_speed", "scaling"),
+    *("evaluation_speed", "scaling", "latent_cost"),
 )
 
 
