@@ -198,6 +198,26 @@ BROKEN = [
         scaled(1.05),
     ),
     (
+        "flow: f(x) = x at the clean end, exactly",
+        "diffusion.denoiser.FlowPrediction.coefficients",
+        negative,
+    ),
+    (
+        "EDM, exact f, steps 1: variance / data's",
+        "diffusion.samplers.Consistency.step",
+        scaled(1.0001),
+    ),
+    (
+        "cosine: slope of the loss at its minimiser",
+        "diffusion.consistency.ConsistencyLoss.loss",
+        lambda f: lambda self, x, n, path: f(self, x, n._replace(x0=n.x0 * 1.0001), path),
+    ),
+    (
+        "flow, limit of the stages: variance / data's",
+        "diffusion.consistency.ConsistencyLoss.closer",
+        lambda f: lambda self, schedule, t: f(self.at(5), schedule, t),
+    ),
+    (
         "bound with the optimal variance is H(x0), nats",
         "evaluation.selftest.samplers.step_term",
         scaled(1.0001),

@@ -14,11 +14,14 @@ from lightning import Callback
 from tiny import experiment
 
 from unnoise.data import stream as loading
+from unnoise.diffusion.consistency import ConsistencyLoss
+from unnoise.diffusion.denoiser import VPrediction
 from unnoise.diffusion.times import LossSecondMomentTimes, UniformTimes
 from unnoise.runs.checkpoints import checkpoints, newest_whole
 from unnoise.training.loop import fit
 
 IMPORTANCE = partial(LossSecondMomentTimes, 2, 2)
+TUNED = ConsistencyLoss(every=2, diffusion_steps=3)
 
 
 @pytest.fixture(autouse=True)
@@ -155,6 +158,7 @@ def test_killed_where_it_hurts(tmp_path, whole, hook, n, parts, workers):
         {"precision": "bf16"},
         {"times": IMPORTANCE},
         {"times": IMPORTANCE, "accumulate": 2},
+        {"dropout": 0.3, "accumulate": 2, "prediction": VPrediction(), "objective": TUNED},
     ],
     ids=str,
 )

@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from unnoise.config.schema import arguments
 from unnoise.distributed.environment import requeued, set_environment
+from unnoise.runs.averaged import averaged
 from unnoise.runs.first_stage import first_stage
 from unnoise.runs.identity import Role, identity, values
 from unnoise.runs.layout import RunDirectory
@@ -110,6 +111,7 @@ RESOLVERS: dict[str, Any] = {
     "sweep": lambda: os.environ.get(SWEEP, "none"),
     "first_stage_network": lambda run: first_stage(run).node,
     "first_stage_digest": lambda run: first_stage(run).digest,
+    "averaged_digest": lambda run: averaged(run).digest,
 }
 for _name, _resolver in RESOLVERS.items():
     OmegaConf.register_new_resolver(_name, _resolver, replace=True)

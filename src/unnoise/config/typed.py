@@ -24,20 +24,24 @@ def at_home(override: str) -> str:
 
 
 def in_full(overrides: Sequence[str]) -> list[str]:
-    """Overrides with ~ expanded, and ``autoencoder=RUN`` as the two that it stands for."""
+    """Overrides with ~ expanded; ``autoencoder=RUN`` and ``from=RUN`` as those they stand for."""
     return [each for override in overrides for each in _of_run(at_home(override))]
 
 
 def _of_run(override: str) -> list[str]:
-    """``autoencoder=RUN``, which names no option of the group but a run, as two overrides.
+    """``autoencoder=RUN``, which names no option of the group but a run, and ``from=RUN``.
 
     RUN is the path of a run or a checkpoint, or several with commas between. A run stands for its
     newest checkpoint of this moment.
     """
     key, _, value = override.partition("=")
-    if key != "autoencoder" or not all(map(_is_run, value.split(","))):
+    if key == "from":
+        group, option = "initial", "run"
+    elif key == "autoencoder" and all(map(_is_run, value.split(","))):
+        group, option = key, "trained"
+    else:
         return [override]
-    return ["autoencoder=trained", f"autoencoder.run={','.join(map(_newest, value.split(',')))}"]
+    return [f"{group}={option}", f"{group}.run={','.join(map(_newest, value.split(',')))}"]
 
 
 def _is_run(value: str) -> bool:

@@ -60,15 +60,21 @@ class Objective(ABC):
         """
         if self.trains_variance and not denoiser.learned_variance:
             raise ValueError("the objective trains a learned variance: set learned_variance=true")
-        level = self.level(schedule, u)
-        eps = noise.normal("eps", x0.shape[1:])
-        x_t = diffuse(x0, eps, level)
-        denoised = denoiser(x_t, level, condition)
-        return self.loss(denoised, Noised(x0, eps, x_t, level, u), schedule)
+        noised = self.noised(schedule, x0, u, noise)
+        return self.loss(denoiser(noised.x_t, noised.level, condition), noised, schedule)
 
     @abstractmethod
     def loss(self, denoised: Denoised, noised: Noised, schedule: NoiseSchedule) -> Tensor:
         """How wrong the estimates of each sample are: (B,)."""
+
+    def at(self, step: int) -> "Objective":
+        """The objective of optimizer step ``step`` = 0, 1, …: itself, unless it has a schedule."""
+        return self
+
+    def noised(self, schedule: NoiseSchedule, x0: Tensor, u: Tensor, noise: Noise) -> Noised:
+        """The samples x0 (B, …) with noise, at quantiles u (B,)."""
+        level, eps = self.level(schedule, u), noise.normal("eps", x0.shape[1:])
+        return Noised(x0, eps, diffuse(x0, eps, level), level, u)
 
     def level(self, schedule: NoiseSchedule, u: Float[Tensor, " B"]) -> NoiseLevel:
         """The noise levels of the samples with quantiles u."""

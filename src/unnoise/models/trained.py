@@ -26,9 +26,9 @@ from unnoise.models.prompts import Prompts
 from unnoise.networks.autoencoders import DECODE_PIXELS, ConvolutionalAutoencoder
 from unnoise.networks.conditioning import TextConditioner
 from unnoise.runs import manifest
-from unnoise.runs.checkpoints import check_layout, find_checkpoint, is_whole
+from unnoise.runs.checkpoints import find_checkpoint, read_checkpoint
 from unnoise.runs.layout import RunDirectory, shown
-from unnoise.untrusted import UnsafeFile, load_tensors
+from unnoise.untrusted import UnsafeFile
 
 DataChanged = Literal["refuse", "accept"]
 
@@ -85,10 +85,7 @@ class TrainedModel:
                 not be called.
         """
         path = find_checkpoint(Path(run).expanduser())
-        content = load_tensors(path)
-        if not is_whole(path):
-            raise UnsafeFile(path, "is damaged: it is not what was written")
-        check_layout(path, content)
+        content = read_checkpoint(path)
         prefix = "ema.model." if averaged else "model."
         try:
             config: dict[str, Any] = content["config"]

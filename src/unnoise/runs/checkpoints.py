@@ -8,7 +8,7 @@ from typing import Any
 
 from unnoise.files import whole
 from unnoise.runs.layout import RunDirectory, step_of
-from unnoise.untrusted import UnsafeFile
+from unnoise.untrusted import UnsafeFile, load_tensors
 
 LAYOUT = 3
 """The version of the content of checkpoints; others are not read."""
@@ -22,6 +22,15 @@ def check_layout(path: Path, content: Mapping[str, Any]) -> None:
     """Raise UnsafeFile if a checkpoint of a run (a file with a config) has another layout."""
     if "config" in content and content.get("layout") != LAYOUT:
         raise UnsafeFile(path, "was saved by another version of unnoise: train the run again")
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a whole checkpoint of this layout; UnsafeFile if it is none."""
+    content: dict[str, Any] = load_tensors(path)
+    if not is_whole(path):
+        raise UnsafeFile(path, "is damaged: it is not what was written")
+    check_layout(path, content)
+    return content
 
 
 def checkpoints(run_dir: Path) -> list[Path]:

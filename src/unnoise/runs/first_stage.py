@@ -6,9 +6,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from unnoise.runs.checkpoints import check_layout, find_checkpoint, is_whole
+from unnoise.runs.checkpoints import find_checkpoint, read_checkpoint
 from unnoise.runs.identity import digest
-from unnoise.untrusted import UnsafeFile, load_tensors
+from unnoise.untrusted import UnsafeFile
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,10 +43,7 @@ def first_stage(run: str | Path) -> FirstStage:
 
 @cache
 def _read(path: Path, changed: int, size: int) -> FirstStage:
-    content = load_tensors(path)
-    if not is_whole(path):
-        raise UnsafeFile(path, "is damaged: it is not what was written")
-    check_layout(path, content)
+    content = read_checkpoint(path)
     try:
         for prefix, keys in PLACES:
             weights = {

@@ -12,6 +12,7 @@ from unnoise.runs import lock
 from unnoise.runs.checkpoints import find_checkpoint
 from unnoise.runs.identity import differences
 from unnoise.runs.layout import RunDirectory
+from unnoise.training.initial import Initial, misfits
 from unnoise.training.recipe import Recipe, Sets, completed
 from unnoise.training.rules import broken
 from unnoise.untrusted import UnsafeFile, load_yaml
@@ -58,6 +59,8 @@ def problems_of(config: dict[str, Any]) -> list[Problem]:
         more += [Problem(key, f"has no _target_: choose {key}=...") for key in plain]
         parts, wrong = parts | objects | dict.fromkeys(plain, UNKNOWN), [*wrong, *more]
     wrong += broken(schema.rules, parts)
+    if isinstance(initial := parts.get("initial"), Initial):
+        wrong += misfits(initial, keys, handed)
     for key, notes in notes_of(schema).items():
         set_here = {name for note in notes if isinstance(note, Sets) for name in note.names}
         for name in sorted(set_here.intersection(keys.get("trainer") or ())):

@@ -21,6 +21,8 @@ class DiffusionModule(GenerativeModule):
 
     def __init__(self, recipe: Any, config: dict[str, Any], rollbacks: int = 0) -> None:
         model = DiffusionModel.of(vars(recipe), recipe.data.shape)
+        if recipe.initial is not None:
+            model.load_state_dict(recipe.initial.weights)
         super().__init__(model, recipe, config, rollbacks)
         self.objective: Objective = recipe.objective
         self.times: TimeSampler = recipe.times
@@ -30,7 +32,8 @@ class DiffusionModule(GenerativeModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Algorithm 1: the mean loss, and for callbacks the parts of each sample's Loss."""
         noise = self.training_noise(batch, batch_idx)
-        loss = self.model.loss(self.objective, batch, noise, self.times, self.condition_dropout)
+        objective = self.objective.at(self.global_step)
+        loss = self.model.loss(objective, batch, noise, self.times, self.condition_dropout)
         per_sample = loss.per_sample.detach()
         if self.times.learns:
             place = (batch["position"] % 2**24).to(loss.u)  # exact; only their order matters

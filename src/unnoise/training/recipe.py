@@ -38,6 +38,7 @@ from unnoise.networks.flows import Flow
 from unnoise.networks.variational import VariationalNetwork
 from unnoise.runs.identity import Role
 from unnoise.training.autoencoder_rules import AUTOENCODER, unclipped
+from unnoise.training.initial import Initial, consistency, same_levels
 from unnoise.training.optimization import OptimizerFactory
 from unnoise.training.rules import DIFFUSION, SHARED, Rule
 
@@ -123,7 +124,8 @@ class DiffusionRecipe(Recipe):
     """A denoiser that is trained at every noise level of a schedule, and a sampler.
 
     ``latent_cache`` is how many GB of latents may be kept on disk, over all runs; ``first_stage``
-    the experiment that trains an autoencoder where none is given.
+    the experiment that trains an autoencoder where none is given; ``initial`` the run whose weights
+    it starts from.
     """
 
     network: Backbone
@@ -136,8 +138,9 @@ class DiffusionRecipe(Recipe):
     autoencoder: Autoencoder | None = None
     latent_cache: Annotated[float, Field(ge=0), Role.MACHINE] = 10.0
     first_stage: Annotated[str | None, Role.CALL] = None
+    initial: Initial | None = None
 
-    rules: ClassVar[tuple[Rule, ...]] = (*SHARED, *DIFFUSION, unclipped)
+    rules: ClassVar[tuple[Rule, ...]] = (*SHARED, *DIFFUSION, unclipped, consistency, same_levels)
     givers: ClassVar[tuple[str, ...]] = (*Recipe.givers, "autoencoder")
 
     @classmethod
@@ -155,9 +158,11 @@ class DiffusionRecipe(Recipe):
         return {"network": {"shape": shape, "outputs": outputs, "condition": condition}}
 
     def needs(self) -> Iterator[tuple[str, Callable[[], object]]]:
-        """The weights of a trained autoencoder."""
+        """The weights of a trained autoencoder, and those to start from."""
         if isinstance(self.autoencoder, Trained):
             yield "autoencoder", self.autoencoder.fetch
+        if self.initial is not None:
+            yield "from", self.initial.check
 
     def module(self, config: dict[str, Any], rollbacks: int = 0) -> "GenerativeModule":
         """The module of ``unnoise.training.diffusion``."""

@@ -14,6 +14,7 @@ import torch
 
 from unnoise.config.problems import UNKNOWN, Problem, did_you_mean
 from unnoise.data.source import ImageSource
+from unnoise.diffusion.consistency import ConsistencyLoss
 from unnoise.diffusion.denoiser import Prediction
 from unnoise.diffusion.objectives import HybridLoss, Objective, VariationalBound
 from unnoise.diffusion.samplers import Sampler
@@ -217,7 +218,7 @@ def weights(
             f"takes all levels alike, whichever {type(schedule).__name__} draws more often",
             "warning",
         )
-    if isinstance(objective, VariationalBound):
+    if isinstance(objective, VariationalBound | ConsistencyLoss):
         return
     weight = getattr(objective, "weight", None)
     weigh = weight if isinstance(weight, Weight) else (lambda snr: snr)

@@ -16,6 +16,7 @@ from unnoise.diffusion.samplers.stochastic import (
     DDIM,
     Ancestral,
     AnnealedLangevin,
+    Consistency,
     EulerMaruyama,
     PredictorCorrector,
 )

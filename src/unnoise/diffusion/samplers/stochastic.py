@@ -95,6 +95,22 @@ def langevin(walk: Walk, x: Tensor, level: NoiseLevel, step_size: float) -> Tens
     return x - step_size / 2 * sigma * eps + math.sqrt(step_size) * sigma * walk.noise()
 
 
+class Consistency(Stepper):
+    """x_s = alpha_s·x0 + sigma_s·z: the picture in one call, and noise on it for the next.
+
+    For consistency models (Song et al. 2023, algorithm 1), whose estimate of x0 is a sample, not a
+    mean. It goes all the way in each step, so the levels should leave room for the next one to
+    correct, as those of spacing "training" do.
+    """
+
+    order = 0
+
+    def step(self, walk: Walk, x: Tensor, now: NoiseLevel, to: NoiseLevel) -> Tensor:
+        """The estimate, noised to the level; at CLEAN the estimate itself."""
+        x0 = walk.denoise(x, now).x0
+        return x0 if to.sigma == 0 else diffuse(x0, walk.noise(), to)
+
+
 class AnnealedLangevin(Stepper):
     """Langevin steps at every level, then a move to the next (Song & Ermon 2019, algorithm 1).
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from unnoise.diffusion.denoiser import Prediction
 from unnoise.diffusion.levels import CLEAN, NoiseLevel
 
-Spacing = Literal["uniform", "quadratic", "log_snr", "karras", "leading", "trailing"]
+Spacing = Literal["uniform", "quadratic", "log_snr", "karras", "training", "leading", "trailing"]
 RHO = 7  # of Karras et al. 2022
 LEAST_LOG_SNR = -14.0  # alpha is 0.001 there: spacings by SNR start here if the SNR starts at 0
 HALF_A_DRAW = 2.0**-25  # half the least uniform draw above 0
@@ -63,6 +63,8 @@ class NoiseSchedule(ABC):
         "uniform" and "quadratic": at equal distances of t, or of √t from the clean end (DDIM,
         appendix D.2). "log_snr": of ln SNR (Lu et al. 2022, DPM-Solver). "karras": of
         (sigma/alpha)^(1/7) (Karras et al. 2022, eq. 5). A single step starts at the noisy end.
+        "training" is for few steps that each go all the way: the noisy end, and then the quantiles
+        1 − k/steps of the training times, so that the clean end is none of them.
         "leading" and "trailing" are of discrete schedules.
 
         Raises:
@@ -72,6 +74,10 @@ class NoiseSchedule(ABC):
             raise ValueError(f"spacing {spacing} is for discrete schedules: use another")
         x = torch.linspace(1, 0, steps, dtype=torch.float64)
         first, last = torch.tensor(self.ends, dtype=torch.float64)
+        if spacing == "training":
+            u = 1 - torch.arange(1, steps, dtype=torch.float64) / steps
+            quantiles = self.sample_times(u).to(first).clamp(last, first)
+            return torch.cat((first[None], quantiles))
         if spacing in ("uniform", "quadratic"):
             power = 1 if spacing == "uniform" else 2
             times: Tensor = last + (first - last) * x**power

@@ -99,7 +99,7 @@ class DiscreteSchedule(NoiseSchedule):
         if spacing == "trailing":
             return (self.T - k.double() * (self.T / steps)).round().long() - 1
         times = super().times(steps, spacing)
-        if spacing in ("log_snr", "karras"):
+        if spacing not in ("uniform", "quadratic"):
             return times
         times = times.round().long().flip(0)
         times = torch.maximum(torch.cummax(times - k, 0).values + k, k)

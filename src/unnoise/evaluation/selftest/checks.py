@@ -2,6 +2,7 @@
 
 from unnoise.evaluation.selftest import (
     autoencoders,
+    consistency,
     families,
     metrics,
     networks,
@@ -10,5 +11,14 @@ from unnoise.evaluation.selftest import (
     schedules,
 )
 
-MODULES = (schedules, randomness, samplers, networks, autoencoders, families, metrics)
+MODULES = (
+    schedules,
+    randomness,
+    samplers,
+    consistency,
+    networks,
+    autoencoders,
+    families,
+    metrics,
+)
 CHECKS = [check for module in MODULES for check in module.CHECKS]
