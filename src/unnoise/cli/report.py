@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from unnoise.cli.terminal import any_encoding
 from unnoise.files import file_fault
+from unnoise.report.board import Board
 from unnoise.report.page import write
 from unnoise.report.reader import runs_below
 from unnoise.runs.layout import RunDirectory
@@ -18,6 +19,7 @@ EXAMPLES = """examples:
   unnoise-report outputs/sprites/2026-01-31_12-00-00_1a2b3c4d   one run: its report.html
   unnoise-report outputs                                        all runs below: outputs/report.html
   unnoise-report outputs/sprites outputs/sprites_flow -o both.html
+  unnoise-report outputs --watch                                served, and fresh while they train
 """
 
 
@@ -27,14 +29,24 @@ def main() -> None:
     about = "Write one page, which needs no network, of a run or of many to compare."
     parser = runs_parser("unnoise-report", about, EXAMPLES)
     parser.add_argument("-o", "--out", metavar="FILE", help="the page; else report.html in there")
+    watch = "serve the page to this machine's browsers instead, and keep it fresh"
+    parser.add_argument("--watch", action="store_true", help=watch)
+    parser.add_argument("--port", type=int, default=8010, help="of --watch; 0: any free one")
     arguments = parser.parse_args()
     paths, out = typed(arguments.paths)
     out, started = os.path.expanduser(arguments.out or out), time.monotonic()
     folders, faults = runs_below(paths)
+    above = Path(os.path.commonpath([path.resolve() for path in paths] or [Path.cwd()]))
+    if arguments.watch:
+        if out:
+            faults.append("out: --watch writes no page")
+        if faults:
+            stop("nothing is served:", faults)
+        serve(paths, above, arguments.port)
+        return
     if len(folders) == 1:
         page = RunDirectory(folders[0]).report
     else:
-        above = os.path.commonpath([path.resolve() for path in paths] or [Path.cwd()])
         page = Path(os.path.relpath(above)) / "report.html"
     page = Path(out) if out else page
     if (out or folders) and (fault := file_fault(page, ".html")):
@@ -51,6 +63,19 @@ def main() -> None:
         for problem in run.problems:
             print(f"  {os.path.relpath(run.folder)}: {problem}", file=sys.stderr)
     print(f"  {os.path.relpath(page)}")
+
+
+def serve(paths: Sequence[Path], home: Path, port: int) -> None:
+    """Serve the runs until Ctrl-C."""
+    try:
+        board = Board(paths, home, port)
+    except (OSError, OverflowError) as error:
+        stop("nothing is served:", [f"--port {port}: {error}; --port 0 takes any that is free"])
+    print(f"{board.address}  until Ctrl-C", flush=True)
+    try:
+        board.serve_forever()
+    except KeyboardInterrupt:
+        print()
 
 
 def runs_parser(name: str, about: str, examples: str) -> argparse.ArgumentParser:

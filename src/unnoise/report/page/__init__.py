@@ -35,16 +35,20 @@ def write(path: Path, folders: Sequence[Path]) -> list[Run]:
     return runs
 
 
-def page(path: Path, runs: Sequence[Run]) -> str:
-    """The HTML of the page, with links relative to ``path``."""
+def page(path: Path, runs: Sequence[Run], state: str = "") -> str:
+    """The HTML of the page, with links relative to ``path``.
+
+    A page that is served has a ``state``, and loads itself anew once its address has another.
+    """
     names = labels(runs)
-    script = "".join(_asset(name) for name in SCRIPTS)
+    script = "".join(_asset(name) for name in (*SCRIPTS, *["live.js"][: bool(state)]))
     content: dict[str, Any] = {
         "evaluation": evaluations(runs, names),
         "curves": curves(runs, names),
         "style": Markup(_asset("page.css")),
         "script": Markup(script),
         "digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "state": state,
         "written": time.strftime("%Y-%m-%d %H:%M"),
     }
     if len(runs) == 1:
