@@ -25,6 +25,7 @@ from unnoise.report.reader import Run, read_runs
 from unnoise.runs.identity import leaves
 
 SCRIPTS = ("chart.js", "figures.js", "page.js")
+LIVE = ("live.js",)  # of a page that is served
 
 
 def write(path: Path, folders: Sequence[Path]) -> list[Run]:
@@ -41,7 +42,7 @@ def page(path: Path, runs: Sequence[Run], state: str = "") -> str:
     A page that is served has a ``state``, and loads itself anew once its address has another.
     """
     names = labels(runs)
-    script = "".join(_asset(name) for name in (*SCRIPTS, *["live.js"][: bool(state)]))
+    script = "".join(_asset(name) for name in SCRIPTS + LIVE * bool(state))
     content: dict[str, Any] = {
         "evaluation": evaluations(runs, names),
         "curves": curves(runs, names),
