@@ -71,6 +71,15 @@ def test_inpainting_keeps_what_is_black(image, runs, here, monkeypatch):
     assert about["resample"] == 2
 
 
+@pytest.mark.parametrize("how", ["mask=mask.png", "blur=1.5", "factor=4"])
+def test_what_was_measured_is_drawn_under_a_condition_with_guidance(how, runs, here, monkeypatch):
+    arguments = ["edit=posterior", "image=colour.png", how, "labels=[2]", "guidance=2", "n=3"]
+    command(monkeypatch, f"run={runs['class']}", *arguments, "sampler=ddim", "steps=3", "out=o")
+    drawn = np.load("o/images.npz")["arr_0"]
+    assert drawn.shape == (3, 16, 16, 3)
+    assert (here / "o" / "comparison.png").exists()
+
+
 @pytest.fixture
 def wide(here):
     """A run of pictures 16 high and 24 wide, with black at the sides of others."""
@@ -247,6 +256,19 @@ def test_a_picture_too_large_to_be_read_is_told(arguments, runs, here, monkeypat
         (["edit=image_to_image", "image=colour.png", "strength=1.5"], "must be <= 1"),
         (["edit=image_to_image", "image=colour.png", "mask=mask.png"], "belongs to edit=inpaint"),
         (["edit=interpolate", "image=colour.png"], "image  edit=interpolate takes 2, not 1"),
+        (["edit=posterior", "image=colour.png"], "edit  say how the image was measured, by one"),
+        (["edit=posterior", "image=colour.png", "blur=1", "factor=2"], "edit  say how the image"),
+        (["edit=posterior", "blur=1"], "image  missing: edit=posterior needs it"),
+        (["edit=posterior", "image=colour.png", "blur=0"], "blur  must be > 0, not 0"),
+        (["edit=posterior", "image=colour.png", "blur=1", "noise=0"], "noise  must be > 0, not 0"),
+        (["edit=posterior", "image=colour.png", "factor=1"], "factor  must be >= 2, not 1"),
+        (["edit=posterior", "image=colour.png", "factor=3"], "factor 3 does not divide pictures"),
+        (["edit=posterior", "image=colour.png", "mask=square.png"], "32×32 pixels, but the image"),
+        (
+            ["edit=posterior", "image=colour.png", "blur=1", "sampler=consistency"],
+            "a consistency model does not estimate",
+        ),
+        (["blur=2"], "blur  is not used here; it belongs to edit=posterior"),
         (["edit=interpolate", "image=[colour.png,grey.png]", "sampler=ddpm"], "ddim with eta 0"),
         (["edit=interpolate", "image=[colour.png,grey.png]", "first=2"], "first  must be 0"),
         (["run=${nope}"], "refers to 'nope', which does not exist"),

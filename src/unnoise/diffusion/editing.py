@@ -147,12 +147,12 @@ class Inpaint(Edit):
         """The data that were given, outside the mask."""
         if self.kept is None:
             return data
-        given, mask = (_in_turn(each, ids) for each in self.kept)
+        given, mask = (in_turn(each, ids) for each in self.kept)
         return torch.where(mask, data, given)
 
     def stepper(self, stepper: Stepper, ids: Tensor) -> Stepper:
         """Inpainting by the stepper."""
-        image, mask = _in_turn(self.image, ids), _in_turn(self.mask, ids)
+        image, mask = in_turn(self.image, ids), in_turn(self.mask, ids)
         return Inpainting(stepper, image, mask, self.resample)
 
 
@@ -173,7 +173,7 @@ class ImageToImage(Edit):
 
     def start(self, ids: Tensor) -> Tensor:
         """The pictures."""
-        return _in_turn(self.image, ids)
+        return in_turn(self.image, ids)
 
 
 class Interpolate(Edit):
@@ -275,7 +275,7 @@ def _shape(image: Tensor) -> tuple[int, ...]:
     return tuple(image.shape[1:])
 
 
-def _in_turn(values: Tensor, ids: Tensor) -> Tensor:
+def in_turn(values: Tensor, ids: Tensor) -> Tensor:
     """values[k mod N] for each id k."""
     values = values.to(ids.device)
     return values[ids % len(values)]

@@ -86,7 +86,7 @@ class DiffusionModel(GenerativeModel):
         u, weight = times.draw(noise)
         return Loss(objective(self.denoiser, self.schedule, x0, u, condition, noise), u, weight)
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not in inference mode: an edit may take gradients
     def sample(
         self,
         recipe: Sampler,
@@ -100,7 +100,7 @@ class DiffusionModel(GenerativeModel):
         edit: Edit | None = guides.get("edit")
         return data if edit is None else edit.finished(data, noise.ids)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def sample_signal(
         self,
         sampler: Sampler,

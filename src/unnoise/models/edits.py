@@ -1,7 +1,7 @@
 """Prompts and edits of pictures that a user types, or names by their files."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import torch.nn.functional as F
@@ -20,15 +20,27 @@ from unnoise.data.given import (
     read_texts,
     texts_fault,
 )
+from unnoise.data.pixels import to_signal
 from unnoise.diffusion.editing import Edit, ImageToImage, Inpaint, Interpolate
+from unnoise.diffusion.posterior import (
+    Masked,
+    Measurement,
+    Positive,
+    Posterior,
+    averages,
+    blur,
+)
 from unnoise.models.codec import Codec
 
 NEEDS = {
     "inpaint": ("image", "mask", "resample"),
     "image_to_image": ("image", "strength"),
     "interpolate": ("image",),
+    "posterior": ("image", "noise"),
 }
 """The keys of each edit; all must be given, and no others."""
+MEASURED_BY = "mask", "blur", "factor"
+"""Of edit=posterior, besides: one of them."""
 HIDDEN = 128  # what is painted anew, as a picture without it shows it: grey
 
 
@@ -63,11 +75,14 @@ class PromptKeys:
 class EditKeys:
     """The keys of unnoise-sample that say how which pictures are edited."""
 
-    edit: Literal["inpaint", "image_to_image", "interpolate"] | None
+    edit: Literal["inpaint", "image_to_image", "interpolate", "posterior"] | None
     image: str | list[str] | None
     mask: str | None
     strength: Annotated[float, Field(gt=0, le=1)] | None
     resample: Count | None
+    noise: Positive | None = None
+    blur: Positive | None = None
+    factor: Annotated[int, Field(ge=2)] | None = None
 
     @property
     def files(self) -> list[str]:
@@ -77,13 +92,17 @@ class EditKeys:
     def edit_problems(self, n: int, first: int) -> Iterator[Problem]:
         """What is wrong between the keys, or with the files; samples first … first + n − 1."""
         needs = NEEDS[self.edit] if self.edit else ()
-        for key in ("image", "mask", "strength", "resample"):
+        takes = {edit: (*keys, *_more(edit)) for edit, keys in NEEDS.items()}
+        for key in dict.fromkeys(key for keys in takes.values() for key in keys):
             value = getattr(self, key)
             if value is None and key in needs:
                 yield Problem(key, f"missing: edit={self.edit} needs it; give it as {key}=...")
-            if value is not None and key not in needs:
-                edits = [edit for edit, keys in NEEDS.items() if key in keys]
+            if value is not None and key not in takes.get(self.edit or "", ()):
+                edits = [edit for edit, keys in takes.items() if key in keys]
                 yield Problem(key, f"is not used here; it belongs to edit={' or '.join(edits)}")
+        if (more := _more(self.edit)) and sum(getattr(self, key) is not None for key in more) != 1:
+            ways = " or ".join(f"{key}=..." for key in more)
+            yield Problem("edit", f"say how the image was measured, by one of them: {ways}")
         if self.edit is None:
             return
         files, number = self.files, 2 if self.edit == "interpolate" else 1
@@ -110,6 +129,8 @@ class EditKeys:
         """
         if self.edit is None:
             return None, {}
+        if self.edit == "posterior":
+            return self._posterior(codec, decoder)
         pictures = read_pictures(self.files, decoder)
         images, picture = codec.encode(pictures), pictures[:1]
         first = images[:1]
@@ -120,18 +141,49 @@ class EditKeys:
             assert self.strength is not None
             edit, given = ImageToImage(first, self.strength), {"original": picture}
         else:
-            assert self.mask is not None
             assert self.resample is not None
-            marked = read_mask(self.mask, self.files[0], decoder.most_pixels)
-            mask = fitted_mask(marked, decoder.shape[1:], decoder.fit)
-            if not mask.any():
-                raise ValueError(
-                    f"{self.mask} marks too little: at the model's size no pixel is half white"
-                )
+            mask = self._marked(decoder)
             touched = F.max_pool2d(mask.float(), codec.factor) > 0
             edit = Inpaint(first, touched, self.resample, (picture, mask))
             given = {"original": picture, "masked": picture.masked_fill(mask, HIDDEN)}
         return edit, given
+
+    def _posterior(self, codec: Codec, decoder: Decoder) -> tuple[Edit, dict[str, Tensor]]:
+        """Of pictures that were measured as ``image``."""
+        assert self.noise is not None
+        if not codec.is_pixels:
+            raise ValueError("edit=posterior takes a model of pixels, not of latents")
+        channels, height, width = decoder.shape
+        if self.mask is not None:
+            measurement: Measurement = Masked(~self._marked(decoder))
+        elif self.blur is not None:
+            measurement = blur(height, width, self.blur)
+        else:
+            assert self.factor is not None
+            measurement = averages(height, width, self.factor)
+            small = channels, height // self.factor, width // self.factor
+            decoder = replace(decoder, shape=small)
+        picture = read_pictures(self.files, decoder)
+        seen = to_signal(picture)
+        if isinstance(measurement, Masked):
+            seen, picture = measurement(seen), picture * measurement.known
+        edit = Posterior(seen, measurement, self.noise)
+        return edit, {"measured": F.interpolate(picture, (height, width))}
+
+    def _marked(self, decoder: Decoder) -> Tensor:
+        """Where the mask is white, bool (1, 1, H, W); ValueError if that is nowhere."""
+        assert self.mask is not None
+        marked = read_mask(self.mask, self.files[0], decoder.most_pixels)
+        mask = fitted_mask(marked, decoder.shape[1:], decoder.fit)
+        if not mask.any():
+            raise ValueError(
+                f"{self.mask} marks too little: at the model's size no pixel is half white"
+            )
+        return mask
+
+
+def _more(edit: str | None) -> tuple[str, ...]:
+    return MEASURED_BY if edit == "posterior" else ()
 
 
 def unreadable_pictures(key: str, files: Sequence[str], numbered: bool = False) -> list[Problem]:

@@ -143,7 +143,7 @@ class TrainedModel:
             negative: captions of what guidance leads away from, in turn; default, and "": from the
                 null condition.
             images: picture prompts (N, C, H, W) uint8, in turn; default: the validation split.
-            edit: Inpaint, ImageToImage or Interpolate: start from pictures.
+            edit: Inpaint, ImageToImage, Interpolate or Posterior: start from pictures.
             weak: a worse model of the same schedule, to guide away from (autoguidance).
             classifier: of noisy pictures, to guide by; then ``labels`` are its classes.
             batch_size: pictures drawn at a time.
