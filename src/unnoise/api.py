@@ -5,6 +5,7 @@
 """
 
 import io
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from PIL import Image
 
 from unnoise.files import write_durably
 from unnoise.models.drawn import Drawn
+from unnoise.models.hub.bundle import difference
+from unnoise.models.hub.remote import fetched
 from unnoise.models.trained import TrainedModel
 from unnoise.report.sheets import sheet
 
@@ -61,4 +64,12 @@ class Model(TrainedModel):
         return Pictures(**vars(self.draw(n, **options)))
 
 
-load = Model.load
+def load(run: str | Path, **options: Any) -> Model:
+    """``Model.load``, also of a bundle, and of one on the Hugging Face hub: hf://user/name.
+
+    A bundle draws its picture 0; a line on stderr says if it is another than the one it holds.
+    """
+    model = Model.load(fetched(run), **options)
+    if (line := difference(model)) is not None:
+        print(f"warning: {line}", file=sys.stderr)
+    return model

@@ -73,8 +73,7 @@ def load_tensors(path: str | Path) -> Any:
     """
     import torch
 
-    path = Path(path)
-    size = path.stat().st_size
+    size = (path := Path(path)).stat().st_size
     _check_pickle(path)
     with _refused(path, "no whole file of tensors"):
         # Sizes first, on a device without memory.
@@ -191,16 +190,13 @@ def load_safetensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, str]]:
                 raise ValueError(f"it has {size:,} bytes, but a header of {header:,}")
             json.loads(file.read(header), object_pairs_hook=_distinct)
         with safe_open(path, "pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            return tensors, file.metadata() or {}
+            return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}  # noqa: SIM118
 
 
 def load_json(path: Path) -> Any:
     """The plain containers and values of a JSON file in UTF-8; UnsafeFile if it is none."""
-    if path.stat().st_size > LONGEST:
-        raise UnsafeFile(path, f"has more than {LONGEST:,} bytes")
-    with _refused(path, "no whole JSON file"):
-        text = path.read_bytes().decode("utf-8-sig")
+    with _refused(path, "no whole JSON file"), path.open("rb") as file:
+        text = file.read(LONGEST).decode("utf-8-sig")
         return json.loads(text, object_pairs_hook=_distinct)
 
 

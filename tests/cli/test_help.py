@@ -5,13 +5,16 @@ from importlib import import_module
 
 import pytest
 
-COMMANDS = "train sample figure classifier extractor evaluate report replay verify export".split()
+COMMANDS = (
+    "import train sample figure classifier extractor evaluate report replay verify export".split()
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_says_the_command_and_fits_100_columns(command, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [f"unnoise-{command}", "--help"])
-    main = import_module(f"unnoise.cli.{command}").main
+    module = "importer" if command == "import" else command  # a word of Python's own
+    main = import_module(f"unnoise.cli.{module}").main
     with pytest.raises(SystemExit) as stop:
         main()
     lines = capsys.readouterr().out.splitlines()

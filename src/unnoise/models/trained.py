@@ -94,6 +94,8 @@ class TrainedModel:
                 for key, value in content["state_dict"].items()
                 if key.startswith(prefix)
             }
+            if not state and not averaged:
+                raise UnsafeFile(path, "has no last weights, only their average")
             model = build(path, content["model"], config, state)
             model.load_state_dict(state)
             model.codec.check()

@@ -8,7 +8,7 @@ from typing import Any
 
 from unnoise.files import whole
 from unnoise.runs.layout import RunDirectory, step_of
-from unnoise.untrusted import UnsafeFile, load_tensors
+from unnoise.untrusted import UnsafeFile, load_json, load_safetensors, load_tensors
 
 LAYOUT = 3
 """The version of the content of checkpoints; others are not read."""
@@ -26,11 +26,23 @@ def check_layout(path: Path, content: Mapping[str, Any]) -> None:
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The content of a whole checkpoint of this layout; UnsafeFile if it is none."""
-    content: dict[str, Any] = load_tensors(path)
+    bundled = path == RunDirectory.of(path).weights
+    content: dict[str, Any] = _of_bundle(path) if bundled else load_tensors(path)
     if not is_whole(path):
         raise UnsafeFile(path, "is damaged: it is not what was written")
     check_layout(path, content)
     return content
+
+
+def _of_bundle(path: Path) -> dict[str, Any]:
+    """The content of a bundle, whose weights are at ``path``, as a checkpoint has it."""
+    about = RunDirectory.of(path).bundle
+    if not whole(about):
+        raise UnsafeFile(about, "is not what was written: it was changed, or SHA256SUMS is gone")
+    content, (weights, _) = load_json(about), load_safetensors(path)
+    if not isinstance(content, dict):
+        raise UnsafeFile(about, "is not of a bundle")
+    return {**content, "state_dict": {f"ema.model.{k}": value for k, value in weights.items()}}
 
 
 def checkpoints(run_dir: Path) -> list[Path]:
@@ -75,7 +87,7 @@ def before_step(run_dir: Path, step: int) -> Path | None:
 
 
 def find_checkpoint(run: Path) -> Path:
-    """``run`` itself if it is a file, else the newest whole checkpoint of the run directory.
+    """``run`` if it is a file, the weights of a bundle, else the newest whole checkpoint of a run.
 
     Newer, damaged ones are reported on stderr, once.
 
@@ -86,6 +98,11 @@ def find_checkpoint(run: Path) -> Path:
         return run
     if not run.is_dir():
         raise FileNotFoundError(f"there is no run or checkpoint {run}")
+    files = RunDirectory(run)
+    if files.bundle.is_file():
+        if files.weights.is_file():
+            return files.weights
+        raise FileNotFoundError(f"the bundle {run} is not whole: there is no {files.weights.name}")
     found = checkpoints(run)
     if not found and (runs := sorted(run.glob("*/checkpoints"))):
         raise FileNotFoundError(

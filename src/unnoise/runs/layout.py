@@ -22,6 +22,7 @@ class RunDirectory:
         self.forward_process = self.samples / "forward_process.png"
         self.report = path / "report.html"
         self.drawn = path / "drawn"  # by unnoise-sample
+        self.bundle, self.weights = path / "bundle.json", path / "model.safetensors"
         self.export = path / "export"
         self.evaluation = path / "evaluation"
         self.figures = path / "figures"
@@ -34,7 +35,9 @@ class RunDirectory:
 
     @classmethod
     def of(cls, checkpoint: Path) -> "RunDirectory":
-        """That of the run that saved a checkpoint; the working directory for any other file."""
+        """That of the run that saved a checkpoint, or a bundle; else the working directory."""
+        if checkpoint.name == "model.safetensors":
+            return cls(checkpoint.parent)
         inside = checkpoint.parent.name == "checkpoints"
         return cls(checkpoint.parents[1] if inside else Path())
 

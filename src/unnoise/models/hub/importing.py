@@ -1,0 +1,152 @@
+"""From a folder of diffusers to a model, and the parts of a run's config that it stands for."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unnoise.config.nodes import MODEL, instantiate
+from unnoise.models.autoencoder import AutoencoderModel
+from unnoise.models.base import GenerativeModel
+from unnoise.models.diffusion import DiffusionModel
+from unnoise.models.hub.autoencoder import autoencoder_node, autoencoder_node_faults
+from unnoise.models.hub.folder import WEIGHTS, Folder, read_folder
+from unnoise.models.hub.scheduler import drawing_of, scheduler_node_faults
+from unnoise.models.hub.unet import size, unet_node, unet_node_faults
+from unnoise.networks.autoencoders import ConvolutionalAutoencoder, from_diffusers
+from unnoise.networks.pretrained import unet_from_diffusers
+from unnoise.runs.first_stage import weights_digest
+from unnoise.runs.identity import digest
+from unnoise.untrusted import UnsafeFile, check_fit
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A model, the nodes of its config by key, and what is done otherwise than in diffusers."""
+
+    model: GenerativeModel
+    nodes: dict[str, Any]
+    remarks: list[str]
+
+
+def import_folder(path: Path, run: Path) -> Imported:
+    """The model of a folder, for a run directory ``run`` to hold.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or it is not whole.
+        ValueError: something in it cannot be done here: the message has every reason.
+        UnsafeFile: a file is damaged, or may run code, or its weights are of another network.
+    """
+    folder = read_folder(path)
+    if faults := list(_faults(folder)):
+        raise ValueError(f"{path} cannot be read here:\n  " + "\n  ".join(faults))
+    return _autoencoder(folder) if "" in folder.configs else _pipeline(folder, run)
+
+
+def _faults(folder: Folder) -> Iterator[str]:
+    for part, config in folder.configs.items():
+        if part == "unet":
+            yield from unet_node_faults(config, folder.shown(part))
+        elif part == "scheduler":
+            yield from scheduler_node_faults(config, folder.shown(part, "scheduler_config.json"))
+        else:
+            yield from autoencoder_node_faults(config, folder.shown(part))
+    unet, vae = folder.configs.get("unet"), folder.configs.get("vqvae")
+    latent = (vae or {}).get("latent_channels", 4)
+    if unet is not None and vae is not None and unet.get("in_channels", 3) != latent:
+        yield f"unet has {unet.get('in_channels', 3)} channels, but vqvae a latent of {latent}"
+
+
+def _autoencoder(folder: Folder) -> Imported:
+    config = folder.configs[""]
+    node = autoencoder_node(config)
+    network = _network(folder, "", node)
+    shape = (node["colours"], *(size(config.get("sample_size", 32)) or ()))
+    sampler = {"_target_": "unnoise.networks.autoencoders.Reconstruction", "drawn": False}
+    model = AutoencoderModel(network, shape)
+    return Imported(model, {"network": node, "sampler": sampler}, [])
+
+
+def _network(folder: Folder, part: str, node: dict[str, Any]) -> ConvolutionalAutoencoder:
+    """An autoencoder with the weights of a part."""
+    with torch.device("meta"):
+        outline: ConvolutionalAutoencoder = instantiate(node, MODEL)
+    state = _translated(folder, part, partial(from_diffusers, autoencoder=outline))
+    return _loaded(folder, part, node, state)
+
+
+def _pipeline(folder: Folder, run: Path) -> Imported:
+    configs, vae = folder.configs, folder.configs.get("vqvae")
+    node, drawing = unet_node(configs["unet"]), drawing_of(configs["scheduler"], vae is None)
+    twice = 2 if drawing.learned_variance else 1
+    if node["outputs"] != twice * node["shape"][0]:
+        learned = "a learned variance" if twice == 2 else "variance_type learned_range"
+        raise ValueError(
+            f"{folder.path}: the unet has {node['outputs']} outputs for {node['shape'][0]} "
+            f"channels, which {learned} would have to go with"
+        )
+    with torch.device("meta"):
+        outline = instantiate(node, MODEL)
+    state = _translated(folder, "unet", partial(unet_from_diffusers, unet=outline))
+    parts: dict[str, Any] = {
+        "network": _loaded(folder, "unet", node, state),
+        "prediction": instantiate(drawing.prediction, MODEL),
+        "schedule": instantiate(drawing.schedule, MODEL),
+        "learned_variance": drawing.learned_variance,
+        "conditioning": None,
+        "autoencoder": None,
+    }
+    nodes = {
+        "network": node,
+        "prediction": drawing.prediction,
+        "schedule": drawing.schedule,
+        "sampler": drawing.sampler,
+        "learned_variance": drawing.learned_variance,
+        "autoencoder": None,
+    }
+    shape = tuple(node["shape"])
+    if vae is not None:
+        inner = autoencoder_node(vae)
+        network = _network(folder, "vqvae", inner)
+        name = f"{weights_digest(network.state_dict())}-{digest(inner, 8)}"
+        nodes["autoencoder"] = {
+            "_target_": "unnoise.networks.autoencoders.Trained",
+            "network": inner,
+            "digest": name,
+            "run": str(run.absolute()),
+        }
+        parts["autoencoder"] = instantiate(nodes["autoencoder"] | {"network": network}, MODEL)
+        factor = 2**network.halvings
+        shape = (network.colours, *(side * factor for side in shape[1:]))
+    model = DiffusionModel.of(parts, shape)
+    if vae is not None:
+        one = torch.ones(node["shape"][0])
+        model.codec.set_scale(0 * one, one / float(vae.get("scaling_factor", 0.18215)))  # type: ignore[attr-defined,operator]
+    return Imported(model, nodes, drawing.remarks)
+
+
+def _translated(folder: Folder, part: str, translate: Any) -> dict[str, Tensor]:
+    path = folder.file(part, WEIGHTS)
+    try:
+        found: dict[str, Tensor] = translate(folder.weights(part))
+    except UnsafeFile:
+        raise
+    except (KeyError, ValueError, RuntimeError) as error:
+        words = error.args[0] if error.args else error
+        raise UnsafeFile(path, f"is not of the network that its config says: {words}") from error
+    if odd := [name for name, value in found.items() if not bool(value.isfinite().all())]:
+        raise UnsafeFile(path, f"has weights that are not finite: {odd[0]}")
+    return found
+
+
+def _loaded(folder: Folder, part: str, node: dict[str, Any], state: dict[str, Tensor]) -> Any:
+    """The network of a node with weights that are known to fit."""
+    check_fit(folder.file(part, WEIGHTS), lambda: instantiate(node, MODEL), state)
+    with torch.random.fork_rng(devices=[]):
+        network = instantiate(node, MODEL)
+    network.load_state_dict(state)
+    return network.eval()
