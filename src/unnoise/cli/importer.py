@@ -72,9 +72,9 @@ class Import(Request):
         print(f"{name}: {numbers:,} parameters, pictures {' × '.join(map(str, model.shape))}")
         for remark in imported.remarks:
             print(f"  otherwise than in diffusers: {remark}")
-        print(f"  run        {shown(out)}\n  draw       unnoise-sample run={shown(out)}")
-        print(f"  fine-tune  unnoise-train --config-dir {shown(out)} experiment=imported "
-              f"from={shown(out)}")  # fmt: skip
+        here = shown(out)
+        print(f"  run        {here}\n  draw       unnoise-sample run={here}")
+        print(f"  fine-tune  unnoise-train --config-dir {here} experiment=imported from={here}")
 
 
 def _no_data(shape: tuple[int, ...]) -> dict[str, Any]:
@@ -98,8 +98,9 @@ def _text(experiment: dict[str, Any], imported: Imported, out: Path) -> str:
     more = dict(experiment)
     if isinstance(imported.nodes.get("autoencoder"), dict):
         more["defaults"] = [*more["defaults"], {"override /autoencoder": "trained"}]
-        more["autoencoder"] = {"run": str(out.absolute())}
-    return "# @package _global_\n" + yaml.safe_dump(more, sort_keys=False, allow_unicode=True)
+        more |= {"autoencoder": {"run": str(out.absolute())}}
+    text: str = yaml.safe_dump(more, sort_keys=False, allow_unicode=True)
+    return f"# @package _global_\n{text}"
 
 
 def _composed(experiment: dict[str, Any]) -> dict[str, Any]:

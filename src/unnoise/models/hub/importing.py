@@ -76,7 +76,8 @@ def _network(folder: Folder, part: str, node: dict[str, Any]) -> ConvolutionalAu
     with torch.device("meta"):
         outline: ConvolutionalAutoencoder = instantiate(node, MODEL)
     state = _translated(folder, part, partial(from_diffusers, autoencoder=outline))
-    return _loaded(folder, part, node, state)
+    network: ConvolutionalAutoencoder = _loaded(folder, part, node, state)
+    return network
 
 
 def _pipeline(folder: Folder, run: Path) -> Imported:
@@ -113,19 +114,20 @@ def _pipeline(folder: Folder, run: Path) -> Imported:
         inner = autoencoder_node(vae)
         network = _network(folder, "vqvae", inner)
         name = f"{weights_digest(network.state_dict())}-{digest(inner, 8)}"
-        nodes["autoencoder"] = {
+        trained: dict[str, Any] = {
             "_target_": "unnoise.networks.autoencoders.Trained",
             "network": inner,
             "digest": name,
             "run": str(run.absolute()),
         }
-        parts["autoencoder"] = instantiate(nodes["autoencoder"] | {"network": network}, MODEL)
+        nodes["autoencoder"] = trained
+        parts["autoencoder"] = instantiate({**trained, "network": network}, MODEL)
         factor = 2**network.halvings
         shape = (network.colours, *(side * factor for side in shape[1:]))
     model = DiffusionModel.of(parts, shape)
     if vae is not None:
         one = torch.ones(node["shape"][0])
-        model.codec.set_scale(0 * one, one / float(vae.get("scaling_factor", 0.18215)))  # type: ignore[attr-defined,operator]
+        model.codec.set_scale(0 * one, one / float(vae.get("scaling_factor", 0.18215)))  # type: ignore[operator]
     return Imported(model, nodes, drawing.remarks)
 
 
