@@ -49,7 +49,7 @@ def page(path: Path, runs: Sequence[Run], state: str = "") -> str:
         "style": Markup(_asset("page.css")),
         "script": Markup(script),
         "digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        "state": state,
+        "live": state,
         "written": time.strftime("%Y-%m-%d %H:%M"),
     }
     if len(runs) == 1:
