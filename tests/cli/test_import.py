@@ -4,14 +4,17 @@ import json
 import shutil
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 from commands import command
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from untrained import make_run
 
 import unnoise
-from unnoise.cli import evaluate, export, importer, report, sample
+from unnoise.cli import evaluate, export, importer, report, sample, train
+from unnoise.diffusion.noise import Noise
 from unnoise.models.hub.importing import import_folder
 from unnoise.models.hub.pipeline import proof
 
@@ -103,6 +106,34 @@ def test_the_experiment_beside_it_is_a_run_with_the_same_network(tmp_path, monke
     for key in ("schedule", "prediction", "sampler", "data", "learned_variance"):
         assert config[key] == kept[key]
     assert config["network"].items() <= kept["network"].items()
+
+
+FEW = (
+    "max_steps=2 batch_size=8 trainer=cpu logger=none callbacks.samples.count=2 validate_every=2 "
+    "validation_images=4 precision=fp32 sampler.steps=2 callbacks.samples.every=2"
+).split()
+
+
+@pytest.mark.parametrize("latent", [False, True])
+def test_it_is_fine_tuned(latent, tmp_path, monkeypatch):
+    monkeypatch.setenv("UNNOISE_DATA", str(tmp_path / "data"))
+    folder = ldm_folder(tmp_path / "in") if latent else cifar_folder(tmp_path / "in")
+    data = DATA
+    if latent:
+        (tmp_path / "photos").mkdir()
+        for k in range(24):
+            pixels = np.random.default_rng(k).integers(0, 255, (32, 32, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / f"{k}.png")
+        data = ["data=image_folder", f"data.root={tmp_path}/photos", "data.image_size=32"]
+    run = imported(monkeypatch, folder, tmp_path / "run", *data)
+    command(monkeypatch, train.main, "--config-dir", str(run), "experiment=imported", *FEW,
+            f"from={run}", f"hydra.run.dir={tmp_path}/tuned", "optimizer.lr=1e-5")  # fmt: skip
+    before, after = (
+        unnoise.load(each, device="cpu", averaged=False).model.state_dict()
+        for each in (run, tmp_path / "tuned")
+    )
+    moved = max(float((after[key] - before[key]).abs().max()) for key in before if "network" in key)
+    assert 0 < moved < 1e-3
 
 
 @pytest.mark.parametrize(
@@ -286,3 +317,75 @@ def test_two_imports_are_the_same_file(tmp_path):
     shutil.copytree(folder, tmp_path / "copy")
     one, two = (import_folder(each, tmp_path / "run") for each in (folder, tmp_path / "copy"))
     assert one.nodes == two.nodes
+
+
+def sd_folder(folder):
+    """Stable Diffusion in tiny, with a tokenizer of letters."""
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    words = folder / "words"
+    words.mkdir(parents=True)
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    vocabulary = [
+        *letters,
+        *(f"{each}</w>" for each in letters),
+        "<|startoftext|>",
+        "<|endoftext|>",
+    ]
+    (words / "vocab.json").write_text(json.dumps({each: k for k, each in enumerate(vocabulary)}))
+    (words / "merges.txt").write_text("#version: 0.2\n")
+    tokenizer = CLIPTokenizer(str(words / "vocab.json"), str(words / "merges.txt"))
+    tokenizer.model_max_length = 12
+    torch.manual_seed(3)
+    text = CLIPTextModel(CLIPTextConfig(
+        vocab_size=len(vocabulary), hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=12, bos_token_id=len(vocabulary) - 2,
+        eos_token_id=len(vocabulary) - 1))  # fmt: skip
+    unet = diffusers.UNet2DConditionModel(
+        sample_size=16, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=2,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), cross_attention_dim=16,
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), attention_head_dim=2)  # fmt: skip
+    kl = diffusers.AutoencoderKL(block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=2,
+                                 down_block_types=["DownEncoderBlock2D"] * 2, latent_channels=4,
+                                 up_block_types=["UpDecoderBlock2D"] * 2,
+                                 sample_size=32)  # fmt: skip
+    scheduler = diffusers.DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
+        timestep_spacing="trailing")  # fmt: skip
+    pipeline = diffusers.StableDiffusionPipeline(
+        vae=kl, unet=unet, scheduler=scheduler, text_encoder=text, tokenizer=tokenizer,
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False)  # fmt: skip
+    pipeline.save_pretrained(folder / "sd")
+    return folder / "sd", pipeline
+
+
+def test_stable_diffusion_draws_captions_with_guidance_as_there(tmp_path, monkeypatch):
+    folder, pipeline = sd_folder(tmp_path)
+    run = imported(monkeypatch, folder, tmp_path / "run")
+    shutil.rmtree(folder)
+    trained = unnoise.load(run, device="cpu")
+    assert trained.sampler.guidance.scale == 7.5
+    sampler = trained.model.changed(trained.sampler, 5, 3.0)
+    noise = Noise(0, torch.arange(2))
+    batch = {"caption": ["a cat", "two dogs"], "negative": ["", "a house"]}
+    found = trained.model.sample(sampler, noise, batch)
+    pipeline.set_progress_bar_config(disable=True)
+    images = pipeline(prompt=batch["caption"], negative_prompt=batch["negative"],
+                      num_inference_steps=5, guidance_scale=3.0, output_type="np",
+                      latents=noise.normal("x_T", (4, 16, 16))).images  # fmt: skip
+    expected = torch.from_numpy(images).permute(0, 3, 1, 2)
+    assert float((expected - found / 255).abs().max()) <= 0.5 / 255 + 1e-4
+    command(monkeypatch, sample.main, f"run={run}", "n=2", 'captions=["a cat"]', "steps=2")
+
+
+def test_half_a_stable_diffusion_is_refused(tmp_path, monkeypatch, capsys):
+    folder, _ = sd_folder(tmp_path)
+    path = folder / "text_encoder" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"hidden_size": 8}))
+    with pytest.raises(SystemExit):
+        imported(monkeypatch, folder, tmp_path / "run")
+    assert "hidden_size is 8, but the unet reads 16" in capsys.readouterr().err
+    (folder / "text_encoder" / "model.safetensors").unlink()
+    with pytest.raises(SystemExit):
+        imported(monkeypatch, folder, tmp_path / "run")
+    assert "there is no model.safetensors" in capsys.readouterr().err

@@ -24,7 +24,7 @@ from unnoise.models.hub.remote import fetched, missing
 from unnoise.runs.first_stage import weights_digest
 from unnoise.runs.layout import shown
 
-GROUPS = ("network", "schedule", "prediction", "sampler", "data")
+GROUPS = ("network", "schedule", "prediction", "sampler", "conditioning", "data")
 NO_DATA = "(no data were given to unnoise-import)"
 EXPERIMENT = "experiment/imported.yaml"
 
@@ -57,8 +57,7 @@ class Import(Request):
         out = Path(self.out or OUTPUTS / name / f"imported_{found[:8]}").expanduser()
         if fault := full_fault(out):
             raise ValueError(f"out: {fault}")
-        if isinstance(imported.nodes.get("autoencoder"), dict):
-            imported.nodes["autoencoder"]["run"] = str(out.absolute())
+        imported.placed(out)
         experiment = _experiment(imported, name, config["data"] or _no_data(model.shape))
         whole = _composed(experiment) | {"autoencoder": imported.nodes.get("autoencoder")}
         if isinstance(model, AutoencoderModel):
@@ -66,14 +65,14 @@ class Import(Request):
         about = {"folder": source.name, "digest": found, "remarks": imported.remarks}
         with folder_in_one_piece(out) as run:
             keep(run, model, whole, imported.nodes["network"], about)
+            imported.copy(run)
             (run / EXPERIMENT).parent.mkdir()
             (run / EXPERIMENT).write_text(_text(experiment, imported, out), encoding="utf-8")
         numbers = sum(parameter.numel() for parameter in model.parameters())
         print(f"{name}: {numbers:,} parameters, pictures {' × '.join(map(str, model.shape))}")
         for remark in imported.remarks:
             print(f"  otherwise than in diffusers: {remark}")
-        here = shown(out)
-        print(f"  run        {here}\n  draw       unnoise-sample run={here}")
+        print(f"  run        {(here := shown(out))}\n  draw       unnoise-sample run={here}")
         print(f"  fine-tune  unnoise-train --config-dir {here} experiment=imported from={here}")
 
 

@@ -11,12 +11,18 @@ from unnoise.untrusted import UnsafeFile, load_json, load_safetensors
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 NETWORKS = ("AutoencoderKL", "VQModel", "UNet2DModel", "UNet2DConditionModel")
+TEXT = {
+    "text_encoder": ("CLIPTextModel",),
+    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+}
+"""The parts of a pipeline that reads captions; their files stay as they are."""
 UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
 """Parts of Stable Diffusion that draw nothing."""
 PIPELINES: dict[str, dict[str, tuple[str, ...]]] = {
     "DDPMPipeline": {"unet": ("UNet2DModel",)},
     "DDIMPipeline": {"unet": ("UNet2DModel",)},
     "LDMPipeline": {"unet": ("UNet2DModel",), "vqvae": ("AutoencoderKL",)},
+    "StableDiffusionPipeline": {"unet": ("UNet2DConditionModel",), "vae": ("AutoencoderKL",)},
 }
 """The networks of each pipeline, by their folders, and the classes that they may have."""
 
@@ -43,6 +49,21 @@ class Folder:
     def shown(self, part: str, name: str = "config.json") -> str:
         """A file of a part as a message names it."""
         return str(self.file(part, name).relative_to(self.path))
+
+    @property
+    def text_files(self) -> list[Path]:
+        """What reads captions: configs, words and weights, but nothing that could be code.
+
+        Raises:
+            FileNotFoundError: there is no text encoder.
+        """
+        found = [path for part in TEXT for path in sorted((self.path / part).glob("*"))]
+        kept = [path for path in found if path.suffix in (".json", ".txt", ".safetensors")]
+        names = {path.name for path in kept}
+        if missing := sorted({"config.json", "model.safetensors", "tokenizer_config.json"} - names):
+            where = f"{self.path / 'text_encoder'} and {self.path / 'tokenizer'}"
+            raise FileNotFoundError(f"there is no {missing[0]} in {where}: the folder is not whole")
+        return kept
 
     def weights(self, part: str) -> dict[str, Tensor]:
         """Those of a part, in float32.
@@ -84,11 +105,15 @@ def read_folder(path: Path) -> Folder:
     if faults := list(_parts(said, str(name))):
         raise ValueError(f"{index}: {'; '.join(faults)}")
     files = dict.fromkeys(PIPELINES[str(name)], "config.json")
+    if str(name) == "StableDiffusionPipeline":
+        _ = folder.text_files
     files["scheduler"] = "scheduler_config.json"
     found = {part: folder.file(part, file) for part, file in files.items()}
     if missing := [str(file) for file in found.values() if not file.is_file()]:
         raise FileNotFoundError(f"{path} is not whole: there is no {' and no '.join(missing)}")
     configs = {part: _config(file) for part, file in found.items()}
+    if str(name) == "StableDiffusionPipeline":
+        configs["text_encoder"] = _config(folder.path / "text_encoder" / "config.json")
     for part in PIPELINES[str(name)]:
         configs[part].setdefault("_class_name", said[part][1])
     configs["scheduler"].setdefault("_class_name", said["scheduler"][1])
@@ -97,7 +122,7 @@ def read_folder(path: Path) -> Folder:
 
 def _parts(said: Mapping[str, Any], name: str) -> Iterator[str]:
     """What of an index is not as a pipeline of that name should be."""
-    wanted = PIPELINES[name]
+    wanted = PIPELINES[name] | (TEXT if name == "StableDiffusionPipeline" else {})
     for part in (*wanted, "scheduler"):
         entry = said.get(part)
         if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str)):

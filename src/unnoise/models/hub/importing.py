@@ -1,7 +1,8 @@
 """From a folder of diffusers to a model, and the parts of a run's config that it stands for."""
 
+import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,35 @@ from unnoise.runs.first_stage import weights_digest
 from unnoise.runs.identity import digest
 from unnoise.untrusted import UnsafeFile, check_fit
 
+TEXT_ENCODER = "text_encoder"  # in a run directory
+CONDITIONING = "unnoise.networks.conditioning."
+SCALE = 7.5  # of guidance, the default of StableDiffusionPipeline
+
 
 @dataclass(frozen=True)
 class Imported:
-    """A model, the nodes of its config by key, and what is done otherwise than in diffusers."""
+    """A model, the nodes of its config by key, and what is done otherwise than in diffusers.
+
+    ``files`` are those of its text encoder, which the run is to have in ``TEXT_ENCODER``.
+    """
 
     model: GenerativeModel
     nodes: dict[str, Any]
     remarks: list[str]
+    files: list[Path] = field(default_factory=list)
+
+    def placed(self, run: Path) -> None:
+        """Tell the nodes where the run is at last."""
+        if isinstance(autoencoder := self.nodes.get("autoencoder"), dict):
+            autoencoder["run"] = str(run.absolute())
+        if self.files:
+            self.nodes["conditioning"]["encoder"]["name"] = str((run / TEXT_ENCODER).absolute())
+
+    def copy(self, run: Path) -> None:
+        """The text encoder into the run's folder, if there is one."""
+        for file in self.files:
+            (run / TEXT_ENCODER).mkdir(exist_ok=True)
+            shutil.copyfile(file, run / TEXT_ENCODER / file.name)
 
 
 def import_folder(path: Path, run: Path) -> Imported:
@@ -53,12 +75,29 @@ def _faults(folder: Folder) -> Iterator[str]:
             yield from unet_node_faults(config, folder.shown(part))
         elif part == "scheduler":
             yield from scheduler_node_faults(config, folder.shown(part, "scheduler_config.json"))
+        elif part == "text_encoder":
+            yield from _text_faults(folder)
         else:
             yield from autoencoder_node_faults(config, folder.shown(part))
-    unet, vae = folder.configs.get("unet"), folder.configs.get("vqvae")
-    latent = (vae or {}).get("latent_channels", 4)
-    if unet is not None and vae is not None and unet.get("in_channels", 3) != latent:
-        yield f"unet has {unet.get('in_channels', 3)} channels, but vqvae a latent of {latent}"
+    unet, inner = folder.configs.get("unet"), _latent_part(folder)
+    latent = folder.configs[inner].get("latent_channels", 4) if inner else None
+    if unet is not None and inner is not None and unet.get("in_channels", 4) != latent:
+        yield f"unet has {unet.get('in_channels', 4)} channels, but {inner} a latent of {latent}"
+
+
+def _latent_part(folder: Folder) -> str | None:
+    """Where a pipeline has its autoencoder."""
+    return next((part for part in ("vqvae", "vae") if part in folder.configs), None)
+
+
+def _text_faults(folder: Folder) -> Iterator[str]:
+    config, unet = folder.configs["text_encoder"], folder.configs["unet"]
+    if config.get("model_type") != "clip_text_model":
+        yield f"text_encoder/config.json: model_type is {config.get('model_type')!r}, no CLIP text"
+    if config.get("hidden_size") != unet.get("cross_attention_dim", 1280):
+        width = unet.get("cross_attention_dim", 1280)
+        found = config.get("hidden_size")
+        yield f"text_encoder/config.json: hidden_size is {found}, but the unet reads {width}"
 
 
 def _autoencoder(folder: Folder) -> Imported:
@@ -81,7 +120,8 @@ def _network(folder: Folder, part: str, node: dict[str, Any]) -> ConvolutionalAu
 
 
 def _pipeline(folder: Folder, run: Path) -> Imported:
-    configs, vae = folder.configs, folder.configs.get("vqvae")
+    configs, part = folder.configs, _latent_part(folder)
+    vae = None if part is None else configs[part]
     node, drawing = unet_node(configs["unet"]), drawing_of(configs["scheduler"], vae is None)
     twice = 2 if drawing.learned_variance else 1
     if node["outputs"] != twice * node["shape"][0]:
@@ -101,7 +141,7 @@ def _pipeline(folder: Folder, run: Path) -> Imported:
         "conditioning": None,
         "autoencoder": None,
     }
-    nodes = {
+    nodes: dict[str, Any] = {
         "network": node,
         "prediction": drawing.prediction,
         "schedule": drawing.schedule,
@@ -110,9 +150,17 @@ def _pipeline(folder: Folder, run: Path) -> Imported:
         "autoencoder": None,
     }
     shape = tuple(node["shape"])
-    if vae is not None:
+    files: list[Path] = []
+    if "text_encoder" in configs:
+        files, place = folder.text_files, str((run / TEXT_ENCODER).absolute())
+        width = configs["text_encoder"]["hidden_size"]
+        encoder = {"_target_": f"{CONDITIONING}ClipEncoder", "name": place, "width": width}
+        nodes["conditioning"] = {"_target_": f"{CONDITIONING}FrozenText", "encoder": encoder}
+        parts["conditioning"] = instantiate(nodes["conditioning"], MODEL)
+        nodes["sampler"]["guidance"]["scale"] = SCALE
+    if vae is not None and part is not None:
         inner = autoencoder_node(vae)
-        network = _network(folder, "vqvae", inner)
+        network = _network(folder, part, inner)
         name = f"{weights_digest(network.state_dict())}-{digest(inner, 8)}"
         trained: dict[str, Any] = {
             "_target_": "unnoise.networks.autoencoders.Trained",
@@ -128,7 +176,7 @@ def _pipeline(folder: Folder, run: Path) -> Imported:
     if vae is not None:
         one = torch.ones(node["shape"][0])
         model.codec.set_scale(0 * one, one / float(vae.get("scaling_factor", 0.18215)))  # type: ignore[operator]
-    return Imported(model, nodes, drawing.remarks)
+    return Imported(model, nodes, drawing.remarks, files)
 
 
 def _translated(folder: Folder, part: str, translate: Any) -> dict[str, Tensor]:

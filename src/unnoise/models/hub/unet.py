@@ -75,6 +75,7 @@ TOKENS = Keys(
         "conv_out_kernel": (3,),
         "attention_type": ("default",),
         "cross_attention_norm": (None,),
+        "addition_embed_type_num_heads": (64,),
         "only_cross_attention": (False,),
         "dual_cross_attention": (False,),
         "mid_block_only_cross_attention": (None, False),

@@ -18,6 +18,8 @@ from unnoise.networks.conditioning.image import (
     View,
 )
 from unnoise.networks.conditioning.text import (
+    ClipEncoder,
+    FrozenText,
     HuggingFaceEncoder,
     TextConditioner,
     TextEncoder,

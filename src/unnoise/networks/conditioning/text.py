@@ -148,6 +148,27 @@ def minilm() -> HuggingFaceEncoder:
     return HuggingFaceEncoder(get_model_path(), width=384)
 
 
+class ClipEncoder(HuggingFaceEncoder):
+    """The text encoder of Stable Diffusion 1, CLIP's: its last hidden state at all of its places.
+
+    A text is filled up to the greatest length, and so is "", which stands for no caption.
+    """
+
+    def embed(self, text: str) -> Tensor:
+        """float32 (L, width), the same L for all texts."""
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False):
+            tokenizer, model = self._loaded
+            most = model.config.max_position_embeddings
+            options = {"padding": "max_length", "truncation": True, "max_length": most}
+            ids = tokenizer(text, return_tensors="pt", **options).input_ids
+            state: Tensor = model(ids).last_hidden_state[0]
+        return state
+
+    def encode(self, texts: Sequence[str]) -> list[Tensor]:
+        """Those of each text, which may be empty."""
+        return [self._recalled(text) for text in texts]
+
+
 class TextConditioner(Conditioner):
     """Captions as tokens, projected from a frozen encoder's, and their mean as the vector.
 
@@ -217,3 +238,22 @@ class TextConditioner(Conditioner):
             f"{count:,} of {what} are longer than {MOST_TOKENS} tokens, and cut off there; the "
             f"longest, number {where}, has {longest}{same if alike else ''}"
         )
+
+
+class FrozenText(TextConditioner):
+    """Captions as the tokens of an encoder as they are; without one, those of "".
+
+    So Stable Diffusion reads them; nothing of it is trained (Rombach et al. 2022, §4.3).
+    """
+
+    def __init__(self, encoder: ClipEncoder) -> None:
+        Conditioner.__init__(self)
+        self.encoder, self.shape = encoder, ConditionShape(tokens=encoder.width)
+
+    def forward(self, batch: Mapping[str, Any], keep: Tensor) -> Condition:
+        """Tokens (B, L, width); those of "negative" captions take the place of the null ones."""
+        captions = read(batch, "caption")
+        others = batch.get("negative", [""] * len(captions))
+        rows = zip(captions, others, keep.tolist(), strict=True)
+        texts = [caption if kept else other for caption, other, kept in rows]
+        return Condition(tokens=torch.stack(self.encoder.encode(texts)).to(keep.device))
