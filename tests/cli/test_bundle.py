@@ -55,7 +55,7 @@ def test_a_bundle_is_the_run_without_its_data(tmp_path, monkeypatch, capsys):
             "SHA256SUMS"} <= names  # fmt: skip
     command(monkeypatch, sample.main, f"run={there}", "n=2", "labels=[0]", "steps=3")
     assert "grid" in capsys.readouterr().out
-    with pytest.raises(ValueError, match="not in this bundle"):
+    with pytest.raises(FileNotFoundError, match="not in this bundle"):
         _ = model.validation
 
 
