@@ -1,9 +1,12 @@
 """The page that is served: fresh, for this machine alone, and of the runs alone."""
 
 import json
+import os
+import platform
 import threading
 import urllib.error
 import urllib.request
+from unittest.mock import Mock
 
 import pytest
 from made_runs import make
@@ -61,7 +64,7 @@ def test_all_runs_and_each_have_a_page(board):
     "path",
     ["c", "other.csv", "a/leads_out.json", "a/code.html", "a/%2e%2e/other.csv", "../secret.json",
      "a/../../secret.json", "%2e%2e/secret.json", "a/checkpoints/step_00000100.ckpt",
-     "a/checkpoints", "a/evaluation"],
+     "a/checkpoints", "a/evaluation", "a%00b"],
 )  # fmt: skip
 def test_nothing_else_is_handed_out(board, path):
     assert get(board, path)[0] == 404
@@ -70,7 +73,7 @@ def test_nothing_else_is_handed_out(board, path):
 def test_a_foreign_name_for_this_machine_is_refused(board):
     """So that no page of another place can read it through a name that leads here."""
     assert get(board, "", Host="example.org")[0] == 403
-    assert get(board, "", Host=f"localhost:{board.server_port}")[0] == 200
+    assert get(board, "", Host="localhost:9000")[0] == 200  # a port that is forwarded to it
     assert board.server_address[0] == "127.0.0.1"
 
 
@@ -78,7 +81,7 @@ def test_what_changes_is_seen_and_nothing_is_drawn_twice(board, home, monkeypatc
     first = get(board, "", "HEAD")[1]["ETag"]
     _, headers, text = get(board, "")
     assert headers["ETag"] == first == get(board, "", "HEAD")[1]["ETag"]
-    monkeypatch.setattr("unnoise.report.board.read_runs", None)
+    monkeypatch.setattr("unnoise.report.board.read_run", None)
     assert get(board, "")[2] == text
     monkeypatch.undo()
     with (home / "b" / "metrics.jsonl").open("a") as log:
@@ -88,6 +91,18 @@ def test_what_changes_is_seen_and_nothing_is_drawn_twice(board, home, monkeypatc
     assert "0.125" in get(board, "")[2]
     make(home / "c", name="c")
     assert "3 runs" in get(board, "")[2]
+
+
+def test_a_run_that_was_killed_is_seen_though_no_file_changes(board, home, monkeypatch):
+    made = json.loads((home / "a" / "manifest.json").read_text())
+    told = {name: made[name] for name in made if name not in ("finished", "seconds")}
+    told |= {"pid": os.getpid(), "host": platform.node()}
+    (home / "a" / "manifest.json").write_text(json.dumps(told))
+    first = get(board, "", "HEAD")[1]["ETag"]
+    assert "running" in get(board, "a")[2]
+    monkeypatch.setattr(os, "kill", Mock(side_effect=ProcessLookupError))
+    assert get(board, "", "HEAD")[1]["ETag"] != first
+    assert "interrupted" in get(board, "a")[2]
 
 
 def test_a_page_that_is_written_asks_nothing(home, tmp_path):

@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("-o", "--out", metavar="FILE", help="the page; else report.html in there")
     watch = "serve the page to this machine's browsers instead, and keep it fresh"
     parser.add_argument("--watch", action="store_true", help=watch)
-    parser.add_argument("--port", type=int, default=8010, help="of --watch; 0: any free one")
+    parser.add_argument("--port", type=int, help="of --watch, else 8010; 0: any free one")
     arguments = parser.parse_args()
     paths, out = typed(arguments.paths)
     out, started = os.path.expanduser(arguments.out or out), time.monotonic()
@@ -42,8 +42,10 @@ def main() -> None:
             faults.append("out: --watch writes no page")
         if faults:
             stop("nothing is served:", faults)
-        serve(paths, above, arguments.port)
+        serve(paths, above, 8010 if arguments.port is None else arguments.port)
         return
+    if arguments.port is not None:
+        faults.append("--port: is for --watch")
     if len(folders) == 1:
         page = RunDirectory(folders[0]).report
     else:

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from unnoise.report.page import page
-from unnoise.report.reader import read_runs, runs_below
+from unnoise.report.reader import Run, read_run, read_state, runs_below
 from unnoise.runs.layout import RunDirectory
 
 LOOPBACK = "127.0.0.1"
@@ -47,6 +47,7 @@ class Board(ThreadingHTTPServer):
         self.paths, self.home = [path.resolve() for path in paths], home.resolve()
         self._drawing = threading.Lock()  # two windows, one drawing
         self._drawn: dict[str, tuple[str, bytes]] = {}
+        self._read: dict[Path, tuple[str, Run]] = {}
 
     @property
     def address(self) -> str:
@@ -71,9 +72,16 @@ class Board(ThreadingHTTPServer):
         """The HTML of runs, which is drawn if it was not yet in this state."""
         with self._drawing:
             if self._drawn.get(name, ("",))[0] != state:
-                text = page(self.home / (name or "report.html"), read_runs(folders), state)
+                runs = [self._run(folder) for folder in folders]
+                text = page(self.home / (name or "report.html"), runs, state)
                 self._drawn[name] = state, text.encode()
             return self._drawn[name][1]
+
+    def _run(self, folder: Path) -> Run:
+        state = _state([folder])
+        if self._read.get(folder, ("",))[0] != state:
+            self._read[folder] = state, read_run(folder)
+        return self._read[folder][1]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -81,16 +89,20 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """A page, or a file of a run."""
-        port = self.server.server_port
-        if self.headers["Host"] not in (f"{LOOPBACK}:{port}", f"localhost:{port}"):
+        host = (self.headers["Host"] or "").partition(":")[0]
+        if host not in (LOOPBACK, "localhost"):
             self.send_error(403, "only for this machine")  # a foreign name that leads here
             return
         name = unquote(urlsplit(self.path).path).strip("/")
-        found = self.server.asked(name)
+        try:
+            found = self.server.asked(name)
+            data = found.read_bytes() if isinstance(found, Path) else b""
+        except (OSError, ValueError):  # gone by now, or no path at all
+            found = None
         if found is None:
             self.send_error(404, "not a run, nor a picture or table of one")
         elif isinstance(found, Path):
-            self._answer(found.read_bytes(), KINDS[found.suffix])
+            self._answer(data, KINDS[found.suffix])
         elif name and not name.endswith("report.html"):  # so that its links hold
             self.send_response(302)
             self.send_header("Location", f"/{quote(name)}/report.html")
@@ -122,9 +134,13 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _state(folders: Sequence[Path]) -> str:
-    """A digest of names, sizes and times of all that a page of the runs shows."""
+    """A digest of names, sizes and times of all that a page of the runs shows, and of how each is.
+
+    A run that was killed leaves all files as they were.
+    """
     digest = hashlib.sha256()
     for folder in folders:
+        digest.update(read_state(folder, "").state.encode())
         run = RunDirectory(folder)
         shown = [run.config, run.manifest, run.metrics, *run.grids(), *run.saved()[-1:]]
         for path in (*shown, *run.evaluation.glob("*"), *run.figures.glob("*")):
