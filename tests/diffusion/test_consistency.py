@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from unnoise.diffusion import schedules
 from unnoise.diffusion.consistency import ConsistencyLoss, check_consistency
 from unnoise.diffusion.denoiser import (
+    Denoised,
     Denoiser,
     EDMPrediction,
     EpsilonPrediction,
@@ -20,6 +21,7 @@ from unnoise.diffusion.denoiser import (
 )
 from unnoise.diffusion.levels import diffuse, match
 from unnoise.diffusion.noise import Noise
+from unnoise.diffusion.objectives import Noised
 from unnoise.diffusion.samplers import Consistency, Sampler
 from unnoise.diffusion.schedules import EDMSchedule, LogitNormalFlow, RectifiedFlow
 
@@ -112,11 +114,25 @@ def test_the_target_is_of_the_same_noise_and_has_no_gradient(schedule, c):
     square = (denoiser(noised.x_t, noised.level).x0 - target).square().flatten(1).mean(1)
     distance = square if c is None else (square + c**2).sqrt() - c
     sigma = (noised.level.sigma / noised.level.alpha).clamp(max=math.e**7)
-    expected = distance / (sigma * ((1 + 8 / (1 + sigma.exp())) / 2**4).clamp(max=1))
+    share = torch.where(is_clean, 1, (1 + 8 / (1 + sigma.exp())) / 2**4)
+    expected = distance / (sigma * share)
     torch.testing.assert_close(found, expected.float(), rtol=1e-3, atol=1e-6)
     expected.mean().backward()
     torch.testing.assert_close(slope, denoiser.network.w.grad, rtol=1e-3, atol=0)
     assert slope.isfinite()
+
+
+@on_every_path
+def test_where_the_target_is_the_picture_the_gap_is_the_whole_level(schedule):
+    """Of the cleanest levels, whatever the stage: nothing lies between them and the picture."""
+    objective = ConsistencyLoss(every=1).at(100)
+    t = schedule.level(torch.tensor([schedule.ends[1]], dtype=torch.float64))
+    _, is_clean = objective.closer(schedule, t)
+    assert is_clean.all()
+    x0 = PICTURES[:1].double()
+    noised = Noised(x0, x0, x0, t, x0)
+    loss = objective.loss(Denoised(x0 + 0.5, x0), noised, schedule)
+    torch.testing.assert_close(loss, 0.25 * t.alpha / t.sigma)
 
 
 def test_both_calls_have_the_same_dropout_and_steps_have_others():

@@ -86,7 +86,7 @@ class ConsistencyLoss(Objective):
 
     def loss(self, denoised: Denoised, noised: Noised, schedule: NoiseSchedule) -> Tensor:
         """The distance of x̂0 to ``noised.x0``, here f(x_r, r), over the gap between the levels."""
-        ratio, sigma = self._ratio(noised.level)
+        ratio, sigma = self._ratio(schedule, noised.level)
         square = (denoised.x0 - noised.x0).square().flatten(1).mean(1)
         distance = square if self.c is None else (square + self.c**2).sqrt() - self.c
         return distance / (sigma * (1 - ratio)).to(square)
@@ -96,17 +96,25 @@ class ConsistencyLoss(Objective):
 
         There the level is the cleanest of the schedule, so that the network can be called.
         """
-        ratio, sigma = self._ratio(t)
+        ratio, sigma = self._ratio(schedule, t)
         log_snr = -2 * (sigma.log() + ratio.log())
-        cleanest = schedule.level(torch.tensor(schedule.ends[1], dtype=torch.float64)).log_snr
-        is_clean = log_snr > cleanest.to(log_snr)
-        return schedule.level(schedule.time_at(log_snr.clamp(max=float(cleanest)))), is_clean
+        return schedule.level(schedule.time_at(log_snr.clamp(max=_cleanest(schedule)))), ratio == 0
 
-    def _ratio(self, t: NoiseLevel) -> tuple[Tensor, Tensor]:
-        """σ̂_r/σ̂_t, at least 0, and σ̂_t, which is e^7 where nothing is left of the picture."""
+    def _ratio(self, schedule: NoiseSchedule, t: NoiseLevel) -> tuple[Tensor, Tensor]:
+        """σ̂_r/σ̂_t, and σ̂_t, which is e^7 where nothing is left of the picture.
+
+        The ratio is 0 where r would be cleaner than the schedule's last level.
+        """
         sigma = (t.sigma / t.alpha).clamp(max=math.exp(-LEAST_LOG_SNR / 2))
         n = 1 + self.k * torch.sigmoid(-self.b * sigma)
-        return (1 - n / self.q**self.stage).clamp(min=0), sigma
+        ratio = 1 - n / self.q**self.stage
+        is_clean = ratio * sigma < math.exp(-_cleanest(schedule) / 2)
+        return torch.where(is_clean, 0, ratio), sigma
+
+
+def _cleanest(schedule: NoiseSchedule) -> float:
+    """The greatest ln SNR of the schedule's levels."""
+    return float(schedule.level(torch.tensor(schedule.ends[1], dtype=torch.float64)).log_snr)
 
 
 def _seeded(denoiser: Denoiser, seed: int | None, *arguments: Any) -> Denoised:
