@@ -59,6 +59,17 @@ def test_it_is_resumed(run, monkeypatch, tmp_path, capsys):
     assert found[0]["model"] == {"family": "unnoise.models.gan.GAN", "shape": [3, 16, 16]}
 
 
+def test_classes_are_drawn_as_they_are_named(tmp_path, monkeypatch):
+    under = trained(tmp_path / "run", *GAN, "conditioning=class", "pairing=plain", "gamma=0")
+    words = f"run={under}", "n=4", "labels=[hero,food]", f"out={tmp_path / 'drawn'}"
+    command(monkeypatch, sample.main, *words, "sampler=latent", "sampler.scale=0.5")
+    model = unnoise.load(under)
+    named = model.sample(4, labels=["hero", "food"], sampler=type(model.sampler)(scale=0.5))
+    array = np.load(tmp_path / "drawn" / "images.npz")["arr_0"]
+    assert np.abs(array.astype(int) - named.nhwc()).max() <= 1
+    assert named.captions == ["hero", "food", "hero", "food"]
+
+
 def test_it_is_evaluated_and_reported(run, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
     command(monkeypatch, evaluate.main, f"run={run}", "n=40", "metrics=[fd]",

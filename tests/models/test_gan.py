@@ -1,13 +1,22 @@
 import math
+from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.samplers import DDIM, Sampler
-from unnoise.models.gan import GAN, gradient_penalty, relativistic
+from unnoise.models.gan import (
+    GAN,
+    discriminator_loss,
+    generator_loss,
+    gradient_penalty,
+    relativistic,
+)
 from unnoise.networks.adversarial import Discriminator, Generator, LatentSampler
+from unnoise.networks.conditioning import ClassConditioner, ConditionShape
 
 SHAPE = (3, 8, 4)
 
@@ -31,6 +40,38 @@ def test_the_relativistic_losses_of_both_players_see_the_difference_only():
     d = real - fake
     torch.testing.assert_close(relativistic(fake, real) - relativistic(real, fake), d)
     torch.testing.assert_close(relativistic(real + 7, fake + 7), relativistic(real, fake))
+
+
+def test_the_plain_losses_are_cross_entropies():
+    real, fake = torch.randn(2, 10, dtype=torch.float64)
+    entropy = partial(F.binary_cross_entropy_with_logits, reduction="none")
+    one, zero = torch.ones_like(real), torch.zeros_like(real)
+    found = discriminator_loss("plain", real, fake)
+    torch.testing.assert_close(found, entropy(real, one) + entropy(fake, zero))
+    torch.testing.assert_close(generator_loss("plain", fake, real), entropy(fake, one))
+    torch.testing.assert_close(discriminator_loss("plain", zero, zero), 2 * math.log(2) * one)
+
+
+def test_the_pairing_chooses_the_losses():
+    real, fake = torch.randn(2, 10)
+    assert discriminator_loss("relativistic", real, fake).equal(relativistic(real, fake))
+    assert generator_loss("relativistic", fake, real).equal(relativistic(fake, real))
+
+
+def test_pictures_and_scores_depend_on_the_class():
+    torch.manual_seed(0)
+    condition, sizes = ConditionShape(vector=6), {"channels": 4, "scales": 1}
+    model = GAN(Generator(SHAPE, 5, condition=condition, **sizes), ClassConditioner(3, 6))
+    discriminator = Discriminator(SHAPE, condition=condition, **sizes)
+    x, v = torch.randn(4, *SHAPE), torch.randn(4, 6)
+    assert discriminator(x, v).equal(discriminator(x))  # at first
+    for weight in (*model.parameters(), *discriminator.parameters()):
+        nn.init.normal_(weight, std=0.3)
+    assert not torch.allclose(discriminator(x, v), discriminator(x, 2 * v))
+    noise, label = Noise(1, torch.arange(4)), torch.tensor([0, 1, 2, 0])
+    drawn = model.sample(LatentSampler(), noise, {"label": label})
+    assert torch.equal(drawn, model.sample(LatentSampler(), noise))  # classes in turn
+    assert not torch.equal(drawn, model.sample(LatentSampler(), noise, {"label": 0 * label}))
 
 
 def test_the_penalty_of_a_linear_map_is_half_gamma_times_its_square():

@@ -10,8 +10,9 @@ from tiny import experiment
 from two_processes import in_two_processes, meet_anew
 
 from unnoise.diffusion.noise import Noise
-from unnoise.models.gan import gradient_penalty, relativistic
+from unnoise.models.gan import generator_loss, gradient_penalty, relativistic
 from unnoise.networks.adversarial import Discriminator, Generator, LatentSampler
+from unnoise.networks.conditioning import ClassConditioner, ConditionShape
 from unnoise.runs.checkpoints import checkpoints
 from unnoise.training.callbacks.checkpoints import Checkpoints
 from unnoise.training.loop import fit
@@ -75,6 +76,28 @@ def test_each_network_has_the_gradient_of_its_own_loss():
             torch.testing.assert_close(found[name], gradient)
     torch.testing.assert_close(loss["per_sample"], (first + second).detach())
     assert found.keys() == {k for k, _ in both.named_parameters() if not k.startswith("ema.")}
+
+
+def test_under_classes_each_network_has_a_table_of_its_own():
+    condition, sizes = ConditionShape(vector=4), {"channels": 4, "scales": 1}
+    both = recipe(
+        network=Generator((3, 16, 16), 4, condition=condition, **sizes),
+        discriminator=Discriminator((3, 16, 16), condition=condition, **sizes),
+        conditioning=ClassConditioner(5, 4),
+        pairing="plain",
+    ).module({})
+    for weight in both.parameters():
+        torch.nn.init.normal_(weight, std=0.2)
+    image = torch.randint(256, (6, 3, 16, 16), dtype=torch.uint8)
+    batch = {"image": image, "position": torch.arange(6), "label": torch.tensor([0, 1, 3] * 2)}
+    both.training_step(batch, 0)["loss"].backward()
+    tables = both.model.conditioner.table.weight, both.judged.table.weight
+    for table in tables:
+        assert table.grad.abs().sum(1).bool().tolist() == [True, True, False, True, False, False]
+    found, vector = tables[0].grad.clone(), both._vector(batch)
+    fake = both._made(both.model, batch, Noise(0, batch["position"]))
+    own = generator_loss("plain", both.discriminator(fake, vector), fake).mean()
+    torch.testing.assert_close(found, torch.autograd.grad(own, tables[0])[0])
 
 
 def test_max_steps_counts_steps_of_both_networks_as_one(tmp_path):

@@ -22,7 +22,7 @@ LOG_CDF: dict[Likelihood, Callable[[Tensor], Tensor]] = {
     "logistic": F.logsigmoid,
     "normal": torch.special.log_ndtr,
 }
-LOG_SCALE = -7.0, 3.0  # from an eighth of a level, as in PixelCNN++ (Salimans et al. 2017)
+LOG_SCALE = -7.0, 3.0  # the least, 0.12 levels, is that of PixelCNN++ (Salimans et al. 2017)
 
 
 class VAE(LikelihoodModel):
@@ -62,13 +62,13 @@ class VAE(LikelihoodModel):
     @classmethod
     def of(cls, parts: Mapping[str, Any], shape: tuple[int, ...]) -> Self:
         """From the parts; ValueError if the network is for other pictures, or other outputs."""
+        for key, kind in (("likelihood", Likelihood), ("scale", Scale)):
+            if parts[key] not in get_args(kind):
+                raise ValueError(f"{key} is {parts[key]!r}, not {' or '.join(get_args(kind))}")
         network = parts["network"]
         if (network.shape, network.outputs) != (shape, outputs(shape, parts["scale"])):
             made = f"{network.shape} with {network.outputs} outputs"
             raise ValueError(f"the network is for {made}, not for {shape}")
-        for key, kind in (("likelihood", Likelihood), ("scale", Scale)):
-            if parts[key] not in get_args(kind):
-                raise ValueError(f"{key} is {parts[key]!r}, not {' or '.join(get_args(kind))}")
         return cls(network, parts["conditioning"], *(parts[key] for key in cls.parts))
 
     def generate(self, z: Tensor, vector: Tensor | None = None) -> Tensor:
