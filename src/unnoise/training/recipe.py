@@ -209,7 +209,7 @@ class VariationalRecipe(Recipe):
     @classmethod
     def handed(cls, config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """The network gets the shape of the pictures, the channels of its output, the condition."""
-        data, scale = config["data"], config["scale"]
+        data, scale = config["data"], config.get("scale")
         known = data is not UNKNOWN and scale in ("channel", "element")
         made = {"outputs": outputs(data.shape, scale) if known else UNKNOWN}
         return {"network": shape_and_condition(config) | made}
