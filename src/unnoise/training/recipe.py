@@ -210,8 +210,9 @@ class VariationalRecipe(Recipe):
     def handed(cls, config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """The network gets the shape of the pictures, the channels of its output, the condition."""
         data, scale = config["data"], config.get("scale")
-        known = data is not UNKNOWN and scale in ("channel", "element")
-        made = {"outputs": outputs(data.shape, scale) if known else UNKNOWN}
+        made: dict[str, Any] = {"outputs": UNKNOWN}
+        if data is not UNKNOWN and (scale == "channel" or scale == "element"):
+            made = {"outputs": outputs(data.shape, scale)}
         return {"network": shape_and_condition(config) | made}
 
     def module(self, config: dict[str, Any], rollbacks: int = 0) -> "GenerativeModule":
