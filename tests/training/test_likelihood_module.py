@@ -19,6 +19,7 @@ from unnoise.training.recipe import FlowRecipe, VariationalRecipe
 DIFFUSION = (
     *("schedule", "prediction", "objective", "times", "learned_variance", "autoencoder"),
     *("conditioning", "condition_dropout", "sampler", "network", "latent_cache", "first_stage"),
+    "initial",
 )
 
 
