@@ -21,6 +21,7 @@ from unnoise.training.recipe import AdversarialRecipe
 DIFFUSION = (
     *("schedule", "prediction", "objective", "times", "learned_variance", "autoencoder"),
     *("conditioning", "condition_dropout", "sampler", "network", "latent_cache", "first_stage"),
+    "initial",
 )
 
 
