@@ -29,6 +29,7 @@ from unnoise.training.recipe import AutoencoderRecipe
 OTHERS = (
     *("schedule", "prediction", "objective", "times", "learned_variance", "autoencoder"),
     *("conditioning", "condition_dropout", "sampler", "network", "latent_cache", "first_stage"),
+    "initial",
 )
 
 
