@@ -160,7 +160,7 @@ def test_killed_where_it_hurts(tmp_path, whole, hook, n, parts, workers):
         {"times": IMPORTANCE, "accumulate": 2},
         {"dropout": 0.3, "accumulate": 2, "prediction": VPrediction(), "objective": TUNED},
     ],
-    ids=str,
+    ids=" ".join,
 )
 def test_killed_in_any_setting(tmp_path, changes):
     fit(experiment(**fresh(changes)), {}, tmp_path / "a", None)
