@@ -212,7 +212,7 @@ def test_what_an_autoencoder_cannot_draw_is_refused(wish, message, run, monkeypa
 @pytest.mark.parametrize(
     ("main", "words", "message"),
     [
-        (evaluate.main, ["measure=likelihood", "n=2"], "a diffusion model, not an Autoencoder"),
+        (evaluate.main, ["measure=likelihood", "n=2"], "a likelihood, not an AutoencoderModel"),
         (evaluate.main, ["measure=autoencoder", "n=40"], "only 20 validation pictures"),
         (
             evaluate.main,

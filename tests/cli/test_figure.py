@@ -112,7 +112,7 @@ def test_where_nothing_can_be_written_is_told_before_drawing(run, monkeypatch, c
     [
         (
             ["figure=sampler"],
-            "did you mean 'samplers'? (captions, guidance, noise, samplers, sched",
+            "did you mean 'samplers'? (captions, guidance, latents, noise, samplers, sched",
         ),
         (["figure=noise"], "run  missing: this figure takes a model, give it as run=..."),
         (["figure=noise", "run=nowhere"], "run  there is no run or checkpoint nowhere"),

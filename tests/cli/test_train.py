@@ -63,6 +63,8 @@ COMPANIONS = {
     "autoencoder=trained": ["prediction=v", "objective=v"],
     "data=scenes": ["network.attention_resolutions=[16]"],
     "network=sd15": ["network.attention_resolutions=[16, 8, 4]"],
+    "objective=consistency": ["prediction=v", "sampler=consistency"],
+    "sampler=consistency": ["prediction=v", "objective=consistency"],
     "schedule=flow": ["prediction=flow", "objective=velocity"],
     "schedule=flow_logit_normal": ["prediction=flow", "objective=velocity"],
     "schedule=linear_zero_snr": ["prediction=v", "objective=v"],
@@ -81,6 +83,9 @@ COMPANIONS = {
 SMALL = {
     "sprites_dit": "network.width=8 network.depth=1 network.heads=1",
     "sprites_gan": "network.channels=4 discriminator.channels=4",
+    "sprites_vae": "network.channels=4",
+    "sprites_tarflow": "network.width=8 network.blocks=1 network.layers=1 network.heads=1",
+    "sprites_realnvp": "network.width=4",
     "sprites_kl": "network.channels=4",
     "scenes_kl": "network.channels=4",
     "scenes_vq": "network.channels=4",
@@ -166,7 +171,7 @@ def test_every_experiment_trains_two_steps(experiment, monkeypatch, tmp_path, da
     printed = capsys.readouterr().out
     files = ["samples/step_00000002.png", "metrics.jsonl", "checkpoints/step_00000002.ckpt"]
     of_diffusion = ["samples/denoising.gif", "samples/forward_process.png"]
-    of_other_families = ("sprites_gan", "sprites_kl", "scenes_kl", "scenes_vq")
+    of_other_families = SMALL.keys() - {"sprites_dit"}
     for name in files + of_diffusion * (experiment not in of_other_families):
         assert (run_dir / name).exists()
         assert f"outputs/{experiment}/{run_dir.name}/{name}" in printed
