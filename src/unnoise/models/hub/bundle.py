@@ -23,14 +23,14 @@ from unnoise.untrusted import load_json, load_safetensors
 
 MOST_STEPS = 20  # that the picture is drawn in, so that each load can check it
 ELSEWHERE = "(not in this bundle)"
-PRIVATE = ("host", "pid", "visible_devices")
-"""Keys of a manifest that are of one machine."""
+PRIVATE = ("host", "pid", "visible_devices", "overrides")
+"""Keys of a manifest that are of one machine, or may name places of it."""
 ROUNDING = 3  # levels of 255 that arithmetic may make
 PICTURES = "pictures.safetensors"
 
 
 def write(trained: TrainedModel, config: dict[str, Any], folder: Path) -> None:
-    """Weights, config, manifest, evaluations and picture 0, each with its digest.
+    """Weights, config, manifest and picture 0, each with its digest, and the evaluations.
 
     ``config`` is that of the run, with the sampler that the bundle is to draw with.
     """
@@ -81,9 +81,9 @@ def _plain(batch: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _public(config: dict[str, Any]) -> dict[str, Any]:
-    """Without the places of one machine: where data and an autoencoder's run were."""
+    """Without the places of one machine: where data and other runs were."""
     public: dict[str, Any] = json.loads(json.dumps(config))
-    for key, place in (("data", "root"), ("autoencoder", "run")):
+    for key, place in (("data", "root"), ("autoencoder", "run"), ("initial", "run")):
         node = public.get(key)
         if isinstance(node, dict) and isinstance(node.get(place), str):
             node[place] = ELSEWHERE

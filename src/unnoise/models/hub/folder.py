@@ -115,7 +115,9 @@ def read_folder(path: Path) -> Folder:
     if str(name) == "StableDiffusionPipeline":
         configs["text_encoder"] = _config(folder.path / "text_encoder" / "config.json")
     for part in PIPELINES[str(name)]:
-        configs[part].setdefault("_class_name", said[part][1])
+        own = configs[part].setdefault("_class_name", said[part][1])
+        if own != said[part][1]:
+            raise ValueError(f"{index} says that {part} is {said[part][1]}, its config {own}")
     configs["scheduler"].setdefault("_class_name", said["scheduler"][1])
     return Folder(path, str(name), configs)
 

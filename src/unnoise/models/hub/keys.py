@@ -26,7 +26,7 @@ class Keys:
             if key.startswith("_") or key in self.free:
                 continue
             if key not in self.fixed:
-                if value not in (None, False):
+                if value is not None and value is not False:
                     near = did_you_mean(key, [*self.free, *self.fixed])
                     yield f"{file}: {key} {_shown(value)} is not known here{near}"
             elif not any(value == each and type(value) is type(each) for each in self.fixed[key]):

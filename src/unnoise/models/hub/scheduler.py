@@ -1,5 +1,6 @@
 """Noise levels and samplers: the configs of diffusers' schedulers, and our nodes."""
 
+import math
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ NAMES = {"linear": linear, "scaled_linear": quadratic}
 COSINE = "squaredcos_cap_v2"
 UNBOUNDED = 1e6
 """Dynamic thresholds have no upper bound here; a scheduler wants one."""
+MOST_LEVELS = 100_000
 LEVELS: dict[str, Any] = {
     "num_train_timesteps": 1000,
     "beta_start": 1e-4,
@@ -163,8 +165,13 @@ def scheduler_node_faults(config: Mapping[str, Any], file: str) -> Iterator[str]
     if found["prediction_type"] not in PREDICTIONS:
         kinds = ", ".join(PREDICTIONS)
         yield f"{file}: prediction_type is {found['prediction_type']!r}, but here only {kinds}"
-    if type(found["num_train_timesteps"]) is not int or found["num_train_timesteps"] < 1:
-        yield f"{file}: num_train_timesteps is {found['num_train_timesteps']!r}"
+    T = found["num_train_timesteps"]
+    if type(T) is not int or not 1 <= T <= MOST_LEVELS:
+        yield f"{file}: num_train_timesteps is {T!r}, not in 1 … {MOST_LEVELS}"
+    ranges = {"sample_max_value": (0, math.inf), "dynamic_thresholding_ratio": (0, 1)}
+    for key, (low, high) in ranges.items() if found["thresholding"] else ():
+        if type(found[key]) not in (int, float) or not low < found[key] <= high:
+            yield f"{file}: {key} is {found[key]!r}, not in ({low}, {high}]"
     betas = found["trained_betas"]
     if betas is None and found["beta_schedule"] not in (*NAMES, COSINE):
         names = ", ".join((*NAMES, COSINE))
