@@ -85,6 +85,13 @@ def test_a_run_that_is_not_there_is_refused():
     assert any("there is no run or checkpoint nowhere" in each for each in wrong)
 
 
+def test_a_run_that_has_gone_since_is_one_line(run):
+    _, config = problems(f"from={run}")
+    config["initial"]["run"] = "gone/checkpoints/step_00000002.ckpt"
+    (found,) = map(str, problems_of(config))
+    assert found.startswith("from: there is no run or checkpoint gone")
+
+
 def test_other_weights_than_those_of_the_digest_are_refused(run):
     with pytest.raises(ValueError, match="are not those that the run started from"):
         Initial("0" * 16, str(run)).check()

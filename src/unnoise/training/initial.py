@@ -71,7 +71,12 @@ def misfits(
 
     What its networks are ``handed`` follows from the data, and is in the config of the other run.
     """
-    content, given = initial.content, tuple(f"{k}.{name}" for k in handed for name in handed[k])
+    try:
+        content = initial.content
+    except (ValueError, FileNotFoundError) as error:
+        yield Problem("from", str(error))
+        return
+    given = tuple(f"{k}.{name}" for k in handed for name in handed[k])
     if not content.model["family"].endswith(".DiffusionModel"):
         yield Problem("from", f"{initial.name} is not the run of a diffusion model")
         return
@@ -85,7 +90,10 @@ def same_levels(initial: Initial | None, schedule: NoiseSchedule, data: Any) -> 
     """The run to start from knows the pictures' shape and the levels; where it trained is free."""
     if initial is None:
         return
-    content = initial.content
+    try:
+        content = initial.content
+    except (ValueError, FileNotFoundError):  # ``misfits`` says so
+        return
     if (shape := tuple(content.model["shape"])) != tuple(data.shape):
         message = f"was trained on data of the shape {shape}, not {tuple(data.shape)}"
         yield Problem("from", f"{initial.name} {message}")
