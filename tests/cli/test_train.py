@@ -69,6 +69,9 @@ COMPANIONS = {
     "schedule=flow_logit_normal": ["prediction=flow", "objective=velocity"],
     "schedule=linear_zero_snr": ["prediction=v", "objective=v"],
     "network=generator": ["family=gan"],
+    "network=realnvp": ["family=flow"],
+    "network=tarflow": ["family=flow"],
+    "network=vae": ["family=vae"],
     "sampler=latent": ["family=gan"],
     "objective=hybrid": ["learned_variance=true"],
     "objective=vlb": ["learned_variance=true"],
@@ -137,6 +140,9 @@ def test_every_option_of_every_group_is_right(choice, monkeypatch, tmp_path):
     extra += COMPANIONS.get(choice, [])
     if first := FIRST_STAGES.get(choice.rpartition("=")[2]):
         extra += first_stage(first, FEW, monkeypatch)
+    if choice == "initial=run":
+        command(monkeypatch, "hydra.run.dir=first", *FEW, *TINY)
+        extra += [*TINY, "initial.run=first"]
     assert check(choice, *extra, *OWN_FILES.get(choice, [])) == []
 
 
