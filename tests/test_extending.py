@@ -95,7 +95,7 @@ def test_the_code_of_the_readme_stands_in_the_source():
         [line.strip() for line in path.read_text().splitlines()]
         for path in (root / "src").glob("**/*.py")
     ]
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         lines = [line.strip() for line in block.splitlines()]
         places = [s[i : i + len(lines)] for s in sources for i in range(len(s))]

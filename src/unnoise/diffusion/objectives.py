@@ -73,8 +73,10 @@ class Objective(ABC):
 
     def noised(self, schedule: NoiseSchedule, x0: Tensor, u: Tensor, noise: Noise) -> Noised:
         """The samples x0 (B, …) with noise, at quantiles u (B,)."""
-        level, eps = self.level(schedule, u), noise.normal("eps", x0.shape[1:])
-        return Noised(x0, eps, diffuse(x0, eps, level), level, u)
+        level = self.level(schedule, u)
+        eps = noise.normal("eps", x0.shape[1:])
+        x_t = diffuse(x0, eps, level)
+        return Noised(x0, eps, x_t, level, u)
 
     def level(self, schedule: NoiseSchedule, u: Float[Tensor, " B"]) -> NoiseLevel:
         """The noise levels of the samples with quantiles u."""
