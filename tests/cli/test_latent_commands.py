@@ -13,7 +13,8 @@ from PIL import Image
 import unnoise
 from unnoise.cli import evaluate, sample, train
 from unnoise.cli import first_stage as first_stage_of
-from unnoise.runs.first_stage import first_stage, weights_digest
+from unnoise.runs.averaged import weights_digest
+from unnoise.runs.first_stage import first_stage
 from unnoise.untrusted import UnsafeFile
 
 TINY = (

@@ -13,8 +13,8 @@ from unnoise.networks.adversarial import LatentSampler
 from unnoise.networks.conditioning import ClassConditioner, ConditionShape
 from unnoise.networks.flows import RealNVP, TarFlow
 from unnoise.networks.variational import VariationalNetwork
+from unnoise.training.likelihood_recipe import FlowRecipe, VariationalRecipe
 from unnoise.training.loop import fit
-from unnoise.training.recipe import FlowRecipe, VariationalRecipe
 
 DIFFUSION = (
     *("schedule", "prediction", "objective", "times", "learned_variance", "autoencoder"),

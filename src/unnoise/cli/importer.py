@@ -21,7 +21,7 @@ from unnoise.models.autoencoder import AutoencoderModel
 from unnoise.models.hub.importing import Imported, import_folder
 from unnoise.models.hub.kept import HANDED, keep
 from unnoise.models.hub.remote import fetched, missing
-from unnoise.runs.first_stage import weights_digest
+from unnoise.runs.averaged import weights_digest
 from unnoise.runs.layout import shown
 
 GROUPS = ("network", "schedule", "prediction", "sampler", "conditioning", "data")

@@ -79,6 +79,8 @@ class ConsistencyLoss(Objective):
         r, is_clean = self.closer(schedule, noised.level)
         seed = int(torch.randint(2**62, ())) if denoiser.training else None  # of both dropouts
         estimates = _seeded(denoiser, seed, noised.x_t, noised.level, condition)
+        if self.stage == 0:  # all targets are pictures
+            return self.loss(estimates, noised, schedule)
         with torch.no_grad():  # second: autocast would keep the weights that it rounds in here
             target = _seeded(denoiser, seed, diffuse(x0, noised.eps, r), r, condition).x0
         target = torch.where(match(is_clean, x0) > 0, x0, target)

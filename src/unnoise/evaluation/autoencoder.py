@@ -27,8 +27,8 @@ from unnoise.evaluation.reconstructions import Block, Pictures, look
 from unnoise.models.autoencoder import AutoencoderModel
 from unnoise.models.trained import TrainedModel
 from unnoise.networks.autoencoders import Trained
+from unnoise.runs.averaged import weights_digest
 from unnoise.runs.checkpoints import find_checkpoint
-from unnoise.runs.first_stage import weights_digest
 from unnoise.runs.layout import RunDirectory
 
 

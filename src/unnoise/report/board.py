@@ -27,7 +27,7 @@ KINDS = {
 class Board(ThreadingHTTPServer):
     """All runs at or below ``paths`` at http://127.0.0.1:``port``/, and each run's own page below.
 
-    A page is drawn anew when it is asked for after a run has changed or come; the page itself asks
+    A page is drawn anew when it is loaded after a run has changed or come; the page itself looks
     every few seconds. Besides pages only pictures and tables of the runs are handed out.
 
     Args:
@@ -54,7 +54,7 @@ class Board(ThreadingHTTPServer):
         """Where it is."""
         return f"http://{LOOPBACK}:{self.server_port}/"
 
-    def asked(self, name: str) -> tuple[str, list[Path]] | Path | None:
+    def at(self, name: str) -> tuple[str, list[Path]] | Path | None:
         """What a path of the address stands for: the state and runs of a page, a file, or None."""
         folders, _ = runs_below(self.paths)
         if name == "":
@@ -95,7 +95,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         name = unquote(urlsplit(self.path).path).strip("/")
         try:
-            found = self.server.asked(name)
+            found = self.server.at(name)
             data = found.read_bytes() if isinstance(found, Path) else b""
         except (OSError, ValueError):  # gone by now, or no path at all
             found = None

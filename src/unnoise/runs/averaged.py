@@ -1,26 +1,32 @@
-"""The averaged weights of a run, for another run to start from."""
+"""The averaged weights of a run, for another run to start from or to work in the latent of."""
 
-from functools import cache
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from unnoise.runs.checkpoints import find_checkpoint, read_checkpoint
-from unnoise.runs.first_stage import weights_digest
 from unnoise.untrusted import UnsafeFile
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-PREFIX = "ema.model."
 
+@dataclass(frozen=True, eq=False)
+class Averaged:
+    """The ``config`` and the ``model`` of a checkpoint at ``path``, and its averaged weights."""
 
-class Averaged(NamedTuple):
-    """The config and the model of a checkpoint, its averaged weights by name, and their digest."""
-
+    path: Path
     config: dict[str, Any]
     model: dict[str, Any]
     weights: "dict[str, Tensor]"
-    digest: str
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the weights."""
+        return weights_digest(self.weights)
 
 
 def averaged(run: str | Path) -> Averaged:
@@ -39,11 +45,24 @@ def averaged(run: str | Path) -> Averaged:
 def _read(path: Path, changed: int, size: int) -> Averaged:
     content = read_checkpoint(path)
     try:
-        weights = {
-            name.removeprefix(PREFIX): value
-            for name, value in content["state_dict"].items()
-            if name.startswith(PREFIX)
-        }
-        return Averaged(content["config"], content["model"], weights, weights_digest(weights))
+        weights = below(content["state_dict"], "ema.model.")
+        return Averaged(path, content["config"], content["model"], weights)
     except (AttributeError, KeyError, TypeError) as error:
         raise UnsafeFile(path, f"is not a whole checkpoint of unnoise: {error}") from error
+
+
+def below(weights: "Mapping[str, Tensor]", prefix: str) -> "dict[str, Tensor]":
+    """Those whose names start with ``prefix``, without it."""
+    return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+
+
+def weights_digest(weights: "Mapping[str, Tensor]") -> str:
+    """16 hexadecimal digits of the SHA-256 of names, shapes, types and numbers."""
+    import torch
+
+    whole = hashlib.sha256()
+    for name in sorted(weights):
+        value = weights[name].detach().cpu().contiguous()
+        whole.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        whole.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return whole.hexdigest()[:16]

@@ -15,7 +15,7 @@ from unnoise.distributed import group as ranks
 from unnoise.distributed.environment import place
 from unnoise.models.codec import LatentCodec
 from unnoise.networks.autoencoders import Trained
-from unnoise.runs.first_stage import weights_digest
+from unnoise.runs.averaged import weights_digest
 from unnoise.training.data_module import ImageDataModule
 from unnoise.training.logging.record import say
 

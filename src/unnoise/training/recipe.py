@@ -18,8 +18,6 @@ from unnoise.diffusion.samplers import Sampler
 from unnoise.diffusion.schedules import NoiseSchedule
 from unnoise.diffusion.times import TimeSampler
 from unnoise.models.codec import codec_of
-from unnoise.models.flow import NormalizingFlow
-from unnoise.models.vae import VAE, outputs
 from unnoise.networks.adversarial import (
     Discriminator,
     Generator,
@@ -34,8 +32,6 @@ from unnoise.networks.autoencoders import (
 )
 from unnoise.networks.base import Backbone
 from unnoise.networks.conditioning import Conditioner, ConditionShape
-from unnoise.networks.flows import Flow
-from unnoise.networks.variational import VariationalNetwork
 from unnoise.runs.identity import Role
 from unnoise.training.autoencoder_rules import AUTOENCODER, unclipped
 from unnoise.training.initial import Initial, consistency, same_levels
@@ -193,57 +189,6 @@ class AdversarialRecipe(Recipe):
         from unnoise.training.adversarial import AdversarialModule
 
         return AdversarialModule(self, config, rollbacks)
-
-
-@dataclass(frozen=True, kw_only=True)
-class VariationalRecipe(Recipe):
-    """A VAE, whose encoder and decoder are ``network``; for the other keys see the model."""
-
-    network: VariationalNetwork
-    sampler: Annotated[LatentSampler, Role.SHOWN]
-    beta: Annotated[float, Field(ge=0)]
-    likelihood: Literal["logistic", "normal"]
-    scale: Literal["channel", "element"]
-    condition_dropout: Literal[0]
-
-    @classmethod
-    def handed(cls, config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        """The network gets the shape of the pictures, the channels of its output, the condition."""
-        data, scale = config["data"], config.get("scale")
-        made: dict[str, Any] = {"outputs": UNKNOWN}
-        if data is not UNKNOWN and (scale == "channel" or scale == "element"):
-            made = {"outputs": outputs(data.shape, scale)}
-        return {"network": shape_and_condition(config) | made}
-
-    def module(self, config: dict[str, Any], rollbacks: int = 0) -> "GenerativeModule":
-        """The module of ``unnoise.training.likelihood``."""
-        from unnoise.training.likelihood import LikelihoodModule
-
-        model = VAE.of(vars(self), self.data.shape)
-        return LikelihoodModule(model, self, config, rollbacks)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FlowRecipe(Recipe):
-    """A normalizing flow; for ``augmentation`` see the model."""
-
-    network: Flow
-    sampler: Annotated[LatentSampler, Role.SHOWN]
-    augmentation: Annotated[float, Field(ge=0, lt=1)]
-    condition_dropout: Literal[0]
-    compile: Literal[False]  # only calls of a network can be, and training does not call it
-
-    @classmethod
-    def handed(cls, config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        """The network gets the shape of the pictures and what conditions them."""
-        return {"network": shape_and_condition(config)}
-
-    def module(self, config: dict[str, Any], rollbacks: int = 0) -> "GenerativeModule":
-        """The module of ``unnoise.training.likelihood``."""
-        from unnoise.training.likelihood import LikelihoodModule
-
-        model = NormalizingFlow.of(vars(self), self.data.shape)
-        return LikelihoodModule(model, self, config, rollbacks)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from unnoise.models.hub.scheduler import drawing_of, scheduler_node_faults
 from unnoise.models.hub.unet import size, unet_node, unet_node_faults
 from unnoise.networks.autoencoders import ConvolutionalAutoencoder, from_diffusers
 from unnoise.networks.pretrained import unet_from_diffusers
-from unnoise.runs.first_stage import weights_digest
+from unnoise.runs.averaged import weights_digest
 from unnoise.runs.identity import digest
 from unnoise.untrusted import UnsafeFile, check_fit
 

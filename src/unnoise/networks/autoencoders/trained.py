@@ -7,7 +7,8 @@ from torch import Tensor
 from unnoise.diffusion.noise import Noise
 from unnoise.networks.autoencoders.base import Autoencoder
 from unnoise.networks.autoencoders.convolutional import ConvolutionalAutoencoder
-from unnoise.runs.first_stage import first_stage, weights_digest
+from unnoise.runs.averaged import weights_digest
+from unnoise.runs.first_stage import first_stage
 from unnoise.runs.identity import Role
 
 
