@@ -12,6 +12,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 ROOMS = (  # from the roof down
     "__init__",
     "cli",
+    "demo",
     "api",
     "training",
     "report",
@@ -35,6 +36,8 @@ KEPT_TO = {
     "torch_fidelity": {"evaluation"},
     "diffusers": {"models"},
     "huggingface_hub": {"models"},
+    "gradio": {"demo"},
+    "starlette": {"demo"},
 }
 
 

@@ -16,7 +16,7 @@ from unnoise.config.numbers import Count, Number
 from unnoise.config.problems import Problem
 from unnoise.data.decoding import Decoder
 from unnoise.diffusion.editing import Edit
-from unnoise.diffusion.samplers import Sampler
+from unnoise.diffusion.samplers import Sampler, Watch
 from unnoise.distributed.group import gather, join
 from unnoise.files import folder_fault, write_durably
 from unnoise.models.classifier import NoisyClassifier, classifier_fault, classifier_file
@@ -73,7 +73,7 @@ class Drawing(PromptKeys, EditKeys, Request):
         trained = load(self.run, **{key: getattr(self, key) for key in keys})
         decoder = Decoder.of(trained.model.shape, trained.config["data"])
         edit, given = self.make_edit(self.n, trained.model.codec, decoder)
-        parts = gather(self._drawn(trained, edit, decoder))
+        parts = gather(self.drawn(trained, edit, decoder))
         if not parts:
             return
         pictures = Pictures.joined(part for part in parts if part is not None)
@@ -92,13 +92,14 @@ class Drawing(PromptKeys, EditKeys, Request):
             files["singles"] = "images"
         text = json.dumps(about, indent=2) + "\n"
         write_durably(out / "about.json", lambda path: path.write_text(text, encoding="utf-8"))
-        took = f"{time.monotonic() - started:.0f} s"
-        print(f"{len(pictures)} pictures in {took}, by {kind}, {steps} steps")
+        seconds = time.monotonic() - started
+        print(f"{len(pictures)} pictures in {seconds:.0f} s, by {kind}, {steps} steps")
         for what, file in files.items():
             print(f"  {what:<10} {shown(out / file)}")
 
-    def _drawn(self, trained: Model, edit: Edit | None, decoder: Decoder) -> Pictures | None:
-        """This process's pictures, with what else the request names read from its files."""
+    def drawn(self, trained: Model, edit: Edit | None, decoder: Decoder,
+              watch: Watch | None = None) -> Pictures | None:  # fmt: skip
+        """This process's pictures, None if it has none; with a watch there is no bar."""
         here, model = join(), trained.model
         first, end = (self.n * k // here.world_size for k in (here.rank, here.rank + 1))
         if first == end:
@@ -110,7 +111,8 @@ class Drawing(PromptKeys, EditKeys, Request):
         if self.classifier is not None:
             file = classifier_file(self.classifier)
             options["classifier"] = NoisyClassifier.load(file, model.device)
-        options |= {"first": self.first + first, "edit": edit, "progress": here.rank == 0}
+        bar = here.rank == 0 and watch is None
+        options |= {"first": self.first + first, "edit": edit, "watch": watch, "progress": bar}
         return trained.sample(end - first, **options)
 
 

@@ -16,7 +16,7 @@ from unnoise.data.content import Facts, difference
 from unnoise.data.source import Images, ImageSource, Split
 from unnoise.diffusion.editing import Edit
 from unnoise.diffusion.levels import NoiseLevel
-from unnoise.diffusion.samplers import Sampler, steps_taken
+from unnoise.diffusion.samplers import Sampler, Watch, steps_taken
 from unnoise.distributed.devices import named_device
 from unnoise.models.base import Classifier
 from unnoise.models.build import build
@@ -128,6 +128,7 @@ class TrainedModel:
         batch_size: int = 64,
         decode_pixels: int = DECODE_PIXELS,
         progress: bool = False,
+        watch: Watch | None = None,
     ) -> Drawn:
         """Draw pictures first … first + n − 1 of ``seed``.
 
@@ -152,6 +153,7 @@ class TrainedModel:
             decode_pixels: of latents, how many pixels are decoded at a time; a larger picture is
                 decoded in strips, which is the same up to rounding, in less memory.
             progress: show a bar, and say on stderr which captions are not read to their end.
+            watch: sees the signal of each batch after each step; what it raises ends the drawing.
 
         Raises:
             ValueError: prompts that the model does not read, or out of range; too many steps;
@@ -186,11 +188,13 @@ class TrainedModel:
             bar_format="drawing {percentage:3.0f}% {bar} [{elapsed}<{remaining}]",
         ) as bar:
 
-            def watch(x: Tensor, level: NoiseLevel) -> None:
+            def after_step(x: Tensor, level: NoiseLevel) -> None:
                 bar.update(len(x))
+                if watch is not None:
+                    watch(x, level)
 
             ids = range(first, first + n)
-            return draw(self.model, sampler, prompts, seed, ids, batch_size, watch, **guides)
+            return draw(self.model, sampler, prompts, seed, ids, batch_size, after_step, **guides)
 
     def prompts(
         self, given: dict[str, Any] | None = None, classifier: Classifier | None = None

@@ -1,0 +1,1 @@
+"""A page to draw from trained models, served to this machine; needs gradio."""
