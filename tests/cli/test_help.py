@@ -8,6 +8,7 @@ import pytest
 COMMANDS = (
     "import train sample figure classifier extractor evaluate report replay verify export".split()
 )
+COMMANDS += ["reproduce"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

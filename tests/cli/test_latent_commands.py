@@ -11,8 +11,7 @@ from commands import command, trained
 from PIL import Image
 
 import unnoise
-from unnoise.cli import evaluate, sample, train
-from unnoise.cli import first_stage as first_stage_of
+from unnoise.cli import evaluate, sample, train, wanted
 from unnoise.runs.averaged import weights_digest
 from unnoise.runs.first_stage import first_stage
 from unnoise.untrusted import UnsafeFile
@@ -176,7 +175,7 @@ def first_stages(tmp_path, monkeypatch):
         with pytest.MonkeyPatch.context() as patch:
             command(patch, train.main, *overrides, f"--config-dir={tmp_path}/conf")
 
-    monkeypatch.setattr(first_stage_of, "_train", in_this_process)
+    monkeypatch.setattr(wanted, "train", in_this_process)
     return trained
 
 

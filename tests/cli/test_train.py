@@ -162,7 +162,9 @@ def data_root(tmp_path):
     for name, content in CIFAR10_FILES.items():
         (folder / name).write_bytes(content)
     idx = [name for name in EXPERIMENTS if "mnist" in name]
-    return dict.fromkeys(idx, "idx") | dict.fromkeys(("cifar10", "cifar10_ddpm"), "cifar")
+    return dict.fromkeys(idx, "idx") | dict.fromkeys(
+        [name for name in EXPERIMENTS if "cifar10" in name], "cifar"
+    )
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

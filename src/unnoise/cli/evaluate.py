@@ -1,15 +1,19 @@
 """unnoise-evaluate: measure how well a run does."""
 
 import time
+from argparse import Namespace
 from collections.abc import Iterator
 from typing import Any
 
-from unnoise.cli.command import run
+from unnoise.cli import wanted
+from unnoise.cli.command import run, stop_if_wrong
+from unnoise.cli.hydra_app import folders
 from unnoise.cli.request import between, is_whole, read
 from unnoise.config.faults import run_fault
 from unnoise.config.nodes import instantiate, resolve_target
-from unnoise.config.problems import ConfigError, Problem
+from unnoise.config.problems import Check, ConfigError, Problem, errors_in
 from unnoise.distributed.environment import place
+from unnoise.evaluation.comparison import wanted_runs
 from unnoise.evaluation.measure import Measure
 from unnoise.files import folder_fault
 from unnoise.runs.layout import shown
@@ -17,7 +21,7 @@ from unnoise.runs.layout import shown
 
 def main() -> None:
     """The command's entry point."""
-    run("evaluate", check, evaluate)
+    run("evaluate", check, evaluate, find_or_train_all)
 
 
 def check(config: dict[str, Any]) -> list[Problem]:
@@ -40,6 +44,30 @@ def _rules(measure: Measure) -> Iterator[Problem]:
     given = measure.run is not None
     if not (given and run_fault(str(measure.run))) and (fault := folder_fault(measure.folder)):
         yield Problem("run" if given else "images", fault)
+
+
+def find_or_train_all(
+    arguments: Namespace, config: dict[str, Any], found: list[Problem], check: Check
+) -> str | None:
+    """``trained=[…]`` for a config that compares ``runs``: those that are there, or trained now.
+
+    The keys of ``SHARED`` that were typed are those of all runs. All are checked before the first
+    is trained. None if the config compares none, or is wrong, which is to be told first.
+    """
+    if config.get("runs") is None or config.get("trained") is not None or arguments.multirun:
+        return None
+    if errors_in([*found, *check(config)]):
+        return None
+    of, more = folders(arguments), wanted.shared(arguments.overrides)
+    runs = wanted_runs(config["runs"])
+    wrong = {name: wanted.faults(each, more, of) for name, each in runs.items()}
+    stop_if_wrong([Problem(f"runs.{k}", str(each)) for k, some in wrong.items() for each in some])
+    trained = [
+        wanted.trained_within(each, 60 * minutes, more, of, f"{name}, {minutes:g} min")
+        for minutes in config["minutes"]
+        for name, each in runs.items()
+    ]
+    return f"trained=[{','.join(map(str, trained))}]"
 
 
 def evaluate(config: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from unnoise.cli.command import is_sweep, parse, run
-from unnoise.cli.first_stage import find_or_train
+from unnoise.cli.first_stage import find_or_train_autoencoder
 from unnoise.cli.results import print_results
 from unnoise.config.identity import OUTPUTS, SWEEP, root_of
 from unnoise.config.problems import ConfigError, Problem, errors_in
@@ -39,7 +39,7 @@ def main() -> None:
         elif _PLACE.rank > 0:
             follow()
         else:
-            run("train", check, train, find_or_train)
+            run("train", check, train, find_or_train_autoencoder)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)

@@ -131,6 +131,20 @@ class Recognises(Protocol):
 
 
 @runtime_checkable
+class HasCombinations(Protocol):
+    """A source that knows all combinations that its pictures come in, and tells which one it is.
+
+    Those of training have the numbers below ``combinations``.
+    """
+
+    combinations: int
+
+    def combination(self, pictures: Tensor) -> Tensor:
+        """The number that each picture (N, C, H, W) uint8 shows, (N,) int64; −1 for none."""
+        ...
+
+
+@runtime_checkable
 class HasLessons(Protocol):
     """A source with finer classes than its labels, for the extractor to learn.
 

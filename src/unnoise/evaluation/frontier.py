@@ -1,6 +1,6 @@
 """Quality against cost: which settings no other one beats in both."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,11 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 """Wong's palette, which colour-blind people can tell apart."""
 MARKERS = "osD^vPX"
 CLOSEST = 1.15  # ratio of neighbouring ticks
+LABELS = {
+    "evaluations": "evaluations of the network a picture",
+    "seconds": "seconds a picture",
+}
+"""Of the costs."""
 
 
 def frontier(scores: Sequence[Score], metric: str, cost: str = "evaluations") -> list[Score]:
@@ -29,23 +34,29 @@ def frontier(scores: Sequence[Score], metric: str, cost: str = "evaluations") ->
     return front
 
 
-def plot(path: Path, scores: Sequence[Score], metric: str) -> Path:
-    """A PNG of a metric against its cost: a line a sampler, the front, real pictures dotted."""
+def plot(
+    path: Path,
+    scores: Sequence[Score],
+    metric: str,
+    cost: str = "evaluations",
+    line_of: Callable[[Score], str | None] = lambda score: score.samples.sampler,
+) -> Path:
+    """A PNG of a metric against its cost: lines by ``line_of``, the front, real pictures dotted."""
     from matplotlib.figure import Figure  # slow to import
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     def line(row: Sequence[Score]) -> tuple[list[Any], list[float]]:
-        return [s.samples.evaluations for s in row], [s.metrics[metric].value for s in row]
+        return [getattr(s.samples, cost) for s in row], [s.metrics[metric].value for s in row]
 
     figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
     axes = figure.subplots()
-    drawn = [score for score in scores if score.samples.evaluations is not None]
-    drawn.sort(key=lambda score: score.samples.evaluations or 0)
+    drawn = [score for score in scores if getattr(score.samples, cost) is not None]
+    drawn.sort(key=lambda score: float(getattr(score.samples, cost)))
     front: dict[str, Any] = {"color": "0.75", "linewidth": 6, "label": "Pareto front", "zorder": 0}
-    axes.step(*line(frontier(scores, metric)), where="post", **front)
-    names = dict.fromkeys(score.samples.sampler for score in scores if score in drawn)
+    axes.step(*line(frontier(scores, metric, cost)), where="post", **front)
+    names = dict.fromkeys(line_of(score) for score in scores if score in drawn)
     for name, colour, marker in zip(names, cycle(COLOURS), cycle(MARKERS)):
-        row = [score for score in drawn if score.samples.sampler == name]
+        row = [score for score in drawn if line_of(score) == name]
         bars = [1.96 * (score.metrics[metric].error or 0) for score in row]
         style: dict[str, Any] = {"color": colour, "marker": marker, "capsize": 2}
         style |= {"linewidth": 1.2, "markersize": 5}
@@ -64,7 +75,7 @@ def plot(path: Path, scores: Sequence[Score], metric: str) -> Path:
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("evaluations of the network a picture")
+    axes.set_xlabel(LABELS[cost])
     better = "less" if lower_is_better(metric) else "more"
     axes.set_ylabel(f"{metric} ({better} is better)")
     about = scores[0].fingerprint

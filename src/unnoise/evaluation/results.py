@@ -85,6 +85,8 @@ class Samples:
     seed: int | None = None
     precision: str | None = None
     prompts: str | None = None
+    parameters: int | None = None  # of the network that draws
+    training: float | None = None  # seconds; see ``Spent``
     classifier: str | None = None
 
     @property

@@ -54,7 +54,7 @@ def fit(
         NotFinite: too many steps had a loss or a gradient that is not finite, or a weight is not.
     """
     _quieten_lightning()
-    first, stop = place().rank == 0, Stop()
+    first, stop = place().rank == 0, Stop(recipe.until)
     meeting = ranks.together(devices_of(recipe), _accelerator(recipe), recipe.rank_timeout)
     with stop.hearing(), meeting as cluster:
         run_dir, checkpoint = ranks.broadcast((run_dir, checkpoint))

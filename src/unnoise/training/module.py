@@ -59,7 +59,7 @@ class GenerativeModule(LightningModule, ABC):
         self.skipped = False
         self.of_step: dict[str, Tensor] = {}  # more to log, by name; of this rank's share
         self._means: list[Tensor] = []  # the losses of the step's micro-batches
-        self.idle_since: float | None = None
+        self.idle_since: tuple[float, float] | None = None  # by ``clocks``
         self._make_optimizer: OptimizerFactory = recipe.optimizer
         frozen = {id(parameter) for parameter in model.codec.parameters()}
         self._averaged: list[Tensor] = [p for p in model.parameters() if id(p) not in frozen]
@@ -99,7 +99,7 @@ class GenerativeModule(LightningModule, ABC):
 
     def on_train_batch_end(self, *args: Any) -> None:
         """Callbacks have had their turn: from here on the next batch is read."""
-        self.idle_since = time.perf_counter()
+        self.idle_since = clocks()
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, and update the average: once an optimizer step, before any checkpoint."""
@@ -146,6 +146,11 @@ class GenerativeModule(LightningModule, ABC):
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         for scope in ("total", "current"):
             progress[scope] = dict.fromkeys(progress[scope], batches)
+
+
+def clocks() -> tuple[float, float]:
+    """Seconds of the wall, and of the processor by all threads of this process."""
+    return time.perf_counter(), time.process_time()
 
 
 def hashed(*key: int | str) -> int:

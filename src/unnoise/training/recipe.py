@@ -86,6 +86,7 @@ class Recipe(ABC):
     sweep: Annotated[Literal["run", "status"], Role.CALL]
     resume: Annotated[bool | str, Role.CALL]
     data_changed: Annotated[Literal["refuse", "accept"], Role.CALL] = "refuse"
+    until: Annotated[Count | None, Role.CALL] = None
 
     rules: ClassVar[tuple[Rule, ...]] = SHARED
     givers: ClassVar[tuple[str, ...]] = ("data", "conditioning")

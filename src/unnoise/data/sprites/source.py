@@ -180,6 +180,7 @@ class Sprites(ImageSource):
     lesson_names = tuple(
         _lesson(kind.class_name, kind.name, *pair) for kind in KINDS for pair in kind.shown
     )
+    combinations = len(lesson_names)
 
     def __init__(
         self,
@@ -223,6 +224,12 @@ class Sprites(ImageSource):
         number = {name: k for k, name in enumerate(self.lesson_names)}
         names = (_lesson(a.class_name, a.kind, a.colour, a.item) for a in images.attributes)
         return TensorImages(images.images, torch.tensor([number[name] for name in names]))
+
+    def combination(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Which of ``lesson_names`` pictures show; held-out ones follow, −1 is none of all."""
+        from unnoise.data.sprites.recognition import combinations
+
+        return combinations(pictures)
 
     def held_out(self, size: int = 1_000) -> SpriteImages:
         """Draw ``size`` sprites of pairings in neither split; ValueError if there are fewer."""

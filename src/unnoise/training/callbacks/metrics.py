@@ -1,6 +1,5 @@
 """The metrics of training and validation."""
 
-import time
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 from unnoise.config.numbers import Count
 from unnoise.training.callbacks.measurement import is_logged
 from unnoise.training.logging.record import log_metrics
+from unnoise.training.module import clocks
 
 
 class TrainingMetrics(Callback):
@@ -18,19 +18,20 @@ class TrainingMetrics(Callback):
     If the family has times, also the loss by quartile of the training times, the least noise first
     (of t itself, where a schedule draws t evenly). Means are over the steps since the last line,
     without skipped ones. The time of images per second includes reading, but neither validation
-    nor callbacks after this one. Results of validation are logged, too; the run is always validated
-    after its last step. An interrupted validation is repeated on resume.
+    nor callbacks after this one; so do the processor seconds since the last line, of all threads of
+    this process. Results of validation are logged, too; the run is always validated after its last
+    step. An interrupted validation is repeated on resume.
     """
 
     def __init__(self, every: Count = 50) -> None:
         self.every = every
         self._sums: Tensor | None = None  # of weighted losses and of weights, by quartile of times
         self._of_step: list[Tensor] = []  # the same, of its micro-batches
-        self._seconds, self._images = 0.0, 0
+        self._seconds, self._images, self._processor = 0.0, 0, 0.0
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Drop the sums of steps before a rollback; repeat a validation that was interrupted."""
-        self._sums, self._seconds, self._images = None, 0.0, 0
+        self._sums, self._seconds, self._images, self._processor = None, 0.0, 0, 0.0
         self._of_step.clear()
         batches = trainer.global_step * trainer.accumulate_grad_batches
         due = trainer.val_check_batch
@@ -40,7 +41,7 @@ class TrainingMetrics(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, module: Any, *_: Any) -> None:
         """Start the clock at the end of the last batch, when reading this one began."""
-        self._started = module.idle_since or time.perf_counter()
+        self._started = module.idle_since or clocks()
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, *_: Any) -> None:
         """Add up; log when due."""
@@ -61,7 +62,9 @@ class TrainingMetrics(Callback):
         if due:
             loss, count = trainer.strategy.reduce(self._sums, reduce_op="sum").tolist()
             more = self._more(trainer, module.of_step)
-        self._seconds += time.perf_counter() - self._started
+        wall, processor = clocks()
+        self._seconds += wall - self._started[0]
+        self._processor += processor - self._started[1]
         if not due:
             return
         metrics = {"train/loss": sum(loss) / sum(count)} if any(count) else {}
@@ -71,8 +74,9 @@ class TrainingMetrics(Callback):
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         metrics |= {"train/gradient_norm": module.gradient_norm, "train/learning_rate": rate}
         metrics |= more
-        log_metrics(trainer, metrics | {"train/images_per_second": self._images / self._seconds})
-        self._sums, self._seconds, self._images = None, 0.0, 0
+        metrics |= {"train/images_per_second": self._images / self._seconds}
+        log_metrics(trainer, metrics | {"train/processor_seconds": self._processor})
+        self._sums, self._seconds, self._images, self._processor = None, 0.0, 0, 0.0
 
     def _more(self, trainer: Trainer, of_step: dict[str, Tensor]) -> dict[str, float]:
         """What else the family logs of the last step, its means over all processes."""
@@ -84,7 +88,7 @@ class TrainingMetrics(Callback):
 
     def on_validation_end(self, trainer: Trainer, module: Any) -> None:
         """Log the results; the time of validation does not count."""
-        module.idle_since = time.perf_counter()
+        module.idle_since = clocks()
         found = trainer.callback_metrics.items()
         log_metrics(trainer, {k: float(v) for k, v in found if k.startswith("validation")})
 

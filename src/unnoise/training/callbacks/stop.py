@@ -34,18 +34,20 @@ COUNTING = (TrainingMetrics, BadNumbers)
 
 
 class Stop(Callback):
-    """Ends a run on a signal to any rank, and saves its current step.
+    """Ends a run on a signal to any rank, or before its end ``until`` a step, and saves that step.
 
     Between optimizer steps, for example while pictures are drawn, a signal ends the process at
     once; a step in progress is finished first, if that does not take long. The status is 130 after
     SIGINT (Ctrl-C), else 143; a second Ctrl-C ends the process at once without saving. Rank 0 also
-    saves when anything else ends training, except inside an optimizer step.
+    saves when anything else ends training, except inside an optimizer step. After ``until`` the
+    status is 0; a run that is there already ends at once.
 
     ``among`` places it after the callbacks that count steps, so that these have counted a step when
     others draw, measure or save. Signals are handled inside ``hearing``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, until: int | None = None) -> None:
+        self._until = until
         self._trainer: Trainer | None = None
         self._signal = 0
         self._taken: torch.cuda.Event | None = None  # on a GPU: marks the end of the last step
@@ -98,6 +100,11 @@ class Stop(Callback):
             return
         here = self._signal == signal.SIGINT, self._signal != 0
         interrupted, signalled = ranks.sum_over_ranks(here)
+        if not signalled and self._until is not None and trainer.global_step >= self._until:
+            self._leaving = True
+            self._save("until")
+            ranks.sum_over_ranks([0])
+            raise SystemExit(0)
         if signalled:
             ended_by = signal.SIGINT if interrupted else signal.SIGTERM
             self._signal, self._leaving = self._signal or ended_by, True

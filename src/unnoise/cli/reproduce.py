@@ -1,0 +1,134 @@
+"""unnoise-reproduce: train a reference recipe, and hold its numbers against the published ones."""
+
+import argparse
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from unnoise.cli import evaluate, wanted
+from unnoise.cli.terminal import any_encoding
+from unnoise.config.compose import check_command_line
+from unnoise.config.identity import directory_of
+from unnoise.config.nodes import instantiate
+from unnoise.config.problems import ConfigError, errors_in, report
+from unnoise.evaluation.published import Point, Reference, compared, reference, references, table
+from unnoise.evaluation.results import Score, read
+from unnoise.files import write_durably
+from unnoise.runs.checkpoints import checkpoints
+from unnoise.runs.identity import digest
+from unnoise.runs.layout import shown, step_of
+from unnoise.runs.wanted import Spent, spent
+
+EXAMPLES = """examples:
+  unnoise-reproduce                      the references
+  unnoise-reproduce sprites              minutes on a laptop
+  unnoise-reproduce cifar10_ddpm         days on one GPU; killed, the same command goes on
+  unnoise-reproduce cifar10_ddpm trainer=ddp data.root=…     any keys of unnoise-train
+"""
+
+
+def main() -> None:
+    """The command's entry point."""
+    any_encoding()
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        "unnoise-reproduce", None, __doc__, EXAMPLES, formatter_class=raw
+    )
+    parser.add_argument("name", nargs="?", help="of conf/reference; without it they are listed")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys of unnoise-train")
+    parser.add_argument("--config-dir", help="a folder with configs of yours")
+    arguments = parser.parse_args()
+    folders = [arguments.config_dir] if arguments.config_dir else []
+    try:
+        if arguments.name is None:
+            for name in references([Path(each) for each in folders]):
+                print(f"{name:<20} {reference(name, [Path(each) for each in folders]).about}")
+            return
+        chosen = reference(arguments.name, [Path(each) for each in folders])
+        reproduce(arguments.name, chosen, arguments.overrides, folders)
+    except (ConfigError, FileNotFoundError, ValueError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on", file=sys.stderr)
+        sys.exit(130)
+
+
+def reproduce(name: str, chosen: Reference, more: list[str], folders: list[str]) -> None:
+    """Train to each point, measure there what is not measured yet, and print the table."""
+    own = [*chosen.run.train, *more]
+    if wrong := errors_in([*wanted.faults(chosen.run, more, folders, fixed=True)]):
+        raise ConfigError(report(wrong))
+    if chosen.run.first is not None:
+        first = [*chosen.run.first.train, *more]
+        own.append(f"from={wanted.find_or_train(first, folders, name)}")
+    config, _ = wanted.composed([*own, "resume=true"], folders)
+    instantiate(config["data"]).check()
+    run, last = Path(directory_of(config)), config["max_steps"]
+    rate = wanted.timed(own, folders)
+    begun = step_of(saved[-1]) if (saved := checkpoints(run)) else 0
+    rest = Spent(last, rate.rate * (last - begun), rate.unit)
+    steps = (
+        f"{last - begun:,} of {last:,} steps are to be trained, {rate.rate:.2g} {rate.unit} each"
+    )
+    print(f"{name}: {chosen.about}\n{steps}: about {duration(rest)}, without drawing", flush=True)
+    rows = []
+    for point in sorted(chosen.points, key=lambda each: each.share):
+        step = math.ceil(point.share * last)
+        if (score := measured(run, point, step)) is None:
+            if not (run / "checkpoints" / f"step_{step:08d}.ckpt").exists():
+                if checkpoints(run) and step_of(checkpoints(run)[-1]) > step:
+                    print(f"{shown(run)} is past step {step}, which was not measured", flush=True)
+                    continue
+                until = [f"until={step}"] if step < last else []
+                wanted.train([*own, "resume=true", *until], folders)
+                run = Path(directory_of(config))
+            score = measure(run, point, step)
+        rows += compared(point, step, score)
+        print(f"\n{table(rows)}\n{cost(run, config)}", flush=True)
+        about = score.fingerprint
+        print(f"{about.count} pictures against {about.reference}, features by {about.extractor}\n")
+
+
+def measured(run: Path, point: Point, step: int) -> Score | None:
+    """What was measured at a point before."""
+    path = kept(run, point, step)
+    return read(path)[0] if path.exists() else None
+
+
+def measure(run: Path, point: Point, step: int) -> Score:
+    """Measure a checkpoint, as unnoise-evaluate does, and keep the result."""
+    checkpoint = run / "checkpoints" / f"step_{step:08d}.ckpt"
+    config, found = check_command_line("evaluate", [f"run={checkpoint}", *point.measure])
+    found += [] if config is None else evaluate.check(config)
+    if config is None or errors_in(found):
+        raise ConfigError(report(found))
+    result = instantiate(config).measure(config)
+    source = next(path for path in result.files if path.suffix == ".json")
+    text = source.read_text(encoding="utf-8")
+    write_durably(kept(run, point, step), lambda path: path.write_text(text, encoding="utf-8"))
+    return read(source)[0]
+
+
+def kept(run: Path, point: Point, step: int) -> Path:
+    """Where the result of a point is."""
+    return run / "evaluation" / f"reproduced_{step:08d}_{digest(point.measure, 8)}.json"
+
+
+def cost(run: Path, config: dict[str, Any]) -> str:
+    """What the training took so far."""
+    took = spent(run, config["batch_size"])
+    return f"seed {config['seed']}, {shown(run)}" + (f", {duration(took)}" if took else "")
+
+
+def duration(took: Spent) -> str:
+    """Seconds in words, as in "3.2 processor hours"."""
+    for size, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if took.seconds >= 2 * size:
+            return f"{took.seconds / size:.1f} {took.unit[:-1]}{name}"
+    return f"{took.seconds:.0f} {took.unit[:-1]}seconds"
+
+
+if __name__ == "__main__":
+    main()

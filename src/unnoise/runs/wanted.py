@@ -1,0 +1,80 @@
+"""Runs that are to be there: what unnoise-train is told, and what the training took."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from unnoise.runs import manifest
+from unnoise.runs.layout import RunDirectory
+
+Part = Annotated[float, Field(gt=0, le=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """A run by the overrides of unnoise-train.
+
+    Args:
+        train: the overrides.
+        scaled: keys that are this part of the steps, as in ``warmup_steps: 0.05``.
+        first: the run that it starts from, by ``from=``.
+        share: the part of the time that is its own; the rest is that of ``first``.
+    """
+
+    train: list[str]
+    scaled: dict[str, Part] | None = None
+    first: "Wanted | None" = None
+    share: Part = 1.0
+
+    def of_steps(self, steps: int) -> list[str]:
+        """The overrides that follow from the number of steps."""
+        scaled = (self.scaled or {}).items()
+        return [f"max_steps={steps}", *(f"{k}={max(1, round(v * steps))}" for k, v in scaled)]
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What ``steps`` of training took, without validation, drawing and saving.
+
+    ``seconds`` are those of the processor on a CPU (all threads of one process), else of the wall.
+    """
+
+    steps: int
+    seconds: float
+    unit: str
+
+    @property
+    def rate(self) -> float:
+        """Seconds a step."""
+        return self.seconds / self.steps
+
+
+def spent(run_dir: Path, batch_size: int, after: int = 0) -> Spent | None:
+    """What the steps that are logged took, but for those up to ``after``; None if none are.
+
+    The first step also makes things ready: leave it out where few are timed.
+    """
+    on_cpu = str(manifest.read(run_dir).get("device", "cpu")) == "cpu"
+    before, steps, seconds = 0, 0, 0.0
+    for row in _rows(RunDirectory(run_dir).metrics):
+        if "train/images_per_second" not in row:
+            continue
+        taken = row["step"] - before
+        before = row["step"]
+        if row["step"] > after:
+            steps += taken
+            wall = taken * batch_size / row["train/images_per_second"]
+            seconds += row.get("train/processor_seconds", wall) if on_cpu else wall
+    return Spent(steps, seconds, "processor s" if on_cpu else "s") if steps else None
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a log that are whole; the last one may be in the making."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    for line in text.splitlines(keepends=True):
+        if line.endswith("\n"):
+            yield json.loads(line)

@@ -1,0 +1,143 @@
+"""unnoise-evaluate grid=…: runs that are trained where they are missing, and compared."""
+
+import json
+import sys
+
+import pytest
+import yaml
+from PIL import Image
+
+from unnoise.cli import evaluate, wanted
+from unnoise.cli.train import main as train
+from unnoise.evaluation.comparison import wanted_runs
+from unnoise.evaluation.results import read
+from unnoise.runs.wanted import Spent, Wanted, spent
+
+FEW = "data.size=60 data.validation_size=40 batch_size=2 validation_images=2 logger=none".split()
+RUNS = {
+    "VAE": {"train": ["experiment=sprites_vae", "name=vae", "network.channels=4", *FEW]},
+    "GAN": {
+        "train": [
+            *["experiment=sprites_gan", "name=gan", "network.channels=4"],
+            *["discriminator.channels=4", *FEW],
+        ],
+        "scaled": {"warmup_steps": 0.5},
+    },
+}
+GRID = {
+    "defaults": ["single"],
+    "_target_": "unnoise.evaluation.comparison.Comparison",
+    "minutes": [0.1, 0.2],
+    "likelihood": 4,
+    "trained": None,
+    "runs": RUNS,
+}
+
+
+@pytest.fixture
+def trainings(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "conf" / "grid").mkdir(parents=True)
+    text = "# @package _global_\n" + yaml.safe_dump(GRID, sort_keys=False)
+    (tmp_path / "conf" / "grid" / "two.yaml").write_text(text)
+    noted = []
+
+    def in_this_process(overrides, folders):
+        noted.append(overrides)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["unnoise-train", *overrides])
+            train()
+
+    monkeypatch.setattr(wanted, "train", in_this_process)
+    monkeypatch.setattr(wanted, "timed", lambda *_: Spent(2, 6.0, "processor s"))
+    return noted
+
+
+def command(monkeypatch, *arguments):
+    few = ["grid=two", "n=20", "reference_count=30", "batch_size=10", "precision=fp32"]
+    given = [*few, "--config-dir=conf", *arguments]
+    monkeypatch.setattr(sys, "argv", ["unnoise-evaluate", *given])
+    evaluate.main()
+
+
+def test_what_is_missing_is_trained_for_equal_times_and_compared(
+    trainings, monkeypatch, tmp_path, capsys
+):
+    command(monkeypatch)
+    steps = [each for run in trainings for each in run if each.startswith("max_steps")]
+    assert steps == ["max_steps=2", "max_steps=2", "max_steps=4", "max_steps=4"]
+    assert [each for each in trainings[3] if each.startswith("warmup")] == ["warmup_steps=2"]
+    (path,) = (tmp_path / "outputs" / "evaluation").glob("families*.json")
+    scores = read(path)
+    names = ["VAE, 0.1 min", "GAN, 0.1 min", "VAE, 0.2 min", "GAN, 0.2 min"]
+    assert [score.name for score in scores] == [*names, "real pictures", "noise"]
+    vae, gan, *_, real, noise = scores
+    assert vae.samples.evaluations == 1
+    assert vae.samples.seconds > 0
+    assert vae.samples.training > 0
+    assert vae.metrics["bits_per_dim"].value > 0
+    assert "bits_per_dim" not in gan.metrics
+    assert real.metrics["recognised"].value == 1
+    assert gan.metrics["modes"].value == 0
+    assert "modes" not in noise.metrics
+    assert {score.fingerprint for score in scores} == {vae.fingerprint}
+    printed = capsys.readouterr().out
+    assert "coverage" in printed
+    assert max(map(len, printed.split("20 pictures against")[1].splitlines())) <= 100
+    for name in (path.with_suffix(".png"), path.with_name(f"{path.stem}_pictures.png")):
+        assert Image.open(name).width > 500
+    request = json.loads(path.read_text())["request"]
+    assert request["runs"]["VAE"]["train"] == RUNS["VAE"]["train"]
+    trainings.clear()
+    command(monkeypatch)
+    assert not trainings, "all are there"
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("runs.GAN.scaled.warmup_steps=2", "GAN.scaled.warmup_steps"),
+        ("runs.VAE.train=[experiment=sprites_vea]", "runs.VAE"),
+        ("+runs.VAE.share=many", "VAE.share"),
+        ("minutes=[]", "minutes"),
+        ("run=outputs/x", "grid=families has runs of its own"),
+        ("trained=[a,b]", "4 runs are compared, not 2"),
+    ],
+)
+def test_what_is_wrong_is_told_before_anything_is_trained(
+    override, told, trainings, monkeypatch, capsys
+):
+    with pytest.raises(SystemExit) as end:
+        command(monkeypatch, override)
+    assert end.value.code == 2
+    assert told in capsys.readouterr().err
+    assert not trainings
+
+
+def test_a_run_that_starts_from_another_gets_its_share(trainings, monkeypatch):
+    noted = []
+    monkeypatch.setattr(wanted, "find_or_train", lambda way, *_: noted.append(way) or "first/run")
+    first = {"train": ["experiment=sprites_flow"]}
+    (each,) = wanted_runs({"x": {"train": ["a=1"], "first": first, "share": 0.25}}).values()
+    assert isinstance(each.first, Wanted)
+    wanted.trained_within(each, 120.0, ["seed=1"], [], "why")
+    assert noted == [
+        ["experiment=sprites_flow", "seed=1", "max_steps=30"],
+        ["a=1", "seed=1", "from=first/run", "max_steps=10"],
+    ]
+
+
+def test_what_training_took_is_read_from_its_log(tmp_path):
+    rows = [
+        {"step": 1, "train/images_per_second": 4.0, "train/processor_seconds": 9.0},
+        {"step": 3, "validation/loss": 1.0},
+        {"step": 5, "train/images_per_second": 8.0, "train/processor_seconds": 6.0},
+    ]
+    text = "".join(json.dumps(row) + "\n" for row in rows) + '{"step": 9, "tr'
+    (tmp_path / "metrics.jsonl").write_text(text)
+    assert spent(tmp_path, batch_size=2) == Spent(5, 15.0, "processor s")
+    assert spent(tmp_path, batch_size=2, after=1).rate == 1.5
+    (tmp_path / "manifest.json").write_text('{"device": "cuda:0"}')
+    assert spent(tmp_path, batch_size=2, after=1) == Spent(4, 1.0, "s")
+    assert spent(tmp_path / "none", batch_size=2) is None
