@@ -29,7 +29,7 @@ GRID = {
     "_target_": "unnoise.evaluation.comparison.Comparison",
     "minutes": [0.1, 0.2],
     "likelihood": 4,
-    "trained": None,
+    "trained_runs": None,
     "runs": RUNS,
 }
 
@@ -102,7 +102,7 @@ def test_what_is_missing_is_trained_for_equal_times_and_compared(
         ("+runs.VAE.share=many", "VAE.share"),
         ("minutes=[]", "minutes"),
         ("run=outputs/x", "grid=families has runs of its own"),
-        ("trained=[a,b]", "4 runs are compared, not 2"),
+        ("trained_runs=[a,b]", "4 runs are compared, not 2"),
     ],
 )
 def test_what_is_wrong_is_told_before_anything_is_trained(

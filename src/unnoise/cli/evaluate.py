@@ -49,12 +49,12 @@ def _rules(measure: Measure) -> Iterator[Problem]:
 def find_or_train_all(
     arguments: Namespace, config: dict[str, Any], found: list[Problem], check: Check
 ) -> str | None:
-    """``trained=[…]`` for a config that compares ``runs``: those that are there, or trained now.
+    """``trained_runs=[…]`` for a config that compares ``runs``: those that are there, or trained now.
 
     The keys of ``SHARED`` that were typed are those of all runs. All are checked before the first
     is trained. None if the config compares none, or is wrong, which is to be told first.
     """
-    if config.get("runs") is None or config.get("trained") is not None or arguments.multirun:
+    if config.get("runs") is None or config.get("trained_runs") is not None or arguments.multirun:
         return None
     if errors_in([*found, *check(config)]):
         return None
@@ -67,7 +67,7 @@ def find_or_train_all(
         for minutes in config["minutes"]
         for name, each in runs.items()
     ]
-    return f"trained=[{','.join(map(str, trained))}]"
+    return f"trained_runs=[{','.join(map(str, trained))}]"
 
 
 def evaluate(config: dict[str, Any]) -> None:

@@ -149,8 +149,8 @@ def _training(
     start = "from unnoise.cli.train import main; main()"
     command = [sys.executable, "-c", start, *overrides]
     command += [f"--config-dir={folder}" for folder in folders]
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE} if quiet else {}
-    return subprocess.Popen(command, **pipes)
+    out, error = (subprocess.DEVNULL, subprocess.PIPE) if quiet else (None, None)
+    return subprocess.Popen(command, stdout=out, stderr=error)
 
 
 def say(run: Path, what: str) -> None:

@@ -45,13 +45,13 @@ class Comparison(Quality):
     Args:
         runs: what is compared, by name; each a ``Wanted``, in plain containers.
         minutes: of training, of each of them.
-        trained: the runs, run by run for each number of minutes; null: to be found or trained.
+        trained_runs: the runs, run by run for each number of minutes; null: to be found or trained.
         likelihood: validation pictures for bits/dim, where a model has any; 0: none.
     """
 
     runs: dict[str, dict[str, Any]]
     minutes: list[Minutes]
-    trained: list[str] | None
+    trained_runs: list[str] | None
     likelihood: Annotated[int, Field(ge=0)]
 
     shared = False
@@ -69,27 +69,29 @@ class Comparison(Quality):
         except ValueError as error:
             yield Problem("runs", str(error))
             return
-        if self.trained is not None and len(self.trained) != count:
-            yield Problem("trained", f"{count} runs are compared, not {len(self.trained)}")
+        if self.trained_runs is not None and len(self.trained_runs) != count:
+            yield Problem(
+                "trained_runs", f"{count} runs are compared, not {len(self.trained_runs)}"
+            )
 
     def problems(self, keys: Keys) -> Iterator[Problem]:
         """What is wrong with the runs that are there."""
-        for run in self.trained or ():
+        for run in self.trained_runs or ():
             try:
                 find_checkpoint(Path(run))
             except FileNotFoundError as error:
-                yield Problem("trained", str(error))
+                yield Problem("trained_runs", str(error))
 
     def rows(self) -> Iterator[tuple[str, float, Path]]:
         """Name, minutes and run of each row."""
         names = [(name, minutes) for minutes in self.minutes for name in self.runs]
-        for (name, minutes), run in zip(names, self.trained or (), strict=True):
+        for (name, minutes), run in zip(names, self.trained_runs or (), strict=True):
             yield name, minutes, Path(run)
 
     def measure(self, keys: Keys) -> Result:
         """Draw what is not drawn yet, measure, and write table, plot and sheet."""
-        if self.trained is None:
-            raise ValueError("trained: none of the runs is trained")
+        if self.trained_runs is None:
+            raise ValueError("trained_runs: none of the runs is trained")
         device = self.torch_device
         rows = list(self.rows())
         first = self.load(rows[0][2])
@@ -114,7 +116,7 @@ class Comparison(Quality):
         controls = list(self._controls(evaluator)) if self.controls else []
         request = {key: keys[key] for key in ("n", "runs", "minutes", "seeds", "reference_count")}
         path = telling(
-            ELSEWHERE, ["families", f"n-{self.n}"], digest([request, self.trained], 8), ".json"
+            ELSEWHERE, ["families", f"n-{self.n}"], digest([request, self.trained_runs], 8), ".json"
         )
         about = {"measure": "families", "unnoise": version("unnoise"), "request": request}
         files = save(path, [*scores, *controls], **about)

@@ -20,7 +20,7 @@ def modes(source: HasCombinations, pictures: Tensor, groups: int = 10) -> dict[s
     group = torch.arange(len(numbers)) % groups
 
     def of(some: Tensor) -> Tensor:
-        reached = some[(some >= 0) & (some < source.combinations)].unique()
+        reached = torch.unique(some[(some >= 0) & (some < source.combinations)])
         return torch.tensor([(some >= 0).double().mean(), len(reached) / source.combinations])
 
     parts = torch.stack([of(numbers[group != each]) for each in range(groups)])
