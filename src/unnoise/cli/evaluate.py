@@ -49,7 +49,7 @@ def _rules(measure: Measure) -> Iterator[Problem]:
 def find_or_train_all(
     arguments: Namespace, config: dict[str, Any], found: list[Problem], check: Check
 ) -> str | None:
-    """``trained_runs=[…]`` for a config that compares ``runs``: those that are there, or trained now.
+    """``trained_runs=[…]`` for a config that compares ``runs``: found, or trained now.
 
     The keys of ``SHARED`` that were typed are those of all runs. All are checked before the first
     is trained. None if the config compares none, or is wrong, which is to be told first.
