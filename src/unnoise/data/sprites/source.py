@@ -14,7 +14,7 @@ Shapes: N sprites, K kinds, S symbols.
 """
 
 from collections.abc import Iterable, Sequence
-from importlib import resources
+from importlib import import_module, resources
 from itertools import chain, product
 from math import prod
 from typing import Annotated, Literal, NamedTuple
@@ -227,9 +227,9 @@ class Sprites(ImageSource):
 
     def combination(self, pictures: torch.Tensor) -> torch.Tensor:
         """Which of ``lesson_names`` pictures show; held-out ones follow, −1 is none of all."""
-        from unnoise.data.sprites.recognition import combinations
-
-        return combinations(pictures)
+        recognition = import_module("unnoise.data.sprites.recognition")  # which builds on this file
+        numbers: torch.Tensor = recognition.combinations(pictures)
+        return numbers
 
     def held_out(self, size: int = 1_000) -> SpriteImages:
         """Draw ``size`` sprites of pairings in neither split; ValueError if there are fewer."""
