@@ -14,6 +14,7 @@ from unnoise.config.problems import Problem
 from unnoise.data.source import ImageSource
 from unnoise.diffusion.samplers import Sampler
 from unnoise.files import file_fault, write_durably
+from unnoise.models.averages import Averaged
 from unnoise.models.trained import DataChanged
 from unnoise.report.figures.forward import DataFigure
 from unnoise.report.figures.sampling import ModelFigure, Samplers
@@ -31,7 +32,7 @@ class FigureDrawing(Request):
     data: ImageSource | None
     sampler: Sampler | None
     data_changed: DataChanged
-    averaged: bool
+    averaged: Averaged
     device: Device
     out: Annotated[str | None, Look(lambda out: file_fault(out, ".png"))]
 

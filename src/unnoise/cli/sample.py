@@ -19,6 +19,7 @@ from unnoise.diffusion.editing import Edit
 from unnoise.diffusion.samplers import Sampler, Watch
 from unnoise.distributed.group import gather, join
 from unnoise.files import folder_fault, write_durably
+from unnoise.models.averages import Averaged
 from unnoise.models.classifier import NoisyClassifier, classifier_fault, classifier_file
 from unnoise.models.edits import EditKeys, PromptKeys
 from unnoise.models.trained import DataChanged
@@ -47,7 +48,7 @@ class Drawing(PromptKeys, EditKeys, Request):
     classifier: Annotated[str | None, Look(classifier_fault)]
     data_root: Annotated[str | None, Role.MACHINE]
     data_changed: DataChanged
-    averaged: bool
+    averaged: Averaged
     device: Device
     out: Annotated[Folder, Role.CALL]
     singles: Annotated[bool, Role.CALL]

@@ -24,6 +24,7 @@ from unnoise.evaluation.grid import recipe
 from unnoise.evaluation.measure import Keys, Measure, Result, Scale
 from unnoise.evaluation.results import aligned
 from unnoise.files import file_digest
+from unnoise.models.averages import Averaged
 from unnoise.models.classifier import classifier_file
 from unnoise.models.codec import Codec
 from unnoise.models.trained import TrainedModel
@@ -125,7 +126,7 @@ class Adherence(Measure):
 
     run: Run
     seed: Number
-    averaged: bool
+    averaged: Averaged
     n: Count
     guidance: list[Scale]
     judge: str | list[str] | None

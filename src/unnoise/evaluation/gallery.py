@@ -20,6 +20,7 @@ from unnoise.data.pixels import ROUNDING
 from unnoise.diffusion.samplers import VERSION
 from unnoise.distributed.environment import ALONE, Place
 from unnoise.files import file_digest, write_durably
+from unnoise.models.averages import Averaged
 from unnoise.models.trained import TrainedModel
 from unnoise.runs.identity import canonical, digest
 from unnoise.runs.layout import telling
@@ -34,7 +35,8 @@ class SampleSet:
         checkpoint: of the model. What counts is the content of the file, not its name.
         recipe: a node of ``conf/sampler``, with its steps and its guidance scale.
         seed: of all noise.
-        averaged: draw with the averaged weights rather than the last ones.
+        averaged: draw with the averaged weights rather than the last ones, or with an average of
+            this relative length.
         precision: of the network.
         prompts: digest of the prompts, or of the data that they are taken from; None where the
             model is unconditional or has prompts of its own, such as all classes in turn.
@@ -44,7 +46,7 @@ class SampleSet:
     checkpoint: Path
     recipe: dict[str, Any]
     seed: int = 0
-    averaged: bool = True
+    averaged: Averaged = True
     precision: Literal["fp32", "bf16"] = "fp32"
     prompts: str | None = None
     classifier: str | None = None

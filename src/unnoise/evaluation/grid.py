@@ -43,7 +43,8 @@ def sample_sets(
         if len(checkpoints) > 1:
             words.append(f"step {samples.step}")
         if len(keys["averaged"]) > 1:
-            words.append("averaged" if averaged else "last weights")
+            kinds = {True: "averaged", False: "last weights"}
+            words.append(kinds.get(averaged, f"averaged over {averaged:g}"))
         if len(keys["seeds"]) > 1:
             words.append(f"seed {seed}")
         yield ", ".join(words), samples

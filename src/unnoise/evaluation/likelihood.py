@@ -19,6 +19,7 @@ from unnoise.diffusion.likelihood import ode_bits_per_dim
 from unnoise.diffusion.noise import Noise
 from unnoise.evaluation.measure import Keys, Measure, Result
 from unnoise.evaluation.results import aligned
+from unnoise.models.averages import Averaged
 from unnoise.models.base import a
 from unnoise.models.diffusion import DiffusionModel, diffusion_model
 from unnoise.models.latent import LikelihoodModel
@@ -47,7 +48,7 @@ class Likelihood(Measure):
 
     run: Run
     seed: Number
-    averaged: bool
+    averaged: Averaged
     n: Annotated[int, Field(ge=2)]
     steps: Annotated[int, Field(ge=2)] | None  # the bound has several terms
 

@@ -15,6 +15,7 @@ from unnoise.config.numbers import Count
 from unnoise.config.problems import ConfigError, Problem
 from unnoise.distributed.devices import named_device
 from unnoise.evaluation.results import write
+from unnoise.models.averages import Averaged
 from unnoise.models.trained import DataChanged, TrainedModel
 from unnoise.runs.checkpoints import find_checkpoint
 from unnoise.runs.identity import Role, digest
@@ -83,13 +84,13 @@ class Measure(ABC):
         """Where results go."""
         return RunDirectory.of(self.checkpoint).evaluation
 
-    def trained(self, averaged: bool, checkpoint: Path | None = None) -> TrainedModel:
+    def trained(self, averaged: Averaged, checkpoint: Path | None = None) -> TrainedModel:
         """The model of a checkpoint, read once for the check and for what follows."""
         file, root = checkpoint or self.checkpoint, self.data_root
         way = {"data_root": root, "data_changed": self.data_changed}
         return load_once(file, averaged=averaged, device=self.device, **way)
 
-    def model_problems(self, averaged: bool, with_data: bool = True) -> Iterator[Problem]:
+    def model_problems(self, averaged: Averaged, with_data: bool = True) -> Iterator[Problem]:
         """Whether the run's model can be read, and its data too."""
         try:
             trained = self.trained(averaged)

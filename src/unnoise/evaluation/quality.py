@@ -28,6 +28,7 @@ from unnoise.evaluation.measure import Keys, Measure, Result, Scale
 from unnoise.evaluation.metrics import Compare
 from unnoise.evaluation.neighbours import K_DENSITY
 from unnoise.evaluation.results import Samples, Score, save, table
+from unnoise.models.averages import Averaged
 from unnoise.runs.checkpoints import find_checkpoints
 from unnoise.runs.identity import digest
 from unnoise.runs.layout import telling
@@ -52,7 +53,7 @@ class Quality(Measure):
     reference_count: Enough
     controls: bool
     checkpoints: Literal["newest", "all"] | list[Number]
-    averaged: list[bool]
+    averaged: list[Averaged]
     sampler: Sampler | None
     samplers: dict[str, Sampler]
     baselines: dict[str, Sampler]

@@ -81,7 +81,7 @@ class Samples:
     checkpoint: str | None = None
     model: str | None = None
     step: int | None = None  # of the checkpoint
-    averaged: bool | None = None
+    averaged: bool | float | None = None
     seed: int | None = None
     precision: str | None = None
     prompts: str | None = None

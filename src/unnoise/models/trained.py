@@ -18,6 +18,7 @@ from unnoise.diffusion.editing import Edit
 from unnoise.diffusion.levels import NoiseLevel
 from unnoise.diffusion.samplers import Sampler, Watch, steps_taken
 from unnoise.distributed.devices import named_device
+from unnoise.models.averages import Averaged, NoAverage, reconstructed
 from unnoise.models.base import Classifier
 from unnoise.models.build import build
 from unnoise.models.diffusion import DiffusionModel
@@ -62,7 +63,7 @@ class TrainedModel:
         cls,
         run: str | Path,
         *,
-        averaged: bool = True,
+        averaged: Averaged = True,
         device: str = "auto",
         data_root: str | None = None,
         data_changed: DataChanged = "refuse",
@@ -74,7 +75,8 @@ class TrainedModel:
 
         Args:
             run: directory or file.
-            averaged: the exponential moving average of the weights rather than the last ones.
+            averaged: the exponential moving average of the weights rather than the last ones; a
+                number is the relative length of another average, made of those that the run kept.
             device: "auto" takes a GPU where there is one.
             data_root: where the run's data are now, if not where the config says.
             data_changed: "accept" takes data there that are not those of the run.
@@ -83,17 +85,21 @@ class TrainedModel:
             FileNotFoundError: there is no checkpoint.
             UnsafeFile: the file is no whole checkpoint of unnoise, or its config names what must
                 not be called.
+            NoAverage: no average of that length can be made of what the run kept.
         """
         path = find_checkpoint(Path(run).expanduser())
         content = read_checkpoint(path)
         prefix = "ema.model." if averaged else "model."
         try:
             config: dict[str, Any] = content["config"]
-            state = {
-                key.removeprefix(prefix): value
-                for key, value in content["state_dict"].items()
-                if key.startswith(prefix)
-            }
+            if isinstance(averaged, bool):
+                state = {
+                    key.removeprefix(prefix): value
+                    for key, value in content["state_dict"].items()
+                    if key.startswith(prefix)
+                }
+            else:
+                state = reconstructed(path, content, averaged)
             if not state and not averaged:
                 raise UnsafeFile(path, "has no last weights, only their average")
             model = build(path, content["model"], config, state)
@@ -102,7 +108,7 @@ class TrainedModel:
             sampler = instantiate(config["sampler"], MODEL)
             model.check_recipe(sampler)
             facts = _facts(path, content)
-        except UnsafeFile:
+        except (UnsafeFile, NoAverage):
             raise
         except Exception as error:  # whatever a damaged config makes a constructor raise
             raise UnsafeFile(path, f"is not a whole checkpoint of unnoise: {error}") from error

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from unnoise.data.content import Facts
 from unnoise.data.source import Batch
 from unnoise.diffusion.noise import Noise
+from unnoise.models.averages import PowerAverage
 from unnoise.models.base import GenerativeModel
 from unnoise.models.build import named
 from unnoise.models.ema import EMA
@@ -50,6 +51,8 @@ class GenerativeModule(LightningModule, ABC):
         super().__init__()
         self.model: Any = model
         self.ema: EMA[Any] = EMA(model, recipe.ema_decay, [model.codec])
+        lengths = (PowerAverage(model, length, [model.codec]) for length in recipe.ema_lengths)
+        self.averages = nn.ModuleList(lengths)  # for later: models.averages
         self.seed: int = recipe.seed
         self.config, self.rollbacks = config, rollbacks
         self.data_facts: Facts = {}
@@ -105,7 +108,8 @@ class GenerativeModule(LightningModule, ABC):
         """Step, and update the average: once an optimizer step, before any checkpoint."""
         super().optimizer_step(*args, **kwargs)
         if not self.skipped:
-            self.ema.update(self._averaged)
+            for average in (self.ema, *self.averages):
+                average.update(self._averaged)
 
     def configure_gradient_clipping(self, *args: Any, **kwargs: Any) -> None:
         """Scale the gradient to a norm of at most ``gradient_clip``, or drop it if not finite.

@@ -1,7 +1,7 @@
 """What a run is made of. Does not import Lightning, so that a config is checked quickly."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
@@ -17,6 +17,7 @@ from unnoise.diffusion.objectives import Objective
 from unnoise.diffusion.samplers import Sampler
 from unnoise.diffusion.schedules import NoiseSchedule
 from unnoise.diffusion.times import TimeSampler
+from unnoise.models.averages import Length
 from unnoise.models.codec import codec_of
 from unnoise.networks.adversarial import (
     Discriminator,
@@ -80,6 +81,7 @@ class Recipe(ABC):
     lr_decay: Literal["constant", "cosine"]
     gradient_clip: Annotated[Annotated[float, Field(gt=0)] | None, Sets(("gradient_clip_val",))]
     ema_decay: Annotated[float, Field(ge=0, lt=1)]
+    ema_lengths: Sequence[Length] = ()
     condition_dropout: Share
     rank_timeout: Annotated[float, Field(gt=0), Role.MACHINE]
     metric: Annotated[str, Role.NAME]

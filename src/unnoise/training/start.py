@@ -147,7 +147,8 @@ def _require_devices(trainer: dict[str, Any]) -> None:
 
 def _require_room(recipe: Recipe, run_dir: Path) -> None:
     """Raise ConfigError if the disk has no room for one checkpoint: weights and their averages."""
-    needed = 2 * sum(parameter.nbytes for parameter in recipe.network.parameters())
+    copies = 2 + len(recipe.ema_lengths)
+    needed = copies * sum(parameter.nbytes for parameter in recipe.network.parameters())
     if isinstance(autoencoder := getattr(recipe, "autoencoder", None), nn.Module):
         needed += sum(parameter.nbytes for parameter in autoencoder.parameters())
     there = next(each for each in (run_dir, *run_dir.absolute().parents) if each.is_dir())
