@@ -37,6 +37,7 @@ def run(tmp_path_factory):
     config, found = check_command_line("train", TINY, sweep=False)
     assert found == []
     keep, recipe = Keep(), prepared(config)
+    recipe.callbacks.clear()  # they would draw pictures
     recipe.callbacks.update(keep=keep, checkpoints=Checkpoints(every=2, keep=99))
     return fit(recipe, config, tmp_path_factory.mktemp("run"), None), keep.states
 
