@@ -54,7 +54,8 @@ def average(states, length):
 def distance(model, states, length):
     """From the exact average, over that of the last weights from it."""
     exact, last = average(states, length), states[-1]
-    off = sum((p.double() - exact[k]).square().sum() for k, p in model.named_parameters())
+    own = {k: p.detach().double() for k, p in model.named_parameters()}
+    off = sum((own[k] - exact[k]).square().sum() for k in own)
     way = sum((last[k] - exact[k]).square().sum() for k in last)
     return float((off / way).sqrt())
 

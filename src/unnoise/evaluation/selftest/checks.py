@@ -2,6 +2,7 @@
 
 from unnoise.evaluation.selftest import (
     autoencoders,
+    averages,
     consistency,
     families,
     metrics,
@@ -19,6 +20,7 @@ MODULES = (
     networks,
     autoencoders,
     families,
+    averages,
     metrics,
 )
 CHECKS = [check for module in MODULES for check in module.CHECKS]
