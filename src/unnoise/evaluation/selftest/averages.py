@@ -25,7 +25,7 @@ def followed(length: float) -> list[float]:
 
 
 def spread(length: float, device: torch.device) -> Result:
-    """Standard deviation of τ/t, in numbers drawn evenly from p by its inverse distribution."""
+    """The standard deviation of τ/t, by even quantiles of p."""
     u = (np.arange(100_000) + 0.5) / 100_000
     return Result(float((u ** (1 / (gamma_of(length) + 1))).std()), length, 1e-6)
 
