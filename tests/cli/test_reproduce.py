@@ -41,8 +41,8 @@ def trainings(tmp_path, monkeypatch):
     """Trains in this process, and notes until which step."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "conf" / "reference").mkdir(parents=True)
-    (tmp_path / "conf" / "reference" / "tiny.yaml").write_text(yaml.safe_dump(REFERENCE))
+    (tmp_path / "conf" / "published").mkdir(parents=True)
+    (tmp_path / "conf" / "published" / "tiny.yaml").write_text(yaml.safe_dump(REFERENCE))
     noted = []
 
     def in_this_process(overrides, folders):
@@ -138,4 +138,4 @@ def test_every_reference_names_a_recipe_that_is_right(name):
     files = ("data.root", "data: missing", "autoencoder.run")
     assert [str(each) for each in wrong if not str(each).startswith(files)] == []
     assert max(point.share for point in found.points) == 1
-    assert (CONF / "reference" / f"{name}.yaml").exists()
+    assert (CONF / "published" / f"{name}.yaml").exists()

@@ -35,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         "unnoise-reproduce", None, __doc__, EXAMPLES, formatter_class=raw
     )
-    parser.add_argument("name", nargs="?", help="of conf/reference; without it they are listed")
+    parser.add_argument("name", nargs="?", help="of conf/published; without it they are listed")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys of unnoise-train")
     parser.add_argument("--config-dir", help="a folder with configs of yours")
     arguments = parser.parse_args()

@@ -43,7 +43,7 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """A file of ``conf/reference``: a run, and what is expected of it along the way.
+    """A file of ``conf/published``: a run, and what is expected of it along the way.
 
     ``about`` is a line on the recipe and on what it lacks of the paper's.
     """
@@ -55,7 +55,7 @@ class Reference:
 
 def references(folders: list[Path]) -> dict[str, Path]:
     """The files of all references: the shipped ones, and those of further folders of configs."""
-    files = [path for each in (CONF, *folders) for path in sorted(each.glob("reference/*.yaml"))]
+    files = [path for each in (CONF, *folders) for path in sorted(each.glob("published/*.yaml"))]
     return {path.stem: path for path in files}
 
 
