@@ -139,7 +139,7 @@ def test_mistakes_are_told_and_nothing_is_written(
 
 def test_what_is_wrong_between_keys_is_listed_with_what_is_wrong_in_one(monkeypatch, capsys):
     err = told(capsys, monkeypatch, "figure=noise", "averaged=3", "sampler=ddim", "device=gpo")
-    assert "averaged  3 is not true or false" in err
+    assert "averaged  must be < 0.288, not 3" in err
     assert "device    gpo cannot be used here" in err
     assert "run       missing: this figure takes a model" in err
 

@@ -4,7 +4,6 @@ from argparse import Namespace
 from typing import Any
 
 from unnoise.cli.hydra_app import folders
-from unnoise.cli.wanted import find_or_train, say, shared
 from unnoise.config.identity import root_of
 from unnoise.config.problems import Check, Problem, errors_in
 from unnoise.distributed.environment import place
@@ -26,14 +25,16 @@ def find_or_train_autoencoder(
     name, autoencoder = config.get("first_stage"), config.get("autoencoder")
     if name is None or not isinstance(autoencoder, dict) or autoencoder.get("run") != "???":
         return None
+    from unnoise.cli import wanted  # needs PyTorch, which --help does not
+
     if isinstance(config.get("resume"), str):
         return f"autoencoder={config['resume']}"
     others = [each for each in (*found, *check(config)) if root_of(each.key) != "autoencoder"]
     if errors_in(others) or place().world_size > 1:
         return None
-    chosen = [f"experiment={name}", *shared(arguments.overrides)]
-    run = find_or_train(chosen, folders(arguments), "no autoencoder is given")
+    chosen = [f"experiment={name}", *wanted.shared(arguments.overrides)]
+    run = wanted.find_or_train(chosen, folders(arguments), "no autoencoder is given")
     if run is None:
         return None
-    say(run, "the autoencoder")
+    wanted.say(run, "the autoencoder")
     return f"autoencoder={run}"
