@@ -69,7 +69,8 @@ def facts(text):
 def test_notebook_runs(script, tmp_path, monkeypatch):
     monkeypatch.setenv("NOTEBOOK_STEPS", "2")
     notebook = jupytext.read(script)
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": tmp_path}}).execute()
+    where = {"metadata": {"path": tmp_path}}
+    NotebookClient(notebook, timeout=300, startup_timeout=300, resources=where).execute()
     drawn = [pictures(cell) for cell in code(notebook)]
     assert sum(drawn) >= 5
     assert drawn == [pictures(cell) for cell in code(committed(script))]  # cell by cell

@@ -65,7 +65,7 @@ def test_the_roles_of_keys_that_are_often_changed():
         *("trainer", "logger", "workers", "rank_timeout", "latent_cache"),
     }
     assert found[Role.NAME] == {"name", "metric"}
-    assert found[Role.CALL] == {"data_changed", "resume", "sweep", "first_stage"}
+    assert found[Role.CALL] == {"data_changed", "resume", "sweep", "first_stage", "until"}
     assert found[Role.TRAINED] >= {"seed", "network", "schedule", "max_steps", "optimizer"}
 
 

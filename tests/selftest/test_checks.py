@@ -361,6 +361,11 @@ BROKEN = [
         scaled(1.001),
     ),
     (
+        "one of length 0.10 put together",
+        "evaluation.selftest.averages.combination",
+        lambda f: lambda kept, wanted: f(kept, wanted._replace(length=wanted.length * 1.1)),
+    ),
+    (
         "Fréchet distance of two known Gaussians",
         "evaluation.metrics.frechet_distance",
         scaled(1.01),
