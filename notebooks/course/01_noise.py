@@ -22,7 +22,7 @@
 # below. The papers count $t = 1 \dots T$. Python counts from 0, so `alpha_bar[t - 1]` is
 # $\bar\alpha_t$.
 #
-# [Overview](overview.md) · next: [learning to denoise](02_denoising.ipynb)
+# Next: learning to denoise.
 
 # %%
 import matplotlib.pyplot as plt
@@ -348,4 +348,4 @@ print(f"s² of the sprites: {spread:.3f}")
 # %% [markdown]
 # **What to remember.** One step is $\sqrt{1-\beta_t}\,x_{t-1} + \sqrt{\beta_t}\,z$. A jump is
 # $\sqrt{\bar\alpha_t}\,x_0 + \sqrt{1-\bar\alpha_t}\,\varepsilon$. A schedule is judged by its SNR,
-# and $\bar\alpha_T$ must be near 0. Next: [a network that undoes it](02_denoising.ipynb).
+# and $\bar\alpha_T$ must be near 0. Next: a network that undoes it.
