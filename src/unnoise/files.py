@@ -94,6 +94,11 @@ def write_durably(path: Path, write: Callable[[Path], object]) -> None:
         os.close(directory)
 
 
+def write_text(path: Path, text: str) -> None:
+    """A text file in UTF-8, as ``write_durably`` writes it, with its errors."""
+    write_durably(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
 @contextmanager
 def folder_in_one_piece(path: Path) -> Iterator[Path]:
     """A temporary folder beside ``path``, which has that name at the end, and is gone on an error.
@@ -184,4 +189,4 @@ def _digests(folder: Path) -> list[tuple[str, str]]:
 
 def _write_digests(folder: Path, lines: list[tuple[str, str]]) -> None:
     text = "".join(f"{digest}  {name}\n" for digest, name in lines)
-    write_durably(folder / SUMS, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_text(folder / SUMS, text)

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from unnoise.cli import evaluate, wanted
+from unnoise.cli import evaluate, timing, wanted
 from unnoise.cli.train import main as train
 from unnoise.evaluation.comparison import wanted_runs
 from unnoise.evaluation.results import read
@@ -50,7 +50,7 @@ def trainings(tmp_path, monkeypatch):
             train()
 
     monkeypatch.setattr(wanted, "train", in_this_process)
-    monkeypatch.setattr(wanted, "timed", lambda *_: Spent(2, 6.0, "processor s"))
+    monkeypatch.setattr(timing, "timed", lambda *_: Spent(2, 6.0, "processor s"))
     return noted
 
 
@@ -117,11 +117,11 @@ def test_what_is_wrong_is_told_before_anything_is_trained(
 
 def test_a_run_that_starts_from_another_gets_its_share(trainings, monkeypatch):
     noted = []
-    monkeypatch.setattr(wanted, "find_or_train", lambda way, *_: noted.append(way) or "first/run")
+    monkeypatch.setattr(timing, "find_or_train", lambda way, *_: noted.append(way) or "first/run")
     first = {"train": ["experiment=sprites_flow"]}
     (each,) = wanted_runs({"x": {"train": ["a=1"], "first": first, "share": 0.25}}).values()
     assert isinstance(each.first, Wanted)
-    wanted.trained_within(each, 120.0, ["seed=1"], [], "why")
+    timing.trained_within(each, 120.0, ["seed=1"], [], "why")
     assert noted == [
         ["experiment=sprites_flow", "seed=1", "max_steps=30"],
         ["a=1", "seed=1", "from=first/run", "max_steps=10"],

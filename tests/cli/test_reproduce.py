@@ -6,7 +6,7 @@ from contextlib import nullcontext
 import pytest
 import yaml
 
-from unnoise.cli import reproduce, wanted
+from unnoise.cli import reproduce, timing, wanted
 from unnoise.cli.train import main as train
 from unnoise.config.compose import CONF
 from unnoise.evaluation.published import (
@@ -53,7 +53,7 @@ def trainings(tmp_path, monkeypatch):
                 train()
 
     monkeypatch.setattr(wanted, "train", in_this_process)
-    monkeypatch.setattr(wanted, "timed", lambda *_: Spent(10, 36_000.0, "processor s"))
+    monkeypatch.setattr(timing, "timed", lambda *_: Spent(10, 36_000.0, "processor s"))
     return noted
 
 

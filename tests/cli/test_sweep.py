@@ -160,7 +160,7 @@ def test_a_failure_that_cannot_be_noted_does_not_end_the_sweep(sweep, training, 
     def full(path, write):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("unnoise.cli.sweep.attempt.write_durably", full)
+    monkeypatch.setattr("unnoise.cli.sweep.attempt.write_text", full)
     training.acts = {1: RuntimeError("out of luck")}
     _, told, _ = sweep("seed=1,2")
     assert training.seeds == [1, 2]

@@ -20,7 +20,7 @@ from unnoise.data.scenes.layout import Subject
 from unnoise.data.scenes.plans import NAMES, NOVELTIES, Group, Novelty, Relation
 from unnoise.data.scenes.source import DRAWN, Scene, SceneImages, Scenes
 from unnoise.data.source import HoldsOut
-from unnoise.data.sprites.source import COLOURS, FACINGS, ITEMS, PALETTE
+from unnoise.data.sprites.drawings import COLOURS, FACINGS, ITEMS, PALETTE
 from unnoise.data.stream import training_loader
 
 WHERES = {background.where: background.name for background in BACKGROUNDS}

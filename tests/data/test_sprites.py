@@ -7,7 +7,18 @@ import torch
 from torch import Tensor
 
 from unnoise.data.sprites import source as sprites
-from unnoise.data.sprites.source import CLASSES, COLOURS, DRAWINGS, ITEMS, KINDS, PALETTE, Sprites
+from unnoise.data.sprites.drawings import (
+    CLASSES,
+    COLOURS,
+    DRAWINGS,
+    ITEMS,
+    KINDS,
+    PALETTE,
+    TINTS,
+    Kind,
+    blocks,
+)
+from unnoise.data.sprites.source import Sprites
 
 
 @pytest.fixture(scope="module")
@@ -145,14 +156,14 @@ def test_drawings_are_16_by_16_known_symbols() -> None:
     assert len(set(symbols)) == len(symbols)
     assert {len(DRAWINGS[c]) for c in CLASSES} == {6}
     for name in (*CLASSES, "item"):
-        for title, lines in sprites.blocks(name):
+        for title, lines in blocks(name):
             assert [len(line) for line in lines] == [16] * 16, title
             assert set("".join(lines)) <= set(symbols), title
             assert {line[0] for line in lines} == {"."}, f"{title}: no room to shift left"
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.class_name}-{kind.name}")
-def test_a_drawing_fills_the_frame_in_one_outlined_piece(kind: sprites.Kind) -> None:
+def test_a_drawing_fills_the_frame_in_one_outlined_piece(kind: Kind) -> None:
     drawing = np.array(list(DRAWINGS[kind.class_name][kind.name])).reshape(16, 16)
     solid = np.pad(drawing != ".", 1)
     height, width = np.ptp(np.nonzero(solid), axis=1) + 1
@@ -183,8 +194,8 @@ def test_colour_words_are_far_apart() -> None:
 
 
 def test_tints_are_slight_and_distinct() -> None:
-    assert np.abs(sprites.TINTS - 1).max() <= 0.1 + 1e-9
-    assert len(np.unique(sprites.TINTS.round(6), axis=0)) == 25
+    assert np.abs(TINTS - 1).max() <= 0.1 + 1e-9
+    assert len(np.unique(TINTS.round(6), axis=0)) == 25
 
 
 def test_background_is_white(train: sprites.SpriteImages) -> None:

@@ -21,7 +21,7 @@ from unnoise.config.problems import Problem
 from unnoise.diffusion.schedules import NoiseSchedule
 from unnoise.distributed.devices import lightning_precision, named_device, slow_bf16
 from unnoise.evaluation.classifiers import Target, splits
-from unnoise.files import folder_fault, write_durably
+from unnoise.files import folder_fault, write_text
 from unnoise.models.classifier import FOLDER, NoisyClassifier, by_noise_level, train
 from unnoise.runs.identity import digest
 from unnoise.runs.layout import shown
@@ -100,10 +100,7 @@ class ClassifierTraining(Request):
         path = Path(self.out or FOLDER / name) / "classifier.pt"
         classifier.save(path)
         text = json.dumps(about, indent=2) + "\n"
-        write_durably(
-            path.with_name("about.json"),
-            lambda temporary: temporary.write_text(text, encoding="utf-8"),
-        )
+        write_text(path.with_name("about.json"), text)
         print(f"{self.target} of {len(pictures.names)}, {self.steps} steps in {seconds:.0f} s")
         real = [key for key in measured[0] if key not in ("log_snr", "sigma/alpha")]
         print("  accuracy at sigma/alpha" + "".join(f"{name:>12}" for name in real))

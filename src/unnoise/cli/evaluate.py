@@ -5,7 +5,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from typing import Any
 
-from unnoise.cli import wanted
+from unnoise.cli import timing, wanted
 from unnoise.cli.command import run, stop_if_wrong
 from unnoise.cli.hydra_app import folders
 from unnoise.cli.request import between, is_whole, read
@@ -25,7 +25,7 @@ def main() -> None:
 
 
 def check(config: dict[str, Any]) -> list[Problem]:
-    """All that is wrong with the keys of a measure, with the run, its data and what judges it."""
+    """All that is wrong with the keys of a measure, with the run, its data and its classifiers."""
     try:
         schema = resolve_target(config["_target_"])
     except ConfigError as error:
@@ -52,7 +52,7 @@ def find_or_train_all(
     """``trained_runs=[…]`` for a config that compares ``runs``: found, or trained now.
 
     The keys of ``SHARED`` that were typed are those of all runs. All are checked before the first
-    is trained. None if the config compares none, or is wrong, which is to be told first.
+    is trained. None if the config compares none, or is wrong, which is to be reported first.
     """
     if config.get("runs") is None or config.get("trained_runs") is not None or arguments.multirun:
         return None
@@ -63,7 +63,7 @@ def find_or_train_all(
     wrong = {name: wanted.faults(each, more, of) for name, each in runs.items()}
     stop_if_wrong([Problem(f"runs.{k}", str(each)) for k, some in wrong.items() for each in some])
     trained = [
-        wanted.trained_within(each, 60 * minutes, more, of, f"{name}, {minutes:g} min")
+        timing.trained_within(each, 60 * minutes, more, of, f"{name}, {minutes:g} min")
         for minutes in config["minutes"]
         for name, each in runs.items()
     ]

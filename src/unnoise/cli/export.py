@@ -15,7 +15,7 @@ from unnoise.config.faults import Look, Run, run_fault
 from unnoise.config.numbers import Count
 from unnoise.config.problems import Problem
 from unnoise.diffusion.samplers import Sampler
-from unnoise.files import folder_in_one_piece, full_fault, write_durably
+from unnoise.files import folder_in_one_piece, full_fault, write_durably, write_text
 from unnoise.models.hub import bundle, pipeline
 from unnoise.models.hub.remote import push, push_fault
 from unnoise.models.trained import DataChanged
@@ -110,7 +110,7 @@ def _show(trained: Model, folder: Path, text: str) -> None:
     """The card, and its sheet."""
     sheet = trained.sample(SHOWN, seed=0).grid()
     write_durably(folder / SAMPLES, partial(sheet.save, format="PNG"))
-    write_durably(folder / "README.md", lambda path: path.write_text(text, encoding="utf-8"))
+    write_text(folder / "README.md", text)
 
 
 def main() -> None:

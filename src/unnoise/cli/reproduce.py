@@ -1,4 +1,4 @@
-"""unnoise-reproduce: train a reference recipe, and hold its numbers against the published ones."""
+"""unnoise-reproduce: train a reference recipe, and compare its numbers with the published ones."""
 
 import argparse
 import math
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from unnoise.cli import evaluate, wanted
+from unnoise.cli import evaluate, timing, wanted
 from unnoise.cli.terminal import any_encoding
 from unnoise.config.compose import check_command_line
 from unnoise.config.identity import directory_of
@@ -14,13 +14,13 @@ from unnoise.config.nodes import instantiate
 from unnoise.config.problems import ConfigError, errors_in, report
 from unnoise.evaluation.published import Point, Reference, compared, reference, references, table
 from unnoise.evaluation.results import Score, read
-from unnoise.files import write_durably
+from unnoise.files import write_text
 from unnoise.runs.checkpoints import checkpoints
 from unnoise.runs.identity import digest
 from unnoise.runs.layout import shown, step_of
 from unnoise.runs.wanted import Spent, spent
 
-EXAMPLES = """examples:
+USES = """examples:
   unnoise-reproduce                      the references
   unnoise-reproduce sprites              minutes on a laptop
   unnoise-reproduce cifar10_ddpm         days on one GPU; killed, the same command goes on
@@ -32,20 +32,19 @@ def main() -> None:
     """The command's entry point."""
     any_encoding()
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        "unnoise-reproduce", None, __doc__, EXAMPLES, formatter_class=raw
-    )
+    parser = argparse.ArgumentParser("unnoise-reproduce", None, __doc__, USES, formatter_class=raw)
     parser.add_argument("name", nargs="?", help="of conf/published; without it they are listed")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys of unnoise-train")
     parser.add_argument("--config-dir", help="a folder with configs of yours")
     arguments = parser.parse_args()
     folders = [arguments.config_dir] if arguments.config_dir else []
+    paths = [Path(each) for each in folders]
     try:
         if arguments.name is None:
-            for name in references([Path(each) for each in folders]):
-                print(f"{name:<20} {reference(name, [Path(each) for each in folders]).about}")
+            for name in references(paths):
+                print(f"{name:<20} {reference(name, paths).about}")
             return
-        chosen = reference(arguments.name, [Path(each) for each in folders])
+        chosen = reference(arguments.name, paths)
         reproduce(arguments.name, chosen, arguments.overrides, folders)
     except (ConfigError, FileNotFoundError, ValueError) as error:
         print(error, file=sys.stderr)
@@ -66,13 +65,12 @@ def reproduce(name: str, chosen: Reference, more: list[str], folders: list[str])
     config, _ = wanted.composed([*own, "resume=true"], folders)
     instantiate(config["data"]).check()
     run, last = Path(directory_of(config)), config["max_steps"]
-    rate = wanted.timed(own, folders)
+    rate = timing.timed(own, folders)
     begun = step_of(saved[-1]) if (saved := checkpoints(run)) else 0
     rest = Spent(last, rate.rate * (last - begun), rate.unit)
-    steps = (
-        f"{last - begun:,} of {last:,} steps are to be trained, {rate.rate:.2g} {rate.unit} each"
-    )
-    print(f"{name}: {chosen.about}\n{steps}: about {duration(rest)}, without drawing", flush=True)
+    steps = f"{last - begun:,} of {last:,} steps are to be trained"
+    steps += f", {rate.rate:.2g} {rate.unit} each"
+    print(f"{name}: {chosen.about}\n{steps}: about {rest}, without drawing", flush=True)
     rows = []
     for point in sorted(chosen.points, key=lambda each: each.share):
         step = math.ceil(point.share * last)
@@ -106,8 +104,7 @@ def measure(run: Path, point: Point, step: int) -> Score:
         raise ConfigError(report(found))
     result = instantiate(config).measure(config)
     source = next(path for path in result.files if path.suffix == ".json")
-    text = source.read_text(encoding="utf-8")
-    write_durably(kept(run, point, step), lambda path: path.write_text(text, encoding="utf-8"))
+    write_text(kept(run, point, step), source.read_text(encoding="utf-8"))
     return read(source)[0]
 
 
@@ -119,16 +116,4 @@ def kept(run: Path, point: Point, step: int) -> Path:
 def cost(run: Path, config: dict[str, Any]) -> str:
     """What the training took so far."""
     took = spent(run, config["batch_size"])
-    return f"seed {config['seed']}, {shown(run)}" + (f", {duration(took)}" if took else "")
-
-
-def duration(took: Spent) -> str:
-    """Seconds in words, as in "3.2 processor hours"."""
-    for size, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
-        if took.seconds >= 2 * size:
-            return f"{took.seconds / size:.1f} {took.unit[:-1]}{name}"
-    return f"{took.seconds:.0f} {took.unit[:-1]}seconds"
-
-
-if __name__ == "__main__":
-    main()
+    return f"seed {config['seed']}, {shown(run)}" + (f", {took}" if took else "")

@@ -18,7 +18,7 @@ from unnoise.data.decoding import Decoder
 from unnoise.diffusion.editing import Edit
 from unnoise.diffusion.samplers import Sampler, Watch
 from unnoise.distributed.group import gather, join
-from unnoise.files import folder_fault, write_durably
+from unnoise.files import folder_fault, write_text
 from unnoise.models.averages import Averaged
 from unnoise.models.classifier import NoisyClassifier, classifier_fault, classifier_file
 from unnoise.models.edits import EditKeys, PromptKeys
@@ -74,47 +74,45 @@ class Drawing(PromptKeys, EditKeys, Request):
         trained = load(self.run, **{key: getattr(self, key) for key in keys})
         decoder = Decoder.of(trained.model.shape, trained.config["data"])
         edit, given = self.make_edit(self.n, trained.model.codec, decoder)
-        parts = gather(self.drawn(trained, edit, decoder))
-        if not parts:
+        if not (parts := gather(self.drawn(trained, edit, decoder))):
             return
         pictures = Pictures.joined(part for part in parts if part is not None)
         sampler = config["sampler"] or trained.config["sampler"]
         kind = sampler.get("stepper", sampler)["_target_"].rpartition(".")[2].lower()
         steps = self.steps or sampler.get("steps", 1) or "all"
-        about = {"checkpoint": str(trained.checkpoint), **self.deciding(config), "sampler": sampler}
-        about |= self.texts
+        about = {"checkpoint": str(trained.checkpoint), **self.deciding(config)}
+        about |= {"sampler": sampler} | self.texts
         name = "-".join(str(part) for part in (self.edit, kind, steps) if part)
-        home = RunDirectory.of(trained.checkpoint).drawn
-        out = Path(self.out or home / f"{name}_{digest(about, 8)}")
+        home = RunDirectory.of(trained.checkpoint).drawn / f"{name}_{digest(about, 8)}"
+        out = Path(self.out or home)
         compared = {"comparison": comparison(given, pictures)} if given else {}
         files = pictures.write(out, **compared)
         if self.singles:
             pictures.save(out / "images", self.first)
             files["singles"] = "images"
-        text = json.dumps(about, indent=2) + "\n"
-        write_durably(out / "about.json", lambda path: path.write_text(text, encoding="utf-8"))
-        seconds = time.monotonic() - started
-        print(f"{len(pictures)} pictures in {seconds:.0f} s, by {kind}, {steps} steps")
+        write_text(out / "about.json", json.dumps(about, indent=2) + "\n")
+        took = f"{time.monotonic() - started:.0f} s"
+        print(f"{len(pictures)} pictures in {took}, by {kind}, {steps} steps")
         for what, file in files.items():
             print(f"  {what:<10} {shown(out / file)}")
 
-    def drawn(self, trained: Model, edit: Edit | None, decoder: Decoder,
-              watch: Watch | None = None) -> Pictures | None:  # fmt: skip
+    def drawn(
+        self, trained: Model, edit: Edit | None, decoder: Decoder, watch: Watch | None = None
+    ) -> Pictures | None:
         """This process's pictures, None if it has none; with a watch there is no bar."""
-        here, model = join(), trained.model
+        here, device = join(), trained.model.device
         first, end = (self.n * k // here.world_size for k in (here.rank, here.rank + 1))
         if first == end:
             return None
         keys = "sampler", "steps", "guidance", "seed", "batch_size", "decode_pixels"
         options = {key: getattr(self, key) for key in keys} | self.prompts(decoder)
         if self.weak is not None:
-            options["weak"] = load(self.weak, averaged=self.averaged, device=str(model.device))
+            options["weak"] = load(self.weak, averaged=self.averaged, device=str(device))
         if self.classifier is not None:
-            file = classifier_file(self.classifier)
-            options["classifier"] = NoisyClassifier.load(file, model.device)
+            options["classifier"] = NoisyClassifier.load(classifier_file(self.classifier), device)
+        options |= {"first": self.first + first, "edit": edit, "watch": watch}
         bar = here.rank == 0 and watch is None
-        options |= {"first": self.first + first, "edit": edit, "watch": watch, "progress": bar}
-        return trained.sample(end - first, **options)
+        return trained.sample(end - first, progress=bar, **options)
 
 
 def main() -> None:

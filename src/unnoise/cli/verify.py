@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from unnoise.distributed.devices import named_device
     from unnoise.evaluation.selftest import table
     from unnoise.evaluation.selftest.check import Outcome, outcomes
-    from unnoise.files import file_fault, write_durably
+    from unnoise.files import file_fault, write_text
 
     with quick_imports():
         from unnoise.evaluation.selftest.checks import CHECKS
@@ -65,5 +65,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "checks": [table.plain(outcome) for outcome in found],
         }
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        write_durably(options.json, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        write_text(options.json, text)
     sys.exit(0 if passed else 1)

@@ -92,21 +92,9 @@ class Comparison(Quality):
         """Draw what is not drawn yet, measure, and write table, plot and sheet."""
         if self.trained_runs is None:
             raise ValueError("trained_runs: none of the runs is trained")
-        device = self.torch_device
         rows = list(self.rows())
         first = self.load(rows[0][2])
-        evaluator = Evaluator(
-            source=first.source,
-            images=first.images,
-            device=device,
-            batch_size=self.batch_size,
-            extractor_name=self.extractor,
-            weights=self.weights,
-            resize=self.resize,
-            split=self.reference,
-            reference_count=self.reference_count,
-            metrics=self.metrics,
-        )
+        evaluator = self.evaluator(first.source, first.images)
         scores, shown = [], {}
         for name, minutes, run in rows:
             title = f"{name}, {minutes:g} min"

@@ -19,7 +19,7 @@ from unnoise.config.schema import arguments
 from unnoise.data.pixels import ROUNDING
 from unnoise.diffusion.samplers import VERSION
 from unnoise.distributed.environment import ALONE, Place
-from unnoise.files import file_digest, write_durably
+from unnoise.files import file_digest, write_durably, write_text
 from unnoise.models.averages import Averaged
 from unnoise.models.trained import TrainedModel
 from unnoise.runs.identity import canonical, digest
@@ -175,7 +175,7 @@ class Gallery:
         record = self.folder / "samples.json"
         if not record.exists():
             text = json.dumps(self.samples.record, indent=2) + "\n"
-            write_durably(record, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+            write_text(record, text)
 
         def write(temporary: Path) -> None:
             with temporary.open("wb") as file:

@@ -1,6 +1,6 @@
 """measure=quality: distances between drawn and real samples, of one recipe or a grid of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -15,9 +15,10 @@ from unnoise.config.numbers import Count, Number
 from unnoise.config.problems import Problem
 from unnoise.data.decoding import Decoder
 from unnoise.data.given import given_pictures
-from unnoise.data.source import ImageSource, Split
+from unnoise.data.source import Images, ImageSource, Split
 from unnoise.diffusion.samplers import Sampler
 from unnoise.distributed.devices import lightning_precision, slow_bf16
+from unnoise.distributed.environment import ALONE, Place
 from unnoise.distributed.group import join
 from unnoise.evaluation.estimates import metric_problems
 from unnoise.evaluation.evaluator import Evaluator, drawn_samples, mixed
@@ -117,19 +118,8 @@ class Quality(Measure):
         place, device = join(), self.torch_device
         drawn = self._sample_sets(keys, device)
         source = self.data or self.trained(self.averaged[0]).source
-        evaluator = Evaluator(
-            source=source,
-            images=source.images if self.data else self.trained(self.averaged[0]).images,
-            device=device,
-            batch_size=self.batch_size,
-            place=place,
-            extractor_name=self.extractor,
-            weights=self.weights,
-            resize=self.resize,
-            split=self.reference,
-            reference_count=self.reference_count,
-            metrics=self.metrics,
-        )
+        real = source if self.data else self.trained(self.averaged[0])
+        evaluator = self.evaluator(source, real.images, place)
         if place.rank == 0:
             source.prepare()
             _ = evaluator.reference  # first, so that its errors come before anything is drawn
@@ -160,6 +150,24 @@ class Quality(Measure):
             files.append(plot(path.with_suffix(".png"), scores, next(iter(scores[0].metrics))))
         every = self.columns == "all" or self.metrics is not None
         return Result(table(scores, every), files)
+
+    def evaluator(
+        self, source: ImageSource, images: Callable[[Split], Images], place: Place = ALONE
+    ) -> Evaluator:
+        """What measures pictures against those of a source, as the keys say."""
+        return Evaluator(
+            source=source,
+            images=images,
+            device=self.torch_device,
+            batch_size=self.batch_size,
+            place=place,
+            extractor_name=self.extractor,
+            weights=self.weights,
+            resize=self.resize,
+            split=self.reference,
+            reference_count=self.reference_count,
+            metrics=self.metrics,
+        )
 
     @property
     def folder(self) -> Path:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from unnoise.files import write_durably
+from unnoise.files import write_durably, write_text
 
 LOWER_IS_BETTER = ("fd", "fid", "sfd", "sfid", "kid", "memorised", "bits_per_dim")
 """Beginnings of the names of metrics of which less is better; of the others more is."""
@@ -137,7 +137,7 @@ def write(path: Path, content: dict[str, Any], rows: Sequence[dict[str, Any]]) -
             writer.writerows(rows)
 
     text, table = json.dumps(content, indent=2) + "\n", path.with_suffix(".csv")
-    write_durably(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_text(path, text)
     write_durably(table, write_csv)
     return [table, path]
 

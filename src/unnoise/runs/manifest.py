@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from unnoise.files import write_durably
+from unnoise.files import write_text
 from unnoise.runs.layout import RunDirectory, shown
 
 TIME = "%Y-%m-%dT%H:%M:%S%z"
@@ -134,10 +134,7 @@ def read(run_dir: Path) -> Manifest:
 
 def _write(run_dir: Path, manifest: Manifest) -> Manifest:
     text = json.dumps(manifest, indent=2) + "\n"
-    write_durably(
-        RunDirectory(run_dir).manifest,
-        lambda temporary: temporary.write_text(text, encoding="utf-8"),
-    )
+    write_text(RunDirectory(run_dir).manifest, text)
     return manifest
 
 

@@ -1,4 +1,4 @@
-"""Runs that are to be there: what unnoise-train is told, and what the training took."""
+"""Runs that are to be there: their overrides, and what their training took."""
 
 import json
 from collections.abc import Iterator
@@ -51,6 +51,13 @@ class Spent:
     def rate(self) -> float:
         """Seconds a step."""
         return self.seconds / self.steps
+
+    def __str__(self) -> str:
+        """As in "3.2 processor hours"."""
+        for size, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+            if self.seconds >= 2 * size:
+                return f"{self.seconds / size:.1f} {self.unit[:-1]}{name}"
+        return f"{self.seconds:.0f} {self.unit[:-1]}seconds"
 
 
 def spent(run_dir: Path, batch_size: int, after: int = 0) -> Spent | None:

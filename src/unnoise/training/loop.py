@@ -18,7 +18,7 @@ from unnoise.data import content
 from unnoise.distributed import group as ranks
 from unnoise.distributed.devices import count, lightning_precision
 from unnoise.distributed.environment import place
-from unnoise.files import write_durably
+from unnoise.files import write_text
 from unnoise.runs import manifest
 from unnoise.runs.identity import leaves
 from unnoise.runs.layout import RunDirectory, shown, step_of
@@ -70,10 +70,7 @@ def fit(
         with held(run_dir) if first else nullcontext():
             if first:
                 text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-                write_durably(
-                    RunDirectory(run_dir).config,
-                    lambda path: path.write_text(text, encoding="utf-8"),
-                )
+                write_text(RunDirectory(run_dir).config, text)
                 content.keep(RunDirectory(run_dir).content, data.splits)
             before = manifest.read(run_dir).get("rollbacks", []) if checkpoint else []
             rollbacks = ranks.broadcast(len(before))  # each changed the noise

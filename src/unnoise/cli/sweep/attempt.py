@@ -15,7 +15,7 @@ from unnoise.config.problems import Check, ConfigError, did_you_mean, errors_in
 from unnoise.config.search import search_of
 from unnoise.config.sweep import Job, those_of
 from unnoise.distributed.environment import place
-from unnoise.files import write_durably
+from unnoise.files import write_text
 from unnoise.report.reader import read_run
 from unnoise.report.sweep import DONE, row
 from unnoise.runs.layout import RunDirectory
@@ -80,7 +80,7 @@ def _note(job: Job, error: BaseException) -> None:
         manifest = {}
     text = json.dumps({"failed": short} | manifest, indent=2) + "\n"
     try:
-        write_durably(run.manifest, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        write_text(run.manifest, text)
         run.error.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
         print(f"  in full: {run.error}", file=sys.stderr, flush=True)
     except OSError as unwritten:  # such as a full disk

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from unnoise.data.scenes.draws import Draws
 from unnoise.data.scenes.panoramas import CLEAR, SIDE, WIDTH, Tones, parts, paste
-from unnoise.data.sprites.source import PALETTE, blocks
+from unnoise.data.sprites.drawings import PALETTE, blocks
 
 SHADE = 32  # added to a tone it is in the shadow
 NEAR = 58  # the row from which on props on the floor are drawn twice as large

@@ -23,7 +23,7 @@ from unnoise.data.scenes.draws import Draws
 from unnoise.data.scenes.layout import Subject, art_of
 from unnoise.data.scenes.panoramas import SIDE
 from unnoise.data.scenes.plans import Group
-from unnoise.data.sprites.source import PALETTE, TINTS
+from unnoise.data.sprites.drawings import PALETTE, TINTS
 
 SUBJECTS = PROPS + len(SYMBOLS)  # the first tone of the farthest subject
 TINTED = [

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from unnoise.data.scenes.draws import Draws
 from unnoise.data.scenes.panoramas import HORIZON, SIDE
 from unnoise.data.scenes.plans import CAST, FLYING, Plan, Relation, relation_held_out, relations
-from unnoise.data.sprites.source import FACINGS, ITEMS, KINDS, STAMPS
+from unnoise.data.sprites.drawings import FACINGS, ITEMS, KINDS, STAMPS
 
 VISIBLE = 2  # a subject shows at least one in so many of its pixels
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from unnoise.data.scenes.draws import Draws
-from unnoise.data.sprites.source import FACINGS, KINDS, PALETTE
+from unnoise.data.sprites.drawings import FACINGS, KINDS, PALETTE
 
 Relation = Literal["left of", "in front of", "above", "between"]
 Novelty = Literal["pairing", "relation", "count"]
@@ -93,7 +93,7 @@ def relation_held_out(first: str, relation: Relation, second: str) -> bool:
     """Whether kind ``first`` is never shown in this relation to kind ``second``.
 
     Of a quarter of all pairs one order is, and never both; so a model may have seen a ghost right
-    of a slime, and be asked for the mirrored scene.
+    of a slime, and then has to draw the mirrored scene.
     """
     a, b = NAMES.index(first), NAMES.index(second)
     return a % 7 != b % 7 and (a + 2 * b) % 7 == HELD[relation]

@@ -25,7 +25,7 @@ from unnoise.data.scenes.layout import scales
 from unnoise.data.scenes.panoramas import HORIZON, SIDE
 from unnoise.data.scenes.plans import CAST
 from unnoise.data.scenes.templates import ART, LUMA, drawings, kernels, moods, ramps, tones
-from unnoise.data.sprites.source import COLOURS, ITEMS
+from unnoise.data.sprites.drawings import COLOURS, ITEMS
 
 NEAR = 16.0  # levels of 255: how far a pixel of a background is from its tones
 CHANCE = 0.45  # a correlation that is evidence neither for a subject nor against it

@@ -27,7 +27,7 @@ from unnoise.data.scenes.layout import Subject, place
 from unnoise.data.scenes.plans import NAMES, NOVELTIES, Group, Novelty, Relation, draw_plan
 from unnoise.data.scenes.recognition import recognise
 from unnoise.data.source import Images, ImageSource, Split
-from unnoise.data.sprites.source import COLOURS
+from unnoise.data.sprites.drawings import COLOURS
 
 T = TypeVar("T", covariant=True)
 STATED, DRAWN = 0, 1  # purposes of random numbers: what a scene shows, and how it looks

@@ -14,7 +14,7 @@ from unnoise.data.scenes.backgrounds import BACKGROUNDS, MOODS, RAMPS, SHADE, SY
 from unnoise.data.scenes.drawing import TINTED
 from unnoise.data.scenes.panoramas import FLOOR
 from unnoise.data.scenes.plans import CAST
-from unnoise.data.sprites.source import COLOURS, FACINGS, KINDS, PALETTE, STAMPS, TINTS
+from unnoise.data.sprites.drawings import COLOURS, FACINGS, KINDS, PALETTE, STAMPS, TINTS
 
 ART = 16  # pixels of a drawing's side
 KNOWN = (*PALETTE["colour"].symbols, *"#_WwBbx")  # symbols of a single ramp, given the colour

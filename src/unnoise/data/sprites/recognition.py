@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unnoise.data.sprites.source import (
+from unnoise.data.sprites.drawings import (
     COLOURS,
     FACINGS,
     ITEMS,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import yaml  # type: ignore[import-untyped]
 
-from unnoise.files import write_durably, write_with_digest
+from unnoise.files import write_text, write_with_digest
 from unnoise.models.base import GenerativeModel
 from unnoise.models.build import named
 from unnoise.runs.checkpoints import LAYOUT
@@ -49,4 +49,4 @@ def keep(
         files.metrics: "",
     }
     for file, text in texts.items():
-        write_durably(file, lambda path, text=text: path.write_text(text, encoding="utf-8"))  # type: ignore[misc]
+        write_text(file, text)

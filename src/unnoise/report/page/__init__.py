@@ -13,7 +13,7 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from unnoise.files import write_durably
+from unnoise.files import write_text
 from unnoise.report.page.about import about, headlines, state_text, summary
 from unnoise.report.page.charts import curves
 from unnoise.report.page.comparison import config_rows, labels, typed
@@ -32,7 +32,7 @@ def write(path: Path, folders: Sequence[Path]) -> list[Run]:
     """Write the page of the runs in ``folders``; returns the runs as they were read."""
     runs = read_runs(folders)
     text = page(path, runs)
-    write_durably(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_text(path, text)
     return runs
 
 

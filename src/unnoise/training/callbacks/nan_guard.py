@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unnoise.config.numbers import Count, Number
 from unnoise.distributed import group as ranks
-from unnoise.files import remove_with_digest, write_durably
+from unnoise.files import remove_with_digest, write_text
 from unnoise.runs.checkpoints import before_step, checkpoints
 from unnoise.runs.layout import RunDirectory, shown, step_of
 from unnoise.training.callbacks.checkpoints import NotFinite
@@ -164,7 +164,7 @@ class BadNumbers(Callback):
         }
         if first:
             text = json.dumps(report, indent=2) + "\n"
-            write_durably(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+            write_text(path, text)
         times = f"{rollbacks} rollback{'' if rollbacks == 1 else 's'}"
         done = f"after {times}" if checkpoint else "there is no checkpoint to go to"
         names = f"{shown(path)} names the pictures of the step"

@@ -6,7 +6,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from unnoise.files import write_durably
+from unnoise.files import write_text
 from unnoise.runs.layout import RunDirectory, step_of
 from unnoise.runs.lock import held
 from unnoise.training.logging.jsonl import JsonLines
@@ -39,7 +39,7 @@ def send(
         board = WeightsAndBiases(run_dir, config.get("name", run_dir.name), **options)
         if new:
             name = uuid.uuid4().hex[:8]
-            write_durably(files.wandb_id, lambda path: path.write_text(name, encoding="utf-8"))
+            write_text(files.wandb_id, name)
         return replay(run_dir, board)
 
 
