@@ -19,7 +19,7 @@
 #
 # You need: notebooks 1 to 5, or to know what $x_t = \alpha_t x_0 + \sigma_t \varepsilon$ and a
 # network $\varepsilon_\theta(x_t, t)$ are. The notebook trains two small models and a classifier,
-# about six minutes of one processor core.
+# eleven to twelve minutes of one (busy) processor core.
 
 # %%
 import math

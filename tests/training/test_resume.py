@@ -18,6 +18,7 @@ from unnoise.diffusion.consistency import ConsistencyLoss
 from unnoise.diffusion.denoiser import VPrediction
 from unnoise.diffusion.times import LossSecondMomentTimes, UniformTimes
 from unnoise.runs.checkpoints import checkpoints, newest_whole
+from unnoise.runs.layout import step_of
 from unnoise.training.loop import fit
 
 IMPORTANCE = partial(LossSecondMomentTimes, 2, 2)
@@ -125,6 +126,25 @@ def test_killed_anywhere(tmp_path, whole, hook, n, workers, parts):
     kill_and_resume(tmp_path, hook, n, workers=workers, accumulate=parts, validate_every=3)
     assert_same_run(whole[parts], tmp_path / "b")
     assert losses(whole[parts]) == losses(tmp_path / "b")
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("until", [2, 3, 5])  # at a line of the log, a validation, an epoch's end
+def test_a_run_that_ended_before_its_end_goes_on_as_if_it_had_not(tmp_path, whole, until, parts):
+    way = {"accumulate": parts, "validate_every": 3}
+    for _ in range(2):  # the second one is there already
+        start = newest_whole(tmp_path / "b") if (tmp_path / "b").exists() else None
+        with pytest.raises(SystemExit, match="0"):
+            fit(experiment(until=until, **way), {}, tmp_path / "b", start)
+        assert step_of(checkpoints(tmp_path / "b")[-1]) == until
+    fit(experiment(**way), {}, tmp_path / "b", newest_whole(tmp_path / "b"))
+    assert_same_run(whole[parts], tmp_path / "b")
+    (steps, values), (others, other_values) = losses(whole[parts]), losses(tmp_path / "b")
+    assert steps == others
+    cut = until + 1 if until % 2 else None  # a line is the mean since the last one, or the start
+    assert {k: v for k, v in values.items() if k != cut} == {
+        k: v for k, v in other_values.items() if k != cut
+    }
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -19,10 +19,7 @@ NEAR = 3.0
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """A published number, how far another training may be from it, and where it stands.
-
-    ``error`` is its standard error over trainings; if the source says none, our estimate of it.
-    """
+    """A published number, its standard error (0: the source gives none), and where it stands."""
 
     value: float
     error: Annotated[float, Field(ge=0)] = 0.0
