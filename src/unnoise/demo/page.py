@@ -146,7 +146,7 @@ class Page:
             )
         if not inputs.steps:
             return
-        own = models[0].model.caption(models[0].sampler) if len(models) == 1 else "each run's own"
+        own = "its own" if len(models) == 1 else "each run's own"
         with gr.Row():
             if inputs.samplers:
                 choices = [(own, ""), *((name, name) for name in inputs.samplers)]
