@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from broken import (
@@ -122,6 +123,10 @@ def test_a_grey_that_means_transparent_is_white_at_any_depth():
 
 
 RED = (200, 40, 90)
+OWN_TIFF = pytest.mark.skipif(
+    int(PIL.__version__.partition(".")[0]) < 13,
+    reason="Pillow before 13 finds the YCbCr TIFF truncated that it wrote",
+)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +140,7 @@ RED = (200, 40, 90)
         ("RGBA", (*RED, 255), "PNG", RED),
         ("RGBA", (*RED, 0), "WEBP", (255, 255, 255)),
         ("CMYK", (55, 215, 165, 0), "TIFF", RED),
-        ("YCbCr", (93, 126, 204), "TIFF", RED),
+        pytest.param("YCbCr", (93, 126, 204), "TIFF", RED, marks=OWN_TIFF),
         ("LAB", (255, 128, 128), "TIFF", (255, 255, 255)),
     ],
 )
