@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 
 import huggingface_hub
 import numpy as np
@@ -10,11 +11,11 @@ import pytest
 import torch
 from commands import command
 from PIL import Image
-from untrained import make_run
+from untrained import FEW, TINY, make_run
 
 import unnoise
-from unnoise.cli import evaluate, export, importer, sample
-from unnoise.files import write_with_digest
+from unnoise.cli import evaluate, export, importer, sample, train
+from unnoise.files import SUMS, file_digest, write_with_digest
 from unnoise.runs.first_stage import first_stage
 from unnoise.untrusted import UnsafeFile
 
@@ -183,3 +184,64 @@ def test_prompts_of_picture_0_are_in_it(way, tmp_path, monkeypatch, capsys):
     folder = bundled(monkeypatch, run, tmp_path / "bundle")
     unnoise.load(folder, device="cpu")
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("typed", ["run=hf://user/tiny", "run=hf://user/tiny weak=hf://user/tiny"])
+def test_a_command_takes_a_run_of_the_hub(typed, bundle, tmp_path, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(huggingface_hub, "snapshot_download",
+                        lambda name, **_: asked.append(name) or str(bundle))  # fmt: skip
+    more = f"n=1 steps=2 guidance=2 out={tmp_path}/o".split()
+    command(monkeypatch, sample.main, *typed.split(), *(more if "weak" in typed else more[:2]))
+    assert set(asked) == {"user/tiny"}
+    assert "grid" in capsys.readouterr().out
+
+
+def test_lists_of_them_too_but_nothing_else_is_fetched(monkeypatch):
+    from unnoise.cli.typed import typed
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **_: f"/hub ({name})")
+    words = ["run=[hf://a/b,hf://c/d,e]", "from=hf://f/g", "folder=hf://h/i", "out=hf://j/k"]
+    monkeypatch.setattr(sys, "argv", ["unnoise", *words])
+    run, start, of, *others = typed().overrides
+    assert run == r"run=[/hub\ \(a/b\),/hub\ \(c/d\),e]"
+    assert (start, of) == ("initial=run", r"initial.run=/hub\ \(f/g\)")
+    assert others == words[2:]
+    monkeypatch.setattr(sys, "argv", ["unnoise", "--cfg", "job", words[0]])
+    assert typed().overrides == words[:1]
+
+
+def test_what_cannot_be_fetched_is_a_line_and_status_2(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", Hub(tmp_path).download)
+    with pytest.raises(SystemExit) as end:
+        command(monkeypatch, sample.main, "run=hf://user/none", "n=1")
+    assert end.value.code == 2
+    assert capsys.readouterr().err == (
+        "run: hf://user/none cannot be fetched: OSError: 404: user/none\n"
+    )
+
+
+def test_a_bundle_is_not_resumed_but_started_from(copy, tmp_path, monkeypatch, capsys):
+    few = ["data=sprites", *FEW, "trainer=cpu", "logger=none", *TINY, "max_steps=2"]
+    with pytest.raises(SystemExit) as stop:
+        command(monkeypatch, train.main, *few, f"resume={copy}")
+    assert stop.value.code == 2
+    lacks = f"{copy} is a bundle, and has no state of an optimizer to go on with"
+    assert f"{lacks}: start from its weights by from={copy}" in capsys.readouterr().err
+    assert not (copy / "checkpoints").exists()
+    few += ["validation_images=8", "callbacks.samples.count=4", "precision=fp32"]
+    command(monkeypatch, train.main, *few, f"from={copy}", f"hydra.run.dir={tmp_path}/on")
+    assert (tmp_path / "on" / "checkpoints" / "step_00000002.ckpt").is_file()
+
+
+def test_each_file_of_a_bundle_has_its_digest(tmp_path, monkeypatch):
+    run = make_run(tmp_path / "run")
+    command(monkeypatch, evaluate.main, f"run={run}", "n=10", "batch_size=10", "metrics=[fd]",
+            "reference_count=30", "device=cpu", "controls=false", "steps=[2]")  # fmt: skip
+    folder = bundled(monkeypatch, run, tmp_path / "bundle")
+    shown = {"README.md", "samples.png", SUMS}
+    kept = [path for path in folder.rglob("*") if path.is_file() and path.name not in shown]
+    assert {path.parent.name for path in kept} == {"bundle", "evaluation"}
+    for path in kept:
+        noted = (path.parent / SUMS).read_text().splitlines()
+        assert f"{file_digest(path)}  {path.name}" in noted

@@ -15,6 +15,7 @@ from untrained import make_run
 import unnoise
 from unnoise.cli import evaluate, export, importer, report, sample, train
 from unnoise.diffusion.noise import Noise
+from unnoise.models.hub import pipeline
 from unnoise.models.hub.importing import import_folder
 from unnoise.models.hub.pipeline import proof
 
@@ -194,6 +195,34 @@ def test_what_draws_otherwise_than_in_diffusers_is_said(tmp_path, monkeypatch, c
     folder = ldm_folder(tmp_path / "ldm", steps_offset=1, set_alpha_to_one=False)
     imported(monkeypatch, folder, tmp_path / "run")
     assert "otherwise than in diffusers: DDIM starts at the last" in capsys.readouterr().out
+
+
+def test_an_imported_run_is_not_resumed_but_started_from(tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    imported(monkeypatch, ldm_folder(tmp_path / "ldm"), run)
+    with pytest.raises(SystemExit) as stop:
+        command(monkeypatch, train.main, "--config-dir", str(run), "experiment=imported",
+                f"resume={run}")  # fmt: skip
+    assert stop.value.code == 2
+    assert f"start from its weights by from={run}" in capsys.readouterr().err
+
+
+def test_ddim_that_clips_is_said_to_keep_another_eps(tmp_path, monkeypatch, capsys):
+    """diffusers keeps ε as predicted, unless it is called otherwise."""
+    imported(monkeypatch, ldm_folder(tmp_path / "latent"), tmp_path / "free")
+    assert "use_clipped_model_output" not in capsys.readouterr().out
+    folder = tmp_path / "pixels"
+    scheduler = diffusers.DDIMScheduler(**{k: LEVELS[k] for k in LEVELS if k != "variance_type"},
+                                        timestep_spacing="trailing")  # fmt: skip
+    diffusers.DDIMPipeline(random_unet(), scheduler).save_pretrained(folder)
+    run = imported(monkeypatch, folder, tmp_path / "run")
+    assert "use_clipped_model_output=True" in capsys.readouterr().out
+    trained = unnoise.load(run, device="cpu")
+    sampler = trained.model.changed(trained.sampler, 5, None)
+    assert proof(trained.model, sampler, folder).trajectory < 1e-4
+    monkeypatch.setattr(pipeline, "call_of", lambda *_: {"num_inference_steps": 5})
+    with pytest.raises(pipeline.NotProven):
+        proof(trained.model, sampler, folder)
 
 
 @pytest.mark.parametrize("kind", ["AutoencoderKL", "VQModel"])

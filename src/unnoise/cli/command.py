@@ -7,16 +7,15 @@ from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
 
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from unnoise.cli.hydra_app import folders, help_text, start
-from unnoise.cli.terminal import any_encoding, undecoded
+from unnoise.cli.typed import only_shows, typed
 from unnoise.config.compose import check_command_line
 from unnoise.config.problems import Check, ConfigError, Problem, errors_in, report
-from unnoise.config.typed import expanded, in_full
+from unnoise.config.typed import expanded
 from unnoise.distributed.environment import place
 
 Job = Callable[[dict[str, Any]], Any]
@@ -36,7 +35,7 @@ def run(config_name: str, check: Check, job: Job, complete: Complete = lambda *_
         sys.exit(0)
     gc.disable()  # imports leave no garbage, but looking for it takes a third of PyTorch's time
     config, found = ({}, []) if arguments.shell_completion else parse(config_name)
-    if config is not None and not _only_shows(arguments):
+    if config is not None and not only_shows(arguments):
         if (more := complete(arguments, config, found, check)) is not None:
             sys.argv.append(more)
             arguments = typed()
@@ -70,39 +69,13 @@ def run(config_name: str, check: Check, job: Job, complete: Complete = lambda *_
     start(arguments, config_name, task)
 
 
-def typed() -> Namespace:
-    """The command line: options and overrides, in any order."""
-    any_encoding()
-    arguments = get_args_parser().parse_intermixed_args()
-    if odd := next(filter(undecoded, sys.argv), None):
-        encoding = sys.getfilesystemencoding()
-        sys.exit(f"{odd} is not {encoding}, this terminal's encoding: set LC_ALL=C.UTF-8")
-    arguments.overrides = in_full(arguments.overrides)
-    if arguments.config_path:
-        sys.exit("--config-path would hide the shipped configs: use --config-dir, which adds yours")
-    if arguments.experimental_rerun:
-        sys.exit("--experimental-rerun reads a pickle, which can run anything: it is not supported")
-    return arguments
-
-
 def parse(config_name: str) -> tuple[dict[str, Any] | None, list[Problem]]:
     """The config of the command line, and what is wrong with it."""
     arguments = typed()
     name = arguments.config_name or config_name
     sweep = bool(arguments.multirun)
-    runs = not sweep and not _only_shows(arguments) and place().rank == 0
+    runs = not sweep and not only_shows(arguments) and place().rank == 0
     return check_command_line(name, arguments.overrides, folders(arguments), sweep, runs)
-
-
-def is_sweep() -> bool:
-    """Whether the command line is for several runs."""
-    return bool(typed().multirun) and not (typed().help or _only_shows(typed()))
-
-
-def _only_shows(arguments: Namespace) -> bool:
-    """Whether Hydra is to show something rather than to run."""
-    options = vars(arguments)
-    return any(options[name] for name in ("hydra_help", "cfg", "info", "shell_completion"))
 
 
 def plain(node: DictConfig) -> dict[str, Any]:

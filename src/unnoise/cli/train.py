@@ -11,9 +11,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from unnoise.cli.command import is_sweep, parse, run
+from unnoise.cli.command import parse, run
 from unnoise.cli.first_stage import find_or_train_autoencoder
 from unnoise.cli.results import print_results
+from unnoise.cli.typed import is_sweep
 from unnoise.config.identity import OUTPUTS, SWEEP, root_of
 from unnoise.config.problems import ConfigError, Problem, errors_in
 from unnoise.config.schema import arguments

@@ -19,8 +19,13 @@ _SPECIAL = re.compile(r"([\\()\[\]{}:=,\s])")
 
 def at_home(override: str) -> str:
     """An override with ~ expanded where a value begins with it, as a shell does for ``run=~/x``."""
-    home = _SPECIAL.sub(r"\\\1", os.path.expanduser("~"))
+    home = escaped(os.path.expanduser("~"))
     return _HOME.sub(lambda _: home, override)
+
+
+def escaped(value: str) -> str:
+    """A text as Hydra reads it unquoted."""
+    return _SPECIAL.sub(r"\\\1", value)
 
 
 def in_full(overrides: Sequence[str]) -> list[str]:

@@ -8,14 +8,14 @@ from unnoise.config.identity import directory_of
 from unnoise.config.nodes import resolve_target
 from unnoise.config.problems import UNKNOWN, ConfigError, Problem
 from unnoise.config.schema import arguments, built, notes_of, problems
-from unnoise.runs import lock
+from unnoise.runs import lock, manifest
 from unnoise.runs.checkpoints import find_checkpoint
 from unnoise.runs.identity import differences
 from unnoise.runs.layout import RunDirectory
 from unnoise.training.initial import Initial, misfits
 from unnoise.training.recipe import Recipe, Sets, completed
 from unnoise.training.rules import broken
-from unnoise.untrusted import UnsafeFile, load_yaml
+from unnoise.untrusted import load_yaml
 
 
 def problems_of(config: dict[str, Any]) -> list[Problem]:
@@ -73,13 +73,18 @@ def problems_of(config: dict[str, Any]) -> list[Problem]:
 def resume_problems(config: dict[str, Any]) -> list[Problem]:
     """What keeps a certain run from going on under this config."""
     run_dir = Path(config["resume"])
-    path = RunDirectory(run_dir).config
+    path, bundled = RunDirectory(run_dir).config, RunDirectory(run_dir).bundle.is_file()
     try:
         find_checkpoint(run_dir)
         if not path.is_file():
             raise FileNotFoundError(f"{run_dir} is not a run directory")
+        if bundled or "imported" in manifest.read(run_dir):
+            kind = "is a bundle" if bundled else "was imported"
+            lacks = "and has no state of an optimizer to go on with"
+            way = f"start from its weights by from={run_dir}"
+            return [Problem("resume", f"{run_dir} {kind}, {lacks}: {way}")]
         different = differences(load_yaml(path), config, arguments)
-    except (FileNotFoundError, UnsafeFile) as error:
+    except (FileNotFoundError, ValueError) as error:
         return [Problem("resume", str(error))]
     except (AttributeError, KeyError, TypeError):
         return [Problem("resume", f"{path} is not the config of a run")]

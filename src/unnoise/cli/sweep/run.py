@@ -7,9 +7,10 @@ from typing import Any, NoReturn
 
 from omegaconf import DictConfig
 
-from unnoise.cli.command import parse, plain, stop_if_wrong, typed
+from unnoise.cli.command import parse, plain, stop_if_wrong
 from unnoise.cli.hydra_app import folders, start
 from unnoise.cli.sweep.attempt import Train, attempt
+from unnoise.cli.typed import typed
 from unnoise.config.identity import part_of_sweep
 from unnoise.config.problems import Check, ConfigError, errors_in
 from unnoise.config.sweep import Sweep, sweep_of

@@ -30,7 +30,7 @@ PICTURES = "pictures.safetensors"
 
 
 def write(trained: TrainedModel, config: dict[str, Any], folder: Path) -> None:
-    """Weights, config, manifest and picture 0, each with its digest, and the evaluations.
+    """Weights, config, manifest, picture 0 and the evaluations, each with its digest.
 
     ``config`` is that of the run, with the sampler that the bundle is to draw with.
     """
@@ -66,8 +66,8 @@ def write(trained: TrainedModel, config: dict[str, Any], folder: Path) -> None:
     _write(files.config, text)
     for path in sorted(home.evaluation.glob("*")):
         if path.suffix in (".json", ".csv", ".png"):
-            files.evaluation.mkdir(exist_ok=True)
-            shutil.copyfile(path, files.evaluation / path.name)
+            copy = partial(shutil.copyfile, path)
+            write_with_digest(files.evaluation / path.name, copy)
 
 
 def _write(path: Path, text: str) -> None:

@@ -57,6 +57,10 @@ OTHERS = tuple(
 )
 """Whose models are like DDPM's, but which draw as nothing here does."""
 SCHEDULES = "unnoise.diffusion.schedules."
+CLIPPED = (
+    "DDIM goes on with ε of the clipped x0 here, as in a pipeline that is called with "
+    "use_clipped_model_output=True; without it the pipeline keeps ε as predicted"
+)
 DDIM_STEPS = 50
 
 
@@ -231,6 +235,8 @@ def drawing_of(config: Mapping[str, Any], bounded: bool) -> Drawing:
             remarks.append("thresholds have no upper bound here (sample_max_value)")
     elif bounded and found["clip_sample"] and name not in OTHERS:
         threshold = {"_target_": "unnoise.diffusion.denoiser.Clip"}
+    if threshold is not None and name == "DDIMScheduler":
+        remarks.append(CLIPPED)
     elif not bounded and (
         found["thresholding"] or (name == "DDIMScheduler" and found["clip_sample"])
     ):
