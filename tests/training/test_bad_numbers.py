@@ -22,6 +22,7 @@ from unnoise.training.callbacks.checkpoints import Checkpoints, DurableCheckpoin
 from unnoise.training.callbacks.metrics import TrainingMetrics
 from unnoise.training.callbacks.nan_guard import BadNumbers, leap
 from unnoise.training.loop import fit
+from unnoise.training.muon import Muon
 
 BATCH = 8  # of tiny.experiment: step k sees the positions from 8·(k − 1) on
 NAN, INF = math.nan, math.inf
@@ -162,6 +163,7 @@ OPTIMIZERS = [
         (torch.optim.Adam, {}),
         (torch.optim.AdamW, {"weight_decay": 0.1}),
         (torch.optim.SGD, {"momentum": 0.9, "weight_decay": 0.1}),
+        (Muon, {"momentum": 0.9}),
     )
     for fused in (False, True)
 ]

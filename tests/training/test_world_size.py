@@ -18,6 +18,7 @@ from unnoise.diffusion.denoiser import VPrediction
 from unnoise.diffusion.times import LossSecondMomentTimes
 from unnoise.training.callbacks.checkpoints import Checkpoints
 from unnoise.training.loop import fit
+from unnoise.training.muon import Muon
 
 STEPS, HALF = 20, 10
 CLOSE = {"fast adam": 4e-4}  # 7.6e-05 was measured, in one of 8 weights with √v < eps
@@ -28,6 +29,7 @@ SETTINGS = {
     "adam": lambda: {"optimizer": partial(torch.optim.Adam, lr=1e-4)},
     "fast adam": lambda: {"optimizer": partial(torch.optim.Adam, lr=1e-2)},
     "fast adam, large eps": lambda: {"optimizer": partial(torch.optim.Adam, lr=1e-2, eps=1e-5)},
+    "muon": lambda: {"optimizer": partial(Muon, lr=1e-3)},
     "accumulated": lambda: {"optimizer": SGD, "accumulate": 2},
     "learned times": lambda: {"optimizer": SGD, "times": LossSecondMomentTimes(2, 3)},
     "consistency": lambda: {"optimizer": SGD, "objective": TUNED, "prediction": VPrediction()},

@@ -1,4 +1,4 @@
-"""Whole numbers in a config."""
+"""Numbers in a config."""
 
 from typing import Annotated
 
@@ -6,3 +6,4 @@ from pydantic import Field
 
 Count = Annotated[int, Field(ge=1)]
 Number = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]

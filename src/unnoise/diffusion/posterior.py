@@ -1,22 +1,18 @@
 """Pictures that were measured: drawn from p(x0 | y), y = A·x0 + noise, by a model of x0 alone."""
 
 from abc import ABC, abstractmethod
-from typing import Annotated
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor
 
-from unnoise.config.numbers import Count
+from unnoise.config.numbers import Count, Positive
 from unnoise.diffusion.denoiser import Denoise, Denoised
 from unnoise.diffusion.editing import Edit, in_turn
 from unnoise.diffusion.levels import NoiseLevel, match
 from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.samplers import Consistency, Sampler, Watch
 from unnoise.diffusion.schedules import NoiseSchedule
-
-Positive = Annotated[float, Field(gt=0)]
 
 
 class Measurement(ABC):

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from unnoise.config.faults import Look
-from unnoise.config.numbers import Count, Number
+from unnoise.config.numbers import Count, Number, Positive
 from unnoise.config.problems import Problem
 from unnoise.data.decoding import Decoder, TooLarge
 from unnoise.data.given import (
@@ -25,7 +25,6 @@ from unnoise.diffusion.editing import Edit, ImageToImage, Inpaint, Interpolate
 from unnoise.diffusion.posterior import (
     Masked,
     Measurement,
-    Positive,
     Posterior,
     averages,
     blur,

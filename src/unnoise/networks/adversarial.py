@@ -7,14 +7,12 @@ Shapes: B batch, C channels, H × W pixels, Z latent numbers, D width of the con
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
-from unnoise.config.numbers import Count
+from unnoise.config.numbers import Count, Positive
 from unnoise.networks.blocks import (
     Upsample,
     convolution,
@@ -33,7 +31,7 @@ class LatentSampler:
     Below 1 pictures are more typical and less varied.
     """
 
-    scale: Annotated[float, Field(gt=0)] = 1.0
+    scale: Positive = 1.0
 
 
 class PlainBlock(nn.Module):

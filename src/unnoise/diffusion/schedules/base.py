@@ -4,10 +4,9 @@ A new schedule is a function that returns a DiscreteSchedule, or a subclass of N
 """
 
 from abc import ABC, abstractmethod
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from unnoise.diffusion.denoiser import Prediction
@@ -17,7 +16,6 @@ Spacing = Literal["uniform", "quadratic", "log_snr", "karras", "training", "lead
 RHO = 7  # of Karras et al. 2022
 LEAST_LOG_SNR = -14.0  # alpha is 0.001 there: spacings by SNR start here if the SNR starts at 0
 HALF_A_DRAW = 2.0**-25  # half the least uniform draw above 0
-Positive = Annotated[float, Field(gt=0)]
 
 
 def precise(x: Tensor) -> Tensor:

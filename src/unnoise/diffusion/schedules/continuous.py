@@ -10,11 +10,10 @@ import math
 import torch
 from torch import Tensor
 
-from unnoise.config.numbers import Count
+from unnoise.config.numbers import Count, Positive
 from unnoise.diffusion.levels import NoiseLevel
 from unnoise.diffusion.schedules.base import (
     NoiseSchedule,
-    Positive,
     Spacing,
     inside,
     precise,

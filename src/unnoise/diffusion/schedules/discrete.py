@@ -12,11 +12,10 @@ from jaxtyping import Float64, Int64, Shaped
 from pydantic import Field
 from torch import Tensor
 
-from unnoise.config.numbers import Count
+from unnoise.config.numbers import Count, Positive
 from unnoise.diffusion.levels import NoiseLevel
 from unnoise.diffusion.schedules.base import (
     NoiseSchedule,
-    Positive,
     Spacing,
     inside,
     precise,
@@ -163,7 +162,7 @@ def sigmoid(
     T: Count = 1000,
     start: float = -3.0,
     end: float = 3.0,
-    temperature: Annotated[float, Field(gt=0)] = 1.0,
+    temperature: Positive = 1.0,
     max_beta: Beta = 0.999,
 ) -> DiscreteSchedule:
     """ᾱ(τ) = S(end) − S(start + (end − start)·τ) up to scale, S(x) = sigmoid(x/temperature).
