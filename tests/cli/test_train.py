@@ -85,6 +85,8 @@ COMPANIONS = {
 
 SMALL = {
     "sprites_dit": "network.width=8 network.depth=1 network.heads=1",
+    "imagenet_dit": "network.width=8 network.depth=1 network.heads=1 data.image_size=16 "
+    "data.classes=2 data.validation_share=0.5",
     "sprites_gan": "network.channels=4 discriminator.channels=4",
     "sprites_vae": "network.channels=4",
     "sprites_tarflow": "network.width=8 network.blocks=1 network.layers=1 network.heads=1",
@@ -98,6 +100,7 @@ SMALL = {
 FIRST_STAGES = {
     "sprites_ldm": "sprites_kl",
     "trained": "sprites_kl",
+    "imagenet_dit": "sprites_kl",
     **dict.fromkeys(("scenes_ldm", "scenes_sd"), "scenes_kl"),
 }
 
@@ -109,17 +112,21 @@ def small(experiment):
     return [*own, *(word for word in TINY if not (own and word.startswith(of_unet)))]
 
 
+WARNED = {"experiment=imagenet_dit": ["prediction"]}
+"""Of ε in a latent, which is the paper's."""
+SETS_ITS_SAMPLER = {"imagenet_dit", "sprites_langevin", "sprites_learned_variance"}
 OWN_FILES = {
     "data=image_folder": ["data.root=pictures"],
     "data=sprite_sheet": ["data.root=pictures/1.png"],
     "data=sprites_file": ["data.root=pictures"],
     "data=hugging_face": ["data.name=pictures"],
+    "experiment=imagenet_dit": ["data.root=folder", "data.image_size=16", "data.classes=2"],
 }
 
 
 def test_another_sampler_can_be_chosen_in_every_experiment():
     """Only the steps are an experiment's; the sampler's own stands in the sampler's file."""
-    for experiment in sorted(set(EXPERIMENTS) - {"sprites_langevin", "sprites_learned_variance"}):
+    for experiment in sorted(set(EXPERIMENTS) - SETS_ITS_SAMPLER):
         config, _ = check_command_line("train", [f"experiment={experiment}", "sampler=heun"])
         if config["_target_"].endswith("DiffusionRecipe"):
             allowed = {"steps", "stepper", "spacing", "threshold", "guidance", "_target_"}
@@ -137,13 +144,23 @@ def test_every_option_of_every_group_is_right(choice, monkeypatch, tmp_path):
         Image.new("RGB", (40, 40), (k, 0, 0)).save(folder / f"{k}.png")
     for name in ("sprites_1788_16x16.npy", "sprite_labels_nc_1788_16x16.npy"):
         (folder / name).touch()
+    two_classes(tmp_path / "folder")
     extra += COMPANIONS.get(choice, [])
     if first := FIRST_STAGES.get(choice.rpartition("=")[2]):
         extra += first_stage(first, FEW, monkeypatch)
     if choice == "initial=run":
         command(monkeypatch, "hydra.run.dir=first", *FEW, *TINY)
         extra += [*TINY, "initial.run=first"]
-    assert check(choice, *extra, *OWN_FILES.get(choice, [])) == []
+    found = check(choice, *extra, *OWN_FILES.get(choice, []))
+    assert [each.partition(":")[0] for each in found] == WARNED.get(choice, [])
+
+
+def two_classes(folder):
+    """Four pictures each."""
+    for k in range(8):
+        file = folder / "ab"[k % 2] / f"{k}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 20), (k, 0, 0)).save(file)
 
 
 def first_stage(experiment, root, monkeypatch):
@@ -161,9 +178,13 @@ def data_root(tmp_path):
     folder.mkdir(parents=True)
     for name, content in CIFAR10_FILES.items():
         (folder / name).write_bytes(content)
+    two_classes(tmp_path / "folder")
     idx = [name for name in EXPERIMENTS if "mnist" in name]
-    return dict.fromkeys(idx, "idx") | dict.fromkeys(
-        [name for name in EXPERIMENTS if "cifar10" in name], "cifar"
+    folders = {"imagenet_dit": "folder"}
+    return (
+        folders
+        | dict.fromkeys(idx, "idx")
+        | dict.fromkeys([name for name in EXPERIMENTS if "cifar10" in name], "cifar")
     )
 
 
@@ -172,14 +193,14 @@ def test_every_experiment_trains_two_steps(experiment, monkeypatch, tmp_path, da
     root = [f"data.root={data_root[experiment]}"] if experiment in data_root else FEW
     way = [*root, *small(experiment)]
     if experiment in FIRST_STAGES:
-        way += first_stage(FIRST_STAGES[experiment], root, monkeypatch)
+        way += first_stage(FIRST_STAGES[experiment], FEW, monkeypatch)
         capsys.readouterr()
     command(monkeypatch, f"experiment={experiment}", *way)
     (run_dir,) = (tmp_path / "outputs" / experiment).iterdir()
     printed = capsys.readouterr().out
     files = ["samples/step_00000002.png", "metrics.jsonl", "checkpoints/step_00000002.ckpt"]
     of_diffusion = ["samples/denoising.gif", "samples/forward_process.png"]
-    of_other_families = SMALL.keys() - {"sprites_dit"}
+    of_other_families = SMALL.keys() - {"sprites_dit", "imagenet_dit"}
     for name in files + of_diffusion * (experiment not in of_other_families):
         assert (run_dir / name).exists()
         assert f"outputs/{experiment}/{run_dir.name}/{name}" in printed
