@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import orjson
 
 MOST = 1000  # points of a curve that are kept
 SPEED = "train/images_per_second"
@@ -47,14 +48,14 @@ def read_log(path: Path) -> Logged:
     Raises:
         OSError: the file is there, but cannot be read.
     """
-    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    text = path.read_bytes() if path.exists() else b""
     if not text:
         return Logged(faults=[f"{path.name} is missing or empty: nothing was logged yet"])
     lines = text.splitlines(keepends=True)
-    if not lines[-1].endswith("\n") and isinstance(_row(lines[-1]), str):
+    if not lines[-1].endswith(b"\n") and isinstance(_row(lines[-1]), str):
         lines.pop()
     try:
-        rows = json.loads(f"[{','.join(lines)}]")  # at once takes half as long as line by line
+        rows = orjson.loads(b"[" + b",".join(lines) + b"]")
         if len(rows) != len(lines):
             raise ValueError("a line is not a row")
         return _logged(rows)
@@ -136,7 +137,7 @@ def _logged(rows: list[dict[str, Any]]) -> Logged:
     return Logged({name: thinned(curve, MOST) for name, curve in curves.items()}, ends, speed)
 
 
-def _row(line: str | bytes) -> dict[str, Any] | str:
+def _row(line: bytes) -> dict[str, Any] | str:
     """A line as a row of numbers, or what is wrong with it."""
     try:
         row = json.loads(line)
