@@ -59,12 +59,13 @@ GROUPS = [
 ]
 CHOICES = [f"{group}={option}" for group in GROUPS for option in options(group)]
 EXPERIMENTS = options("experiment")
+TUNED = ["objective.diffusion_steps=200", "objective.every=200"]
 COMPANIONS = {
     "autoencoder=trained": ["prediction=v", "objective=v"],
     "data=scenes": ["network.attention_resolutions=[16]"],
     "network=sd15": ["network.attention_resolutions=[16, 8, 4]"],
-    "objective=consistency": ["prediction=v", "sampler=consistency"],
-    "sampler=consistency": ["prediction=v", "objective=consistency"],
+    "objective=consistency": ["prediction=v", "sampler=consistency", *TUNED],
+    "sampler=consistency": ["prediction=v", "objective=consistency", *TUNED],
     "schedule=flow": ["prediction=flow", "objective=velocity"],
     "schedule=flow_logit_normal": ["prediction=flow", "objective=velocity"],
     "schedule=linear_zero_snr": ["prediction=v", "objective=v"],
@@ -112,8 +113,11 @@ def small(experiment):
     return [*own, *(word for word in TINY if not (own and word.startswith(of_unet)))]
 
 
-WARNED = {"experiment=imagenet_dit": ["prediction"]}
-"""Of ε in a latent, which is the paper's."""
+WARNED = {
+    "experiment=imagenet_dit": ["prediction"],  # ε in a latent, as the paper has it
+    "experiment=cifar10_ect": ["objective.diffusion_steps"],  # without from=
+    "experiment=sprites_ect": ["objective.diffusion_steps"],
+}
 SETS_ITS_SAMPLER = {"imagenet_dit", "sprites_langevin", "sprites_learned_variance"}
 OWN_FILES = {
     "data=image_folder": ["data.root=pictures"],

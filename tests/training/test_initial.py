@@ -109,6 +109,11 @@ def test_a_run_without_the_key_starts_at_random():
         (["objective=consistency", "prediction=x0"], "prediction: X0Prediction does not give back"),
         (["objective=consistency", "prediction=epsilon"], "prediction: EpsilonPrediction enlarges"),
         (["objective=consistency", "learned_variance=true"], "objective: leaves the learned"),
+        (
+            ["objective=consistency"],
+            "objective.diffusion_steps: 0, so that what is tuned are random",
+        ),
+        (["objective=consistency", "max_steps=3"], "objective.every: the last of 8 stages would"),
     ],
 )
 def test_a_consistency_model_fits_its_parts(overrides, message):
@@ -119,5 +124,6 @@ def test_a_consistency_model_fits_its_parts(overrides, message):
 @pytest.mark.parametrize("prediction", ["v", "flow", "edm"])
 def test_a_consistency_model_is_right(prediction):
     wrong, _ = problems("objective=consistency", "sampler=consistency", f"prediction={prediction}",
+                        "objective.diffusion_steps=1", "objective.stages=1",
                         "callbacks.samples.sampler.steps=4")  # fmt: skip
     assert wrong == []

@@ -120,3 +120,22 @@ def consistency(
     if drawn and not is_one:
         message = "takes means for samples, as the objective trains no consistency model: "
         yield Problem("sampler", f"{message}use another, or objective=consistency", "warning")
+
+
+def stages(objective: Objective, initial: Initial | None, max_steps: int) -> Iterator[Problem]:
+    """Consistency tuning starts from a diffusion model, and gets to its last stage."""
+    if not isinstance(objective, ConsistencyLoss):
+        return
+    if initial is None and not objective.diffusion_steps:
+        message = (
+            "0, so that what is tuned are random weights: from=RUN takes those of a diffusion "
+        )
+        message += "model, and some steps here train one first"
+        yield Problem("objective.diffusion_steps", message, "warning")
+    last = objective.diffusion_steps + (objective.stages - 1) * objective.every
+    if last >= max_steps:
+        message = (
+            f"the last of {objective.stages} stages would begin after {last} steps, but there "
+        )
+        message += f"are {max_steps}: fewer steps a stage, fewer stages, or a greater max_steps"
+        yield Problem("objective.every", message, "warning")

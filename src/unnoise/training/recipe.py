@@ -35,7 +35,7 @@ from unnoise.networks.base import Backbone
 from unnoise.networks.conditioning import Conditioner, ConditionShape
 from unnoise.runs.identity import Role
 from unnoise.training.autoencoder_rules import AUTOENCODER, unclipped
-from unnoise.training.initial import Initial, consistency, same_levels
+from unnoise.training.initial import Initial, consistency, same_levels, stages
 from unnoise.training.optimization import OptimizerFactory
 from unnoise.training.rules import DIFFUSION, SHARED, Rule
 
@@ -139,7 +139,14 @@ class DiffusionRecipe(Recipe):
     first_stage: Annotated[str | None, Role.CALL] = None
     initial: Initial | None = None
 
-    rules: ClassVar[tuple[Rule, ...]] = (*SHARED, *DIFFUSION, unclipped, consistency, same_levels)
+    rules: ClassVar[tuple[Rule, ...]] = (
+        *SHARED,
+        *DIFFUSION,
+        unclipped,
+        consistency,
+        stages,
+        same_levels,
+    )
     givers: ClassVar[tuple[str, ...]] = (*Recipe.givers, "autoencoder")
 
     @classmethod
