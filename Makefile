@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile  # Python compiles what is imported
 
-.PHONY: train test test-slow test-faults check format bench bench-peers clean
+.PHONY: train test test-slow test-faults check format bench bench-peers package clean
 
 train: .venv/train  ## train the main experiment on the built-in sprites
 	$(BIN)/unnoise-train experiment=sprites
@@ -33,6 +33,16 @@ bench: .venv/ready  ## the benchmarks; tables and JSON in outputs/bench
 bench-peers: .venv/ready  ## samples beside two other systems that train as long; hours
 	$(INSTALL) --editable '.[dev,peers]'
 	$(BIN)/python tests/benchmarks/peers.py --tuned
+
+package: .venv/ready  ## wheel and sdist in dist, tried in an environment that has nothing else
+	rm -rf dist build
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+	$(PYTHON) -m venv build/only
+	build/only/bin/python -m pip install --quiet --no-compile dist/*.whl
+	cd build && for each in only/bin/unnoise-*; do $$each --help > help.txt || exit 1; done
+	cd build && only/bin/unnoise-train experiment=sprites max_steps=2 trainer=cpu data.size=40 \
+		data.validation_size=40 sampler.steps=2 callbacks.samples.count=4 validation_images=8
 
 .venv/train: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "unnoise needs Python 3.11 or newer: make PYTHON=python3.12 …")'

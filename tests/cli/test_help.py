@@ -8,7 +8,7 @@ import pytest
 COMMANDS = (
     "import train sample figure classifier extractor evaluate report replay verify export".split()
 )
-COMMANDS += ["reproduce"]
+COMMANDS += ["reproduce", "demo"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
