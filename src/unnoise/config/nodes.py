@@ -108,7 +108,7 @@ def _refusal(path: str, within: Sequence[str]) -> ConfigError:
     if path.startswith("unnoise."):
         near = did_you_mean(".".join(path.split(".")[:2]), within)
     allowed = f"; allowed are classes of {', '.join([*within, *external])}"
-    own = "for a package of your own, set UNNOISE_ALLOW to its name"
+    own = "for a package of your own, set UNNOISE_ALLOW to its name before unnoise is imported"
     if path.partition(".")[0] in NOBODYS:
         own = "UNNOISE_ALLOW is for packages of your own and does not open this one"
     return ConfigError(f"'{path}' is not on the allow-list{near or allowed} ({own})")
