@@ -83,6 +83,8 @@ def test_diffusers_goes_through_the_same_x(
         (["schedule=flow", "prediction=flow", "objective=velocity"], ["RectifiedFlow"]),
         (["conditioning=class"], ["ClassConditioner"]),
         (["conditioning=sketch"], ["PictureConditioner"]),
+        (["conditioning=text"], ["TextConditioner", "takes the tokens of CLIP's text encoder"]),
+        (["network.transformer_depth=1"], ["UNet2DModel has no transformers"]),
         (["autoencoder=identity"], ["Identity"]),
     ],
 )
@@ -176,3 +178,40 @@ def test_a_latent_run_becomes_an_ldm_pipeline_with_its_scale(latent, tmp_path, m
 def test_an_autoencoder_becomes_one_of_diffusers(latent, tmp_path, monkeypatch):
     folder = exported(monkeypatch, latent[0], tmp_path / "out")
     assert diffusers.AutoencoderKL.from_pretrained(folder).config.scaling_factor == 1.0
+
+
+def test_a_latent_of_codes_is_decoded_as_it_is(tmp_path, monkeypatch, capsys):
+    """VQModel would round it first; so its decoder goes into an AutoencoderKL."""
+    monkeypatch.setenv("UNNOISE_DATA", str(tmp_path / "data"))
+    codes = "network=vq_f4", "network.multipliers=[1,2]", "network.quantizer.size=32"
+    vq = trained(tmp_path / "vq", "experiment=sprites_kl", *codes, *TINY)
+    keys = "sampler.steps=3", "network.head_size=8", "prediction=v", "objective=v"
+    run = trained(tmp_path / "ldm", "experiment=sprites", *TINY, *keys, f"autoencoder={vq}")
+    folder = exported(monkeypatch, run, tmp_path / "out", "steps=10", *TRAILING)
+    assert "LDMPipeline: 10 steps differ by" in capsys.readouterr().out
+    codec = unnoise.load(run, device="cpu").model.codec
+    theirs = diffusers.LDMPipeline.from_pretrained(folder).vqvae
+    x, z = torch.rand(2, 3, 16, 16) * 2 - 1, torch.randn(2, *codec.shape)
+    with torch.no_grad():
+        found, latent = theirs.encode(x).latent_dist, codec.autoencoder.network.latent(x)
+        torch.testing.assert_close(found.mean, latent.encoded, rtol=0, atol=1e-5)
+        assert float(found.std.max()) < 1e-6
+        decoded = codec.autoencoder.decode(z)
+        torch.testing.assert_close(theirs.decode(z).sample, decoded, rtol=0, atol=1e-4)
+    folder = exported(monkeypatch, vq, tmp_path / "alone")
+    assert "VQModel: pictures" in capsys.readouterr().out
+    assert diffusers.VQModel.from_pretrained(folder).config.num_vq_embeddings == 32
+
+
+@pytest.mark.parametrize("channels", [[16, 32], [24, 40], [12, 20, 28], [32, 64, 96]])
+def test_the_number_of_groups_that_is_advised_fits(channels):
+    from torch import nn
+
+    from unnoise.models.hub.unet import group_faults
+    from unnoise.networks.blocks import group_norm
+
+    def norms(most):
+        return nn.ModuleList(group_norm(width, most) for width in channels)
+
+    (fault,) = group_faults(norms(32), "theirs", "key")
+    assert list(group_faults(norms(int(re.search(r"key=(\d+)", fault)[1])), "", "")) == []

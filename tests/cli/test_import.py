@@ -243,6 +243,12 @@ def test_an_autoencoder_alone_reconstructs(kind, tmp_path, monkeypatch):
         else:
             expected = theirs.decode(theirs.encode(x).latent_dist.mean).sample
         torch.testing.assert_close(model.autoencoder(x)[0], expected, rtol=0, atol=1e-5)
+    command(monkeypatch, export.main, f"run={run}", f"folder={tmp_path}/again")
+    name = "diffusion_pytorch_model.safetensors"
+    one, two = (load_file(tmp_path / folder / name) for folder in ("ae", "again"))
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert json.loads((tmp_path / "again" / "config.json").read_text())["_class_name"] == kind
     command(monkeypatch, sample.main, f"run={run}", "n=2")
 
 
@@ -413,6 +419,37 @@ def test_stable_diffusion_draws_captions_with_guidance_as_there(tmp_path, monkey
     expected = torch.from_numpy(images).permute(0, 3, 1, 2)
     assert float((expected - found / 255).abs().max()) <= 0.5 / 255 + 1e-4
     command(monkeypatch, sample.main, f"run={run}", "n=2", 'captions=["a cat"]', "steps=2")
+
+
+def test_stable_diffusion_goes_out_again(tmp_path, monkeypatch, capsys):
+    folder, theirs = sd_folder(tmp_path)
+    run = imported(monkeypatch, folder, tmp_path / "run")
+    again = tmp_path / "again"
+    command(monkeypatch, export.main, f"run={run}", f"folder={again}", "steps=4")
+    assert "StableDiffusionPipeline: 4 steps differ by" in capsys.readouterr().out
+    for part in ("unet", "vae"):
+        one, two = (load_file(each / part / "diffusion_pytorch_model.safetensors")
+                    for each in (folder, again))  # fmt: skip
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[key], two[key]) for key in one)
+    ours = diffusers.StableDiffusionPipeline.from_pretrained(again)
+    options = {"num_inference_steps": 3, "guidance_scale": 2.0, "output_type": "np"}
+    for each in (ours, theirs):
+        each.set_progress_bar_config(disable=True)
+    one, two = (each("a dog", generator=torch.Generator().manual_seed(1), **options).images
+                for each in (ours, theirs))  # fmt: skip
+    np.testing.assert_allclose(one, two, atol=1e-5)
+    text = (again / "README.md").read_text()
+    assert "text-to-image" in text
+    assert "guidance_scale=7.5" in text
+    imported(monkeypatch, again, tmp_path / "back")
+    assert "otherwise than in diffusers" not in capsys.readouterr().out
+    for way, says in ((["sampler.spacing=leading"], "starts leading a level later"),
+                      (["sampler.guidance.interval=[0.1,2]"], "at all levels")):  # fmt: skip
+        with pytest.raises(SystemExit):
+            command(monkeypatch, export.main, f"run={run}", f"folder={tmp_path}/no", "sampler=ddim",
+                    "sampler.spacing=trailing", *way)  # fmt: skip
+        assert says in capsys.readouterr().err
 
 
 def test_half_a_stable_diffusion_is_refused(tmp_path, monkeypatch, capsys):

@@ -80,15 +80,13 @@ class Export(Request):
         pipeline.write(model, recipe, folder)
         pictures = trained.validation.read(torch.arange(2)) if model.reconstructs else None
         proof = pipeline.proof(model, recipe, folder, pictures)
-        name, call = pipeline.pipeline_name(model, recipe), pipeline.call_of(model, recipe)
-        said = ", ".join(f"{key}={value!r}" for key, value in call.items())
-        use = f'from diffusers import {name}\n\nmodel = {name}.from_pretrained("this folder")\n'
-        use += f"images = model(batch_size=4, {said}).images" if call else ""
         line = f"Checked in diffusers by unnoise-export: from the same noise, {proof}."
         tags = {"library_name": "diffusers"}
+        name, use = pipeline.pipeline_name(model, recipe), pipeline.example(model, recipe)
+        texts = {"captions": pipeline.CAPTIONS} if name == "StableDiffusionPipeline" else {}
         if not model.reconstructs:
-            tags["pipeline_tag"] = "unconditional-image-generation"
-        _show(trained, folder, card(trained, recipe, tags, use, line))
+            tags["pipeline_tag"] = "text-to-image" if texts else "unconditional-image-generation"
+        _show(trained, folder, card(trained, recipe, tags, use, line), **texts)
         return f"{name}: {proof}"
 
     def _bundle(self, trained: Model, folder: Path, config: dict[str, Any]) -> str:
@@ -106,9 +104,9 @@ class Export(Request):
         return "bundle: loaded from its folder, it draws the same picture 0"
 
 
-def _show(trained: Model, folder: Path, text: str) -> None:
+def _show(trained: Model, folder: Path, text: str, **prompts: Any) -> None:
     """The card, and its sheet."""
-    sheet = trained.sample(SHOWN, seed=0).grid()
+    sheet = trained.sample(SHOWN, seed=0, **prompts).grid()
     write_durably(folder / SAMPLES, partial(sheet.save, format="PNG"))
     write_text(folder / "README.md", text)
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unnoise.models.base import a
@@ -12,13 +13,17 @@ from unnoise.models.hub.keys import Keys
 from unnoise.models.hub.unet import group_faults, size
 from unnoise.networks.autoencoders import (
     Autoencoder,
+    Codebook,
+    ConvolutionalAutoencoder,
     KLAutoencoder,
     Trained,
+    VQAutoencoder,
     to_diffusers,
 )
 from unnoise.networks.autoencoders.convolutional import Encoder
 from unnoise.networks.blocks import Downsample, ResidualBlock, SelfAttention
 
+LEAST_LOGVAR = -30.0  # that diffusers does not clamp
 DOWN, UP = "DownEncoderBlock2D", "UpDecoderBlock2D"
 SHARED: dict[str, Any] = {
     "in_channels": 3,
@@ -55,23 +60,34 @@ def network_of(autoencoder: Autoencoder) -> Autoencoder:
 
 
 def autoencoder_faults(autoencoder: Autoencoder) -> Iterator[str]:
-    """What of an autoencoder diffusers' AutoencoderKL does not have."""
+    """What of an autoencoder diffusers' AutoencoderKL and VQModel do not have."""
     network = network_of(autoencoder)
-    if not isinstance(network, KLAutoencoder):
-        yield (
-            f"autoencoder: {a(network)} is no AutoencoderKL; and diffusers' VQModel rounds a "
-            "latent to codes before it decodes it, which a run here does not"
-        )
+    coded = isinstance(network, VQAutoencoder) and isinstance(network.quantizer, Codebook)
+    if not (isinstance(network, KLAutoencoder) or coded):
+        codes = f" of {a(network.quantizer)}" if isinstance(network, VQAutoencoder) else ""
+        yield f"autoencoder: {a(network)}{codes} is neither an AutoencoderKL nor a VQModel"
         return
+    assert isinstance(network, ConvolutionalAutoencoder)
     if network.patch > 1:
-        yield f"autoencoder: AutoencoderKL has no patches, here of {network.patch} pixels"
-    yield from group_faults(network, "AutoencoderKL", "norm_groups of the autoencoder")
+        yield f"autoencoder: diffusers' have no patches, here of {network.patch} pixels"
+    yield from group_faults(network, autoencoder_class(network), "norm_groups of the autoencoder")
 
 
-def autoencoder_config(network: KLAutoencoder, data_shape: tuple[int, ...]) -> dict[str, Any]:
-    """The arguments of the AutoencoderKL that has no ``autoencoder_faults``, but its scale."""
+def autoencoder_class(network: nn.Module) -> str:
+    """The class of an autoencoder alone."""
+    return "AutoencoderKL" if isinstance(network, KLAutoencoder) else "VQModel"
+
+
+def autoencoder_config(
+    network: ConvolutionalAutoencoder, data_shape: tuple[int, ...]
+) -> dict[str, Any]:
+    """The arguments of the class of an autoencoder without faults, but its scale."""
     widths, blocks, attends = _levels(network.encoder)
     levels, plain = len(widths), len(widths) - sum(attends)
+    codes = {}
+    if isinstance(network, VQAutoencoder):
+        width = network.latent_channels
+        codes = {"num_vq_embeddings": network.quantizer.size, "vq_embed_dim": width}
     return {
         "in_channels": network.colours,
         "out_channels": network.colours,
@@ -83,7 +99,32 @@ def autoencoder_config(network: KLAutoencoder, data_shape: tuple[int, ...]) -> d
         "norm_num_groups": network.decoder.norm_out.num_groups,
         "sample_size": max(data_shape[1:]),
         "force_upcast": True,
+        **codes,
     }
+
+
+def decoder_of(
+    codec: LatentCodec, data_shape: tuple[int, ...]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Config and weights of the AutoencoderKL that decodes latents as a codec does.
+
+    Where latents are codes it does so, too: a VQModel would round them to codes first. Its encoder
+    then gives the latent before that, and a variance of e⁻³⁰.
+    """
+    network = network_of(codec.autoencoder)
+    assert isinstance(network, KLAutoencoder | VQAutoencoder)
+    config = autoencoder_config(network, data_shape)
+    if isinstance(network, KLAutoencoder):
+        state, factor = scaled_weights(codec, network)
+        return config | {"scaling_factor": factor}, state
+    state = to_diffusers(network)
+    del state["quantize.embedding.weight"], config["num_vq_embeddings"], config["vq_embed_dim"]
+    for name in ("encoder.conv_out.weight", "encoder.conv_out.bias", "quant_conv.bias"):
+        state[name] = torch.cat((state[name], torch.zeros_like(state[name])))
+    width = network.latent_channels
+    state["quant_conv.bias"][width:] = LEAST_LOGVAR
+    state["quant_conv.weight"] = F.pad(state["quant_conv.weight"], (0, 0, 0, 0, 0, width, 0, width))
+    return config | {"scaling_factor": 1.0}, state
 
 
 def _levels(encoder: Encoder) -> tuple[list[int], int, list[bool]]:

@@ -19,20 +19,23 @@ from unnoise.models.base import GenerativeModel, a
 from unnoise.models.codec import LatentCodec
 from unnoise.models.diffusion import DiffusionModel
 from unnoise.models.hub.autoencoder import (
+    autoencoder_class,
     autoencoder_config,
     autoencoder_faults,
-    network_of,
-    scaled_weights,
+    decoder_of,
 )
 from unnoise.models.hub.scheduler import scheduler_faults, scheduler_of
 from unnoise.models.hub.unet import unet_config, unet_faults
-from unnoise.networks.autoencoders import KLAutoencoder, to_diffusers
+from unnoise.networks.autoencoders import KLAutoencoder, VQAutoencoder, to_diffusers
+from unnoise.networks.conditioning import FrozenText, TextConditioner
 from unnoise.networks.pretrained import unet_to_diffusers
 
 TOLERANCE = 1e-4
 """Of x at every step, in units of its size where that exceeds 1; of pictures in [0, 1]."""
 PICTURES = 2
 """That prove it."""
+CAPTIONS = ["a cat", "two dogs"]
+"""Of them, where captions are read."""
 
 
 class NotProven(ValueError):
@@ -62,23 +65,39 @@ def faults(model: GenerativeModel, recipe: Any) -> Iterator[str]:
     if not isinstance(model, DiffusionModel):
         yield f"diffusers has no pipeline for {a(model)}"
         return
-    if model.conditioner is not None:
+    if model.conditioner is not None and not _reads_captions(model):
         kind = type(model.conditioner).__name__
         yield f"conditioning: no pipeline of diffusers hands a U-Net what {kind} gives"
-    yield from unet_faults(model.denoiser.network)
-    yield from scheduler_faults(model, recipe)
+        if isinstance(model.conditioner, TextConditioner):
+            yield "conditioning: StableDiffusionPipeline takes the tokens of CLIP's text encoder"
+    yield from unet_faults(model.denoiser.network, _unet_class(model))
+    yield from scheduler_faults(model, recipe, _reads_captions(model))
     if isinstance(model.codec, LatentCodec):
         yield from autoencoder_faults(model.codec.autoencoder)
         height, width = model.codec.shape[1:]
         if height != width:
-            yield f"data.image_size: LDMPipeline draws squares, not latents of {height} × {width}"
+            yield f"data.image_size: these pipelines draw squares, no latent of {height} × {width}"
+    elif _reads_captions(model):
+        yield "autoencoder: StableDiffusionPipeline draws latents, not pixels"
+    if _reads_captions(model) and (size := model.shape[-1]) % 8:
+        yield f"data.image_size: StableDiffusionPipeline draws multiples of 8, not {size}"
+
+
+def _reads_captions(model: DiffusionModel) -> bool:
+    return isinstance(model.conditioner, FrozenText)
+
+
+def _unet_class(model: DiffusionModel) -> str:
+    return "UNet2DConditionModel" if _reads_captions(model) else "UNet2DModel"
 
 
 def pipeline_name(model: GenerativeModel, recipe: Any) -> str:
     """The class of the folder."""
     if isinstance(model, AutoencoderModel):
-        return "AutoencoderKL"
+        return autoencoder_class(model.autoencoder)
     assert isinstance(model, DiffusionModel)
+    if _reads_captions(model):
+        return "StableDiffusionPipeline"
     if isinstance(model.codec, LatentCodec):
         return "LDMPipeline"
     return scheduler_of(model, recipe).name.replace("Scheduler", "Pipeline")
@@ -88,7 +107,19 @@ def call_of(model: GenerativeModel, recipe: Any) -> dict[str, Any]:
     """The arguments with which the pipeline draws as the run does."""
     if not isinstance(model, DiffusionModel):
         return {}
-    return scheduler_of(model, recipe).call
+    call = scheduler_of(model, recipe).call
+    return call | ({"guidance_scale": recipe.guidance.scale} if _reads_captions(model) else {})
+
+
+def example(model: GenerativeModel, recipe: Any) -> str:
+    """Python that loads the folder and draws from it."""
+    name, call = pipeline_name(model, recipe), call_of(model, recipe)
+    load = f'from diffusers import {name}\n\nmodel = {name}.from_pretrained("this folder")\n'
+    if not isinstance(model, DiffusionModel):
+        return load
+    what = f"prompt={CAPTIONS}" if _reads_captions(model) else "batch_size=4"
+    said = ", ".join([what, *(f"{key}={value!r}" for key, value in call.items())])
+    return f"{load}images = model({said}).images"
 
 
 def write(model: GenerativeModel, recipe: Any, folder: Path) -> None:
@@ -96,26 +127,26 @@ def write(model: GenerativeModel, recipe: Any, folder: Path) -> None:
     diffusers = _diffusers()
     if isinstance(model, AutoencoderModel):
         network = model.autoencoder
-        assert isinstance(network, KLAutoencoder)
-        config = autoencoder_config(network, model.shape)
-        _made(
-            "AutoencoderKL", config | {"scaling_factor": 1.0}, to_diffusers(network)
-        ).save_pretrained(folder, safe_serialization=True)
+        assert isinstance(network, KLAutoencoder | VQAutoencoder)
+        config = autoencoder_config(network, model.shape) | {"scaling_factor": 1.0}
+        made = _made(autoencoder_class(network), config, to_diffusers(network))
+        made.save_pretrained(folder, safe_serialization=True)
         return
     assert isinstance(model, DiffusionModel)
     unet: Any = model.denoiser.network
     scheduler = scheduler_of(model, recipe)
     theirs = getattr(diffusers, scheduler.name)(**scheduler.config)
     parts = {
-        "unet": _made("UNet2DModel", unet_config(unet), unet_to_diffusers(unet)),
+        "unet": _made(_unet_class(model), unet_config(unet), unet_to_diffusers(unet)),
         "scheduler": theirs,
     }
     if isinstance(model.codec, LatentCodec):
-        inner = network_of(model.codec.autoencoder)
-        assert isinstance(inner, KLAutoencoder)
-        state, factor = scaled_weights(model.codec, inner)
-        config = autoencoder_config(inner, model.shape) | {"scaling_factor": factor}
-        parts["vqvae"] = _made("AutoencoderKL", config, state)
+        slot = "vae" if _reads_captions(model) else "vqvae"
+        parts[slot] = _made("AutoencoderKL", *decoder_of(model.codec, model.shape))
+    if isinstance(model.conditioner, FrozenText):
+        parts["tokenizer"], parts["text_encoder"] = model.conditioner.encoder.loaded
+        parts |= {"safety_checker": None, "feature_extractor": None}
+        parts["requires_safety_checker"] = False
     with _quiet():
         pipeline = getattr(diffusers, pipeline_name(model, recipe))(**parts)
         pipeline.save_pretrained(folder, safe_serialization=True)
@@ -161,10 +192,12 @@ def _same_walk(model: DiffusionModel, sampler: Sampler, folder: Path) -> Proof:
             str(folder), local_files_only=True, use_safetensors=True
         )
         pipeline.set_progress_bar_config(disable=True)
-        pipeline.unet.register_forward_pre_hook(lambda _, inputs: theirs.append(inputs[0].clone()))
+        pipeline.unet.register_forward_pre_hook(  # with guidance it is called with all x twice
+            lambda _, inputs: theirs.append(inputs[0][:PICTURES].clone())
+        )
         torch.manual_seed(0)
-        call = call_of(model, sampler)
-        images = pipeline(batch_size=PICTURES, output_type="np", **call).images
+        what = {"prompt": CAPTIONS} if _reads_captions(model) else {"batch_size": PICTURES}
+        images = pipeline(output_type="np", **what, **call_of(model, sampler)).images
     ours: list[Tensor] = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -174,7 +207,8 @@ def _same_walk(model: DiffusionModel, sampler: Sampler, folder: Path) -> Proof:
 
         x, schedule = noise(), model.schedule
         levels = schedule.grid(sampler.steps, sampler.spacing)
-        denoise = model.guided(None, PICTURES, sampler.guidance)
+        batch = {"caption": CAPTIONS} if _reads_captions(model) else None
+        denoise = model.guided(batch, PICTURES, sampler.guidance)
         if sampler.threshold is not None and model.codec.bounded:
             denoise = thresholded(denoise, sampler.threshold)
 
@@ -195,14 +229,19 @@ def _same_walk(model: DiffusionModel, sampler: Sampler, folder: Path) -> Proof:
 def _same_autoencoder(model: AutoencoderModel, folder: Path, pictures: Tensor) -> Proof:
     diffusers = _diffusers()
     with _quiet():
-        theirs = diffusers.AutoencoderKL.from_pretrained(
+        theirs = getattr(diffusers, autoencoder_class(model.autoencoder)).from_pretrained(
             str(folder), local_files_only=True, use_safetensors=True
         )
     network, x = model.autoencoder, to_signal(pictures.cpu())
-    assert isinstance(network, KLAutoencoder)
-    posterior, found = theirs.encode(x).latent_dist, network.posterior(x)
-    decoded, own = theirs.decode(posterior.mean).sample, network.decode(found.mean)
-    apart = [(posterior.mean, found.mean), (posterior.logvar, found.logvar), (decoded, own)]
+    if isinstance(network, KLAutoencoder):
+        posterior, found = theirs.encode(x).latent_dist, network.posterior(x)
+        decoded, own = theirs.decode(posterior.mean).sample, network.decode(found.mean)
+        apart = [(posterior.mean, found.mean), (posterior.logvar, found.logvar), (decoded, own)]
+    else:
+        assert isinstance(network, VQAutoencoder)
+        latents, decoded = theirs.encode(x).latents, theirs(x).sample
+        own = network.decode(network.moments(x))
+        apart = [(latents, network.latent(x).encoded), (decoded, own)]
     pixels = _of_pixels((decoded / 2 + 0.5).clamp(0, 1), model.codec.decode(own))
     return Proof(0, max(_apart(*pair) for pair in apart), pixels)
 

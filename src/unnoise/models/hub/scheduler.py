@@ -64,8 +64,11 @@ CLIPPED = (
 DDIM_STEPS = 50
 
 
-def scheduler_faults(model: DiffusionModel, sampler: Sampler) -> Iterator[str]:
-    """What of a model's levels, prediction and sampler DDPMScheduler and DDIMScheduler lack."""
+def scheduler_faults(model: DiffusionModel, sampler: Sampler, guided: bool) -> Iterator[str]:
+    """What of a model's levels, prediction and sampler DDPMScheduler and DDIMScheduler lack.
+
+    A pipeline that is ``guided`` guides by captions.
+    """
     schedule, stepper = model.schedule, sampler.stepper
     if type(model.denoiser.prediction) not in PREDICTIONS.values():
         kind = type(model.denoiser.prediction).__name__
@@ -74,8 +77,13 @@ def scheduler_faults(model: DiffusionModel, sampler: Sampler) -> Iterator[str]:
         kind = type(schedule).__name__
         yield f"schedule: {kind} is continuous; these schedulers have discrete levels"
         return
-    if sampler.guidance.scale != 1:
+    guidance = sampler.guidance
+    if guidance.scale != 1 and not guided:
         yield "sampler.guidance: these pipelines guide by nothing: use guidance 1"
+    if guided and (guidance.scale < 1 or guidance.interval is not None or guidance.rescale):
+        yield "sampler.guidance: only a scale of 1 and more, at all levels, without rescale"
+    if guided and sampler.spacing == "leading":
+        yield "sampler.spacing: StableDiffusionPipeline starts leading a level later: use trailing"
     if not isinstance(stepper, Ancestral | DDIM | Euler):
         kind = type(stepper).__name__
         way = "sampler=ddpm sampler.spacing=uniform or sampler=ddim sampler.spacing=trailing"
@@ -270,7 +278,7 @@ def _stepper(
             f"{name} draws as nothing here does: it is DDIM in {DDIM_STEPS} steps instead"
         )
         spacing = "trailing"
-    elif found["steps_offset"] or not found["set_alpha_to_one"]:
+    elif (found["steps_offset"] and spacing != "trailing") or not found["set_alpha_to_one"]:
         spacing = "trailing"
         why = "ends in a clean picture here, with spacing trailing (steps_offset, set_alpha_to_one)"
         remarks.append(f"DDIM starts at the last level and {why}")

@@ -1,5 +1,6 @@
 """U-Nets: the configs of diffusers' UNet2DModel and UNet2DConditionModel, and our nodes."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ from torch import nn
 from unnoise.models.base import a
 from unnoise.models.hub.keys import Keys
 from unnoise.networks.blocks import SelfAttention
+from unnoise.networks.transformer import SpatialTransformer
 from unnoise.networks.unet import Stage, UNet
 
 DOWN, ATTN_DOWN, CROSS_DOWN = "DownBlock2D", "AttnDownBlock2D", "CrossAttnDownBlock2D"
@@ -83,52 +85,75 @@ TOKENS = Keys(
 )
 
 
-def unet_faults(unet: nn.Module) -> Iterator[str]:
-    """What of a network diffusers' UNet2DModel does not have."""
+def unet_faults(unet: nn.Module, theirs: str) -> Iterator[str]:
+    """What of a network diffusers' class ``theirs`` does not have."""
     if not isinstance(unet, UNet):
         yield f"the network is {a(unet)}: diffusers' pipelines of this kind take a U-Net"
         return
-    if any(isinstance(each, Stage) and each.transformer is not None for each in unet.modules()):
+    transformers = _transformers(unet)
+    if theirs == "UNet2DModel" and transformers:
         yield "network.transformer_depth: UNet2DModel has no transformers"
-    yield from group_faults(unet, "UNet2DModel", "network.norm_groups")
+    elif theirs != "UNet2DModel" and not transformers:
+        yield f"network.transformer_depth: {theirs} attends to tokens in transformers only"
+    yield from group_faults(unet, theirs, "network.norm_groups")
     if len(_heads(unet)) > 1:
         widths = ", ".join(map(str, sorted(map(str, _heads(unet)))))
-        yield f"its attention has heads of {widths} channels: UNet2DModel has one size for all"
+        yield f"its attention has heads of {widths} channels: {theirs} has one size for all"
+    if len(numbers := {each[0].attention.heads for each in transformers}) > 1:
+        found = ", ".join(map(str, sorted(numbers)))
+        yield f"its transformers have {found} heads: {theirs} has one number here, network.heads"
 
 
 def group_faults(network: nn.Module, theirs: str, key: str) -> Iterator[str]:
     """Whether group norms have the same number of groups everywhere, as diffusers' have."""
-    groups = {each.num_groups for each in network.modules() if isinstance(each, nn.GroupNorm)}
+    norms = [each for each in network.modules() if isinstance(each, nn.GroupNorm)]
+    groups = {each.num_groups for each in norms}
     if len(groups) > 1:
         found = ", ".join(map(str, sorted(groups)))
-        one = f"{theirs} has one number for all; a run with {key}={min(groups)} would fit"
+        shared = math.gcd(*(each.num_channels for each in norms))
+        fits = max(g for g in range(1, min(groups) + 1) if shared % g == 0)
+        one = f"{theirs} has one number for all; a run with {key}={fits} would fit"
         yield f"its group norms have {found} groups, by their channels: {one}"
 
 
 def unet_config(unet: UNet) -> dict[str, Any]:
-    """The arguments of the UNet2DModel that is this U-Net, which has no ``unet_faults``."""
+    """The arguments of the class for which this U-Net has no ``unet_faults``."""
     levels: list[list[Stage]] = [[]]
     for layer in unet.down:
         if isinstance(layer, Stage):
             levels[-1].append(layer)
         else:
             levels.append([])
-    attends = [stages[0].attention is not None for stages in levels]
     height, width = unet.shape[1:]
-    (head,) = _heads(unet)
+    (head,), attending, more = _heads(unet), ATTN_DOWN, dict[str, Any]()
+    if transformers := _transformers(unet):
+        (block, *_), attending = transformers[0], CROSS_DOWN
+        head = block.attention.heads  # there the key counts heads
+        more = {
+            "cross_attention_dim": block.cross.k.in_features,
+            "transformer_layers_per_block": len(transformers[0]),
+            "use_linear_projection": False,
+        }
+    attends = [bool(stages[0].attention or stages[0].transformer) for stages in levels]
     return {
         "sample_size": height if height == width else [height, width],
         "in_channels": unet.shape[0],
         "out_channels": unet.outputs,
         "block_out_channels": [stages[-1].block.conv2.out_channels for stages in levels],
         "layers_per_block": len(levels[0]),
-        "down_block_types": [ATTN_DOWN if each else DOWN for each in attends],
-        "up_block_types": [_up(ATTN_DOWN if each else DOWN) for each in reversed(attends)],
+        "down_block_types": [attending if each else DOWN for each in attends],
+        "up_block_types": [_up(attending if each else DOWN) for each in reversed(attends)],
         "dropout": levels[0][0].block.dropout.p,
         "attention_head_dim": head,
         "norm_num_groups": unet.norm_out.num_groups,
         **CONVENTIONS[unet.convention],
+        **more,
     }
+
+
+def _transformers(unet: nn.Module) -> list[list[Any]]:
+    """The blocks of each."""
+    return [[*each.blocks] for each in unet.modules() if isinstance(each, SpatialTransformer)]
 
 
 def _heads(unet: UNet) -> set[int | None]:

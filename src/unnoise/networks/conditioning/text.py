@@ -83,7 +83,7 @@ class HuggingFaceEncoder(TextEncoder):
         """float32 (L, width), L with the tokens that mark start and end."""
         # as training needs it, even where a sampler in inference mode is the first to ask
         with torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False):
-            tokenizer, model = self._loaded
+            tokenizer, model = self.loaded
             most = min(MOST_TOKENS, tokenizer.model_max_length)
             ids = tokenizer(text, truncation=True, max_length=most, return_tensors="pt")
             state: Tensor = model(**ids).last_hidden_state[0]
@@ -91,7 +91,7 @@ class HuggingFaceEncoder(TextEncoder):
 
     def cut(self, texts: Sequence[str]) -> Iterator[tuple[int, int, bytes]]:
         """See TextEncoder; no text is taken to have more tokens than bytes."""
-        tokenizer, _ = self._loaded
+        tokenizer, _ = self.loaded
         most = min(MOST_TOKENS, tokenizer.model_max_length)
         room = most - tokenizer.num_special_tokens_to_add()
         bar = tqdm(total=len(texts), desc="captions into tokens", delay=2, leave=False)
@@ -108,7 +108,7 @@ class HuggingFaceEncoder(TextEncoder):
         bar.close()
 
     @cached_property
-    def _loaded(self) -> tuple[Any, Any]:
+    def loaded(self) -> tuple[Any, Any]:
         """Tokenizer and model; torch's generator is left as it was."""
         import transformers
 
@@ -157,7 +157,7 @@ class ClipEncoder(HuggingFaceEncoder):
     def embed(self, text: str) -> Tensor:
         """float32 (L, width), the same L for all texts."""
         with torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False):
-            tokenizer, model = self._loaded
+            tokenizer, model = self.loaded
             most = model.config.max_position_embeddings
             options = {"padding": "max_length", "truncation": True, "max_length": most}
             ids = tokenizer(text, return_tensors="pt", **options).input_ids
@@ -245,6 +245,8 @@ class FrozenText(TextConditioner):
 
     So Stable Diffusion reads them; nothing of it is trained (Rombach et al. 2022, §4.3).
     """
+
+    encoder: ClipEncoder
 
     def __init__(self, encoder: ClipEncoder) -> None:
         Conditioner.__init__(self)
