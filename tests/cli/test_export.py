@@ -84,7 +84,7 @@ def test_diffusers_goes_through_the_same_x(
         (["conditioning=class"], ["ClassConditioner"]),
         (["conditioning=sketch"], ["PictureConditioner"]),
         (["conditioning=text"], ["TextConditioner", "takes the tokens of CLIP's text encoder"]),
-        (["network.transformer_depth=1"], ["UNet2DModel has no transformers"]),
+        (["+network.transformer_depth=1"], ["UNet2DModel has no transformers"]),
         (["autoencoder=identity"], ["Identity"]),
     ],
 )
