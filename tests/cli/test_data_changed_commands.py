@@ -57,8 +57,8 @@ def test_a_damaged_manifest_ends_a_resume_in_a_line(pictures, monkeypatch, capsy
     (run,) = Path("outputs/image_folder").iterdir()
     (run / "manifest.json").write_text("{")
     before = dated(run)
-    (line,) = refused(monkeypatch, capsys, *FOLDER, "max_steps=4", f"resume={run}")
-    assert line.startswith(f"resume: {run}/manifest.json is damaged")
+    _, line = refused(monkeypatch, capsys, *FOLDER, "max_steps=4", f"resume={run}")
+    assert line.startswith(f"  resume  {run}/manifest.json is damaged")
     assert dated(run) == before
 
 
