@@ -17,7 +17,7 @@ def find_or_train_autoencoder(
     RUN is a finished run of that experiment, with the keys of ``SHARED`` that were typed; where
     there is none, it is trained, in a process of its own, or goes on. A run that is resumed holds
     its autoencoder itself. None if the config needs none, or is wrong in other ways, which are to
-    be told first.
+    be shown first.
 
     Raises:
         SystemExit: its training ended early, with its status.

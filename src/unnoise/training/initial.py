@@ -127,15 +127,11 @@ def stages(objective: Objective, initial: Initial | None, max_steps: int) -> Ite
     if not isinstance(objective, ConsistencyLoss):
         return
     if initial is None and not objective.diffusion_steps:
-        message = (
-            "0, so that what is tuned are random weights: from=RUN takes those of a diffusion "
-        )
-        message += "model, and some steps here train one first"
+        message = "0, so that what is tuned are random weights: from=RUN takes those of a "
+        message += "diffusion model, and some steps here train one first"
         yield Problem("objective.diffusion_steps", message, "warning")
     last = objective.diffusion_steps + (objective.stages - 1) * objective.every
     if last >= max_steps:
-        message = (
-            f"the last of {objective.stages} stages would begin after {last} steps, but there "
-        )
-        message += f"are {max_steps}: fewer steps a stage, fewer stages, or a greater max_steps"
+        message = f"the last of {objective.stages} stages would begin after {last} steps, but "
+        message += f"there are {max_steps}: fewer steps a stage, fewer stages, or more max_steps"
         yield Problem("objective.every", message, "warning")

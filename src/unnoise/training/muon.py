@@ -26,7 +26,7 @@ class Muon(torch.optim.Adam):
     UVᵀ is not exact, see ``orthogonal``.
 
     Args:
-        params: parameters; those of one dimension are Adam's.
+        params: parameters; those of at most one dimension are Adam's.
         lr: root mean square of a matrix's step, and the learning rate of Adam.
         momentum: of matrices.
         betas: of Adam.

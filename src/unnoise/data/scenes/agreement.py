@@ -1,6 +1,6 @@
 """Whether a picture shows what a scene says: background, kinds, colours, numbers, items, relation.
 
-Each is judged by itself: the colours, numbers and items are those of subjects of the kinds that the
+Each by itself: the colours, numbers and items are those of subjects of the kinds that the
 scene names, whatever else the picture shows; it is for the kinds to say that nothing else is there.
 An item can be hidden: it is enough if one of a kind is seen with it, and none with another.
 """
