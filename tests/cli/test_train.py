@@ -138,6 +138,14 @@ def test_another_sampler_can_be_chosen_in_every_experiment():
             assert "eta" not in config["sampler"]["stepper"], experiment
 
 
+def test_consistency_models_are_drawn_in_a_step_or_two():
+    for experiment in EXPERIMENTS:
+        config, _ = check_command_line("train", [f"experiment={experiment}"])
+        for sampler in (config["sampler"], config["callbacks"]["samples"]["sampler"]):
+            if sampler.get("stepper", {}).get("_target_", "").endswith(".Consistency"):
+                assert sampler["steps"] <= 2, experiment
+
+
 @pytest.mark.parametrize("choice", sorted(CHOICES))
 def test_every_option_of_every_group_is_right(choice, monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)

@@ -56,6 +56,45 @@ def test_the_plot_is_written(tmp_path):
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
+def plotted(monkeypatch, tmp_path, scores, **options):
+    """The figure as it is written."""
+    kept = []
+    monkeypatch.setattr(
+        "matplotlib.figure.Figure.savefig", lambda figure, *_, **__: kept.append(figure)
+    )
+    monkeypatch.setattr("unnoise.evaluation.frontier.write_durably", lambda _, write: write(None))
+    plot(tmp_path / "a.png", scores, "fd_garments", **options)
+    return kept[0]
+
+
+def test_lines_differ_in_colour_or_marker(tmp_path, monkeypatch):
+    scores = [score(5 + k, 2.0 + k, sampler=f"sampler {k}") for k in range(20)]
+    (axes,) = plotted(monkeypatch, tmp_path, scores).axes
+    looks = [(bars[0].get_color(), bars[0].get_marker()) for bars in axes.containers]
+    assert len(looks) == len(set(looks)) == 20
+
+
+SECONDS = (0.00136670, 0.00188437, 0.00788757, 0.0144306, 0.0715486, 0.0796943, 0.0859466)
+
+
+@pytest.mark.parametrize("cost", ["evaluations", "seconds"])
+def test_labels_of_any_costs_do_not_lie_on_each_other(cost, tmp_path, monkeypatch):
+    scores = [score(5 * 2**k, 2.0 + k) for k in range(7)]
+    if cost == "seconds":
+        scores = [
+            replace(each, samples=replace(each.samples, seconds=seconds))
+            for each, seconds in zip(scores, SECONDS, strict=True)
+        ]
+    figure = plotted(monkeypatch, tmp_path, scores, cost=cost)
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    low, high = axes.get_xlim()
+    shown = [label for label in axes.get_xticklabels() if low <= label.get_position()[0] <= high]
+    boxes = sorted((label.get_window_extent() for label in shown), key=lambda box: box.x0)
+    assert len(boxes) > 3
+    assert all(one.x1 < other.x0 for one, other in itertools.pairwise(boxes))
+
+
 def test_labels_of_costs_do_not_overlap_and_leave_none_out_that_has_room():
     costs = {5.0, 9.0, 10.0, 19.0, 20.0, 49.0, 50.0, 1000.0}
     kept = _apart(costs)

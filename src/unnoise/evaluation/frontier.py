@@ -10,7 +10,7 @@ from unnoise.files import write_durably
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Wong's palette, which colour-blind people can tell apart."""
-MARKERS = "osD^vPX"
+MARKERS = "osD^vPX*"  # another number than of colours, so that 56 lines differ
 CLOSEST = 1.15  # ratio of neighbouring ticks
 LABELS = {
     "evaluations": "evaluations of the network a picture",
@@ -65,16 +65,19 @@ def plot(
         if score.samples.kind == "real" and score.fingerprint == scores[0].fingerprint:
             value = score.metrics[metric].value
             axes.axhline(value, color="0.3", linestyle=":", label="real pictures")
-    axes.set_xscale("log")
     costs, values = line(drawn)
-    ticks = _apart(set(costs))
-    axes.set_xticks(ticks, [f"{each:g}" for each in ticks])
-    axes.minorticks_off()
+    axes.set_xscale("log")
     if min(values) > 0:
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
+    for axis in (axes.xaxis, axes.yaxis):
+        if axis.get_scale() == "log":
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axis.set_minor_formatter(NullFormatter())
+    if cost == "evaluations":
+        ticks = _apart(set(costs))
+        axes.set_xticks(ticks, [f"{each:g}" for each in ticks])
+        axes.minorticks_off()
     axes.set_xlabel(LABELS[cost])
     better = "less" if lower_is_better(metric) else "more"
     axes.set_ylabel(f"{metric} ({better} is better)")
