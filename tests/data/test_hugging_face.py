@@ -334,16 +334,32 @@ def test_pictures_are_digested_once_for_files_that_stay_the_same(saved, cache, m
     assert len(list(cache.iterdir())) == 2
 
 
-def test_a_folder_packed_by_datasets_has_the_pictures_of_the_folder(tmp_path, monkeypatch):
-    datasets = pytest.importorskip("datasets")
-    datasets.disable_progress_bars()
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """A folder of the pictures of both splits, in two classes."""
+    pytest.importorskip("datasets").disable_progress_bars()
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     for split, pixels in (("train", PIXELS["train"]), ("validation", PIXELS["held"])):
         for index, each in enumerate(pixels):
             folder = tmp_path / "photos" / split / f"kind{index % 2}"
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(each).save(folder / f"{index:02}.png")
-    photos = str(tmp_path / "photos")
+    return str(tmp_path / "photos")
+
+
+def test_the_files_of_a_folder_are_looked_for_once_for_both_splits(photos, monkeypatch):
+    import datasets
+
+    loaded, load = [], datasets.load_dataset  # which walks the folder some fifty times
+    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: loaded.append(a) or load(*a, **k))
+    source = HuggingFaceImages(photos, 8)
+    assert [len(source.images(split)) for split in ("train", "validation")] == [9, 4]
+    assert loaded == [(photos,)]
+
+
+def test_a_folder_packed_by_datasets_has_the_pictures_of_the_folder(photos, tmp_path):
+    import datasets
+
     datasets.load_dataset("imagefolder", data_dir=photos).save_to_disk(str(tmp_path / "packed"))
     packed = HuggingFaceImages(str(tmp_path / "packed"), 8, label_column="label", classes=2)
     folder = ImageFolder(photos, 8, classes=2)

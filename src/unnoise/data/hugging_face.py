@@ -178,15 +178,13 @@ class HuggingFaceImages(ImageSource):
             raise ValueError(f"{self.name} is one table: save a DatasetDict of the splits instead")
         source = str(folder) if folder.is_dir() else self.name
         try:
-            return {
-                split: datasets.load_dataset(source, split=wanted)
-                for split, wanted in self.splits.items()
-            }
+            tables = datasets.load_dataset(source, split=list(self.splits.values()))
         except (FileNotFoundError, ConnectionError) as error:
             raise FileNotFoundError(
                 f"{self.name} is neither a folder nor a data set that can be reached on the hub "
                 f"({error})"
             ) from error
+        return dict(zip(self.splits, tables, strict=True))
 
     def _require(self, table: "Dataset", column: str) -> None:
         if column not in table.column_names:
