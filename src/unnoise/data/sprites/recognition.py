@@ -29,7 +29,7 @@ from unnoise.data.sprites.drawings import (
     TINTS,
 )
 
-CLOSE = 40.0
+CLOSE = 50.0
 """Levels of 255, root mean square: how far a picture may be from a sprite that it shows."""
 SOME = 50  # pictures at a time
 
