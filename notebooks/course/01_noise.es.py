@@ -22,7 +22,7 @@
 # DDPM. Los artículos cuentan $t = 1 \dots T$. Python cuenta desde 0; así, `alpha_bar[t - 1]` es
 # $\bar\alpha_t$.
 #
-# A continuación: aprender a quitar el ruido.
+# A continuación: [aprender a quitar el ruido](02_denoising.es.ipynb).
 
 # %%
 import matplotlib.pyplot as plt

@@ -22,7 +22,7 @@
 # DDPM. Os artigos contam $t = 1 \dots T$. O Python conta a partir de 0; assim, `alpha_bar[t - 1]` é
 # $\bar\alpha_t$.
 #
-# A seguir: aprender a remover o ruído.
+# A seguir: [aprender a remover o ruído](02_denoising.pt.ipynb).
 
 # %%
 import matplotlib.pyplot as plt

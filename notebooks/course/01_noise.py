@@ -22,7 +22,7 @@
 # below. The papers count $t = 1 \dots T$. Python counts from 0, so `alpha_bar[t - 1]` is
 # $\bar\alpha_t$.
 #
-# Next: learning to denoise.
+# Next: [learning to denoise](02_denoising.ipynb).
 
 # %%
 import matplotlib.pyplot as plt

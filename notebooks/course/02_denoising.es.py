@@ -516,4 +516,4 @@ assert torch.allclose(gradient(network), whole, atol=1e-4 * whole.abs().max())
 # %% [markdown]
 # **Para recordar.** Entrenar son cuatro líneas: una imagen, un tiempo, un ruido, y el error cuadrático de
 # la conjetura sobre ese ruido. La conjetura es una media; por eso es borrosa donde mucho está oculto. Los
-# gradientes se ponen a cero antes de cada paso. A continuación: dibujar.
+# gradientes se ponen a cero antes de cada paso. A continuación: [dibujar](03_drawing.es.ipynb).

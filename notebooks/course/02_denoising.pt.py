@@ -515,4 +515,4 @@ assert torch.allclose(gradient(network), whole, atol=1e-4 * whole.abs().max())
 # %% [markdown]
 # **Para lembrar.** O treino são quatro linhas: uma imagem, um tempo, um ruído, e o erro quadrático do
 # palpite sobre esse ruído. O palpite é uma média; por isso é borrado onde muito está escondido. Os
-# gradientes são zerados antes de cada passo. A seguir: desenhar.
+# gradientes são zerados antes de cada passo. A seguir: [desenhar](03_drawing.pt.ipynb).

@@ -517,4 +517,4 @@ assert torch.allclose(gradient(network), whole, atol=1e-4 * whole.abs().max())
 # %% [markdown]
 # **What to remember.** Training is four lines: a picture, a time, a noise, and the squared error of the
 # guess of that noise. The guess is a mean, so it is blurred where much is hidden. Gradients are set to
-# zero before each step. Next: drawing.
+# zero before each step. Next: [drawing](03_drawing.ipynb).
