@@ -459,6 +459,7 @@ for name, ratio in (("DDIM", 2), ("DPM-Solver++", 4)):
 # Exacto no es lo mismo que bueno. La curva de una red entrenada durante minutos tiene errores, y el ruido nuevo los
 # lava. Por eso el muestreador de la propia receta es DPM-Solver++ *con* ruido, en 20 pasos. Filas: Algoritmo 2,
 # DDIM, DPM-Solver++ y el muestreador de la receta, todos con 10 llamadas; después el de la receta con sus 20.
+# `model.sample` empieza la imagen número $k$ siempre desde el mismo ruido; así, las filas se pueden comparar.
 
 
 # %%

@@ -458,6 +458,7 @@ for name, ratio in (("DDIM", 2), ("DPM-Solver++", 4)):
 # Exato não é o mesmo que bom. A curva de uma rede treinada por minutos tem erros, e ruído novo os lava. Por isso
 # o amostrador da própria receita é o DPM-Solver++ *com* ruído, em 20 passos. Linhas: Algoritmo 2, DDIM,
 # DPM-Solver++ e o amostrador da receita, todos com 10 chamadas; depois o da receita com as suas 20.
+# `model.sample` começa a imagem número $k$ sempre do mesmo ruído; assim, as linhas podem ser comparadas.
 
 
 # %%

@@ -457,7 +457,7 @@ for name, ratio in (("DDIM", 2), ("DPM-Solver++", 4)):
 # Exact is not the same as good. The curve of a network that was trained for minutes has errors, and
 # fresh noise washes them out. So the recipe's own sampler is DPM-Solver++ *with* noise, in 20 steps.
 # Rows: Algorithm 2, DDIM, DPM-Solver++ and the recipe's sampler, all with 10 calls; then the recipe's with
-# its 20.
+# its 20. `model.sample` starts picture number $k$ from the same noise each time, so rows can be compared.
 
 
 # %%
