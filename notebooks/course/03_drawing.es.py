@@ -579,4 +579,4 @@ grid(to_pixels(pictures), columns=9, width=800)
 # **Para recordar.** Un paso hacia atrás quita algo del ruido conjeturado y suma ruido nuevo, porque lo que calcula es una
 # media. Divide por $\sqrt{1-\bar\alpha_t}$, con la barra. El último paso no suma nada. DDIM sigue una curva y no
 # necesita ruido; los métodos que resuelven curvas necesitan menos pasos. A continuación: ¿cómo de bueno es el
-# modelo, en bits?
+# modelo, [en bits](04_likelihood.ipynb)?

@@ -577,4 +577,4 @@ grid(to_pixels(pictures), columns=9, width=800)
 # %% [markdown]
 # **Para lembrar.** Um passo para trás tira um pouco do ruído que se supõe e soma ruído novo, porque o que ele calcula é
 # uma média. Divide por $\sqrt{1-\bar\alpha_t}$, com a barra. O último passo não soma nada. O DDIM segue uma curva e
-# não precisa de ruído; métodos que resolvem curvas precisam de menos passos. A seguir: quão bom é o modelo, em bits?
+# não precisa de ruído; métodos que resolvem curvas precisam de menos passos. A seguir: [quão bom é o modelo](04_likelihood.ipynb), em bits?

@@ -576,4 +576,4 @@ grid(to_pixels(pictures), columns=9, width=800)
 # **What to remember.** A step back takes some of the guessed noise away and adds new noise, since
 # what it computes is a mean. It divides by $\sqrt{1-\bar\alpha_t}$, with the bar. The last step adds
 # nothing. DDIM follows a curve and needs no noise; solvers of curves need fewer steps. Next: how good
-# is the model, in bits?
+# is the model, [in bits](04_likelihood.ipynb)?

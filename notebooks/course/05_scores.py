@@ -299,7 +299,7 @@ plt.show()
 # %% [markdown]
 # The paths of the SDE tremble, those of the ODE are smooth, and both end in the same clouds with the
 # same shares. The ODE can be walked in both directions, so it also tells which noise belongs to a
-# picture. That gives the exact likelihood of a picture.
+# picture. That gives the exact [likelihood](04_likelihood.ipynb) of a picture.
 #
 # ## Sprites
 #
