@@ -423,7 +423,8 @@ for name, values in (("ODE", by_ode), ("bound", total), ("zlib", packed)):
     print(f"{name:6}", " ".join(f"{each:6.2f}" for each in values[:some]))
 
 # %% [markdown]
-# The likelihood is better than the bound says, by about 0.4 bits. Both agree which of the pictures are dear.
+# By the ODE the pictures cost about 0.4 bits less for each number. Both agree which of them are dear. The difference
+# is not only what the bound loses: sampler and ODE are two ways to draw with one network, so $p$ is not the same.
 #
 # ## A common slip: the density for the probability
 #
