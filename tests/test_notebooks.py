@@ -70,7 +70,7 @@ def test_notebook_runs(script, tmp_path, monkeypatch):
     monkeypatch.setenv("NOTEBOOK_STEPS", "2")
     notebook = jupytext.read(script)
     where = {"metadata": {"path": tmp_path}}
-    NotebookClient(notebook, timeout=300, startup_timeout=300, resources=where).execute()
+    NotebookClient(notebook, timeout=900, startup_timeout=300, resources=where).execute()
     drawn = [pictures(cell) for cell in code(notebook)]
     assert sum(drawn) >= 5
     assert drawn == [pictures(cell) for cell in code(committed(script))]  # cell by cell
