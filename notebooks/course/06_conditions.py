@@ -12,7 +12,7 @@
 # ---
 
 # %% [markdown]
-# # 6. Conditions, guidance, text
+# # 6 · Conditions, guidance, text
 #
 # So far a model drew whatever it liked. Here we say what it is to draw: by a class, by a caption, or
 # by a part of a picture that has to stay. And we turn up how closely it listens: *guidance*.
