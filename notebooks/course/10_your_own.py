@@ -19,7 +19,8 @@
 # schedule, a sampler and a condition), check each by an answer that is known, and train with them by
 # name, without a change to the package.
 #
-# Two small trainings, about four minutes of one processor core.
+# Two small trainings, about seven minutes of one processor core; the times that the commands print below
+# are of a busy one.
 
 # %%
 import csv
