@@ -1,7 +1,8 @@
 # make train and make test need python3 (3.11 or newer) and make, nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
-INSTALL := $(BIN)/python -m pip install --quiet --no-compile  # Python compiles what is imported
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile  # Python compiles what is imported,
+unexport PYTHONDONTWRITEBYTECODE  # and keeps that: else each command takes twice as long to start
 
 .PHONY: train test test-slow test-faults check format bench bench-peers package clean
 
