@@ -267,9 +267,10 @@ assert abs(width[r"\tilde\beta_t"] / s_data - 1) < 0.15
 assert width["0"] < 0.05 * s_data
 
 # %% [markdown]
-# Sin el ruido todos acaban en la media, por buena que sea la red. La primera parte del paso es una *media* de
-# $x_{t-1}$; por eso está menos dispersa de lo que $x_{t-1}$ debe estar; $\sigma_t z$ devuelve lo que falta. Las
-# imágenes de la red no se vuelven todas la misma, pues su conjetura no es la media exacta, pero van hacia allí.
+# Sin el ruido todos estos números acaban en su media, aunque la conjetura sea perfecta. La primera parte del paso es una *media* de
+# $x_{t-1}$; por eso está menos dispersa de lo que $x_{t-1}$ debe estar; $\sigma_t z$ devuelve lo que falta. Los
+# sprites no son una sola gaussiana, sino muchos grupos; por eso las imágenes de la red no se vuelven todas la misma,
+# pero se alcanzan menos grupos.
 #
 # ## Un desliz común: $\sqrt{1-\alpha_t}$ en lugar de $\sqrt{1-\bar\alpha_t}$
 #
@@ -331,7 +332,7 @@ assert abs(width_of(reverse_mean, 990) / s_data - 1) < 0.01
 assert width_of(without_the_bar, 990) < 0.4 * s_data
 
 # %% [markdown]
-# En el medio el factor equivocado es unas diez veces demasiado grande, y los números acaban tres veces más estrechos:
+# Alrededor de $t = 500$ el factor equivocado es unas 12 veces demasiado grande, y los números acaban tres veces más estrechos:
 # 0,087 en lugar de 0,25. Así que pruebe un muestreador con datos para los que se conozca la respuesta. Las imágenes
 # ocultan errores así.
 #
@@ -450,7 +451,7 @@ for name, ratio in (("DDIM", 2), ("DPM-Solver++", 4)):
     assert abs(error[name][-2] / error[name][-1] / ratio - 1) < 0.15
 
 # %% [markdown]
-# El doble de llamadas reduce a la mitad el error de DDIM, y a un cuarto el de los otros dos (punteado: pendientes 1 y
+# Desde 40 llamadas, el doble de llamadas reduce a la mitad el error de DDIM, y a cerca de un cuarto el de los otros dos (punteado: pendientes 1 y
 # 2). DPM-Solver++ está más cerca después de 40 llamadas que DDIM después de 160. El método de Heun necesita pasos
 # cortos para servir de algo.
 #

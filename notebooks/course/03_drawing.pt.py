@@ -266,9 +266,10 @@ assert abs(width[r"\tilde\beta_t"] / s_data - 1) < 0.15
 assert width["0"] < 0.05 * s_data
 
 # %% [markdown]
-# Sem o ruído todos acabam na média, por melhor que seja a rede. A primeira parte do passo é uma *média* de
-# $x_{t-1}$; por isso é menos espalhada do que $x_{t-1}$ deve ser; $\sigma_t z$ devolve o que falta. As imagens da
-# rede não se tornam todas a mesma, pois o seu palpite não é a média exata, mas vão nessa direção.
+# Sem o ruído todos estes números acabam na sua média, embora o palpite seja perfeito. A primeira parte do passo é uma *média* de
+# $x_{t-1}$; por isso é menos espalhada do que $x_{t-1}$ deve ser; $\sigma_t z$ devolve o que falta. Os sprites não
+# são uma só gaussiana, mas muitos grupos; por isso as imagens da rede não se tornam todas a mesma, mas menos grupos
+# são alcançados.
 #
 # ## Um deslize comum: $\sqrt{1-\alpha_t}$ no lugar de $\sqrt{1-\bar\alpha_t}$
 #
@@ -330,7 +331,7 @@ assert abs(width_of(reverse_mean, 990) / s_data - 1) < 0.01
 assert width_of(without_the_bar, 990) < 0.4 * s_data
 
 # %% [markdown]
-# No meio o fator errado é umas dez vezes grande demais, e os números acabam três vezes mais estreitos: 0,087 em vez
+# Perto de $t = 500$ o fator errado é umas 12 vezes grande demais, e os números acabam três vezes mais estreitos: 0,087 em vez
 # de 0,25. Por isso, teste um amostrador em dados para os quais se conhece a resposta. Imagens escondem erros assim.
 #
 # ## Um deslize comum: ruído no último passo
@@ -449,7 +450,7 @@ for name, ratio in (("DDIM", 2), ("DPM-Solver++", 4)):
     assert abs(error[name][-2] / error[name][-1] / ratio - 1) < 0.15
 
 # %% [markdown]
-# O dobro de chamadas reduz à metade o erro do DDIM, e a um quarto o dos outros dois (pontilhado: inclinações 1 e 2).
+# A partir de 40 chamadas, o dobro de chamadas reduz à metade o erro do DDIM, e a cerca de um quarto o dos outros dois (pontilhado: inclinações 1 e 2).
 # O DPM-Solver++ está mais perto depois de 40 chamadas que o DDIM depois de 160. O método de Heun precisa de passos
 # curtos para servir de algo.
 #

@@ -264,10 +264,10 @@ assert abs(width[r"\tilde\beta_t"] / s_data - 1) < 0.15
 assert width["0"] < 0.05 * s_data
 
 # %% [markdown]
-# Without the noise all end at the mean, however good the network is. The first part of the step is a
+# Without the noise all these numbers end at their mean, though the guess is perfect. The first part of the step is a
 # *mean* of $x_{t-1}$, so it is less spread than $x_{t-1}$ should be; $\sigma_t z$ gives back what is
-# missing. The network's pictures do not all become one, since its guess is not the exact mean, but they go
-# that way.
+# missing. Sprites are no single Gaussian but many heaps, so the network's pictures do not all become one; but
+# fewer heaps are reached.
 #
 # ## A common slip: $\sqrt{1-\alpha_t}$ in place of $\sqrt{1-\bar\alpha_t}$
 #
@@ -329,7 +329,7 @@ assert abs(width_of(reverse_mean, 990) / s_data - 1) < 0.01
 assert width_of(without_the_bar, 990) < 0.4 * s_data
 
 # %% [markdown]
-# In the middle the wrong factor is about ten times too large, and the numbers end up three times too narrow: 0.087 in
+# Around $t = 500$ the wrong factor is about 12 times too large, and the numbers end up three times too narrow: 0.087 in
 # place of 0.25. So test a sampler on data for which the answer is known. Pictures hide such mistakes.
 #
 # ## A common slip: noise in the last step
@@ -449,7 +449,8 @@ for name, ratio in (("DDIM", 2), ("DPM-Solver++", 4)):
     assert abs(error[name][-2] / error[name][-1] / ratio - 1) < 0.15
 
 # %% [markdown]
-# Twice the calls halve the error of DDIM, and quarter that of the other two (dotted: slopes 1 and 2). DPM-Solver++ is
+# From 40 calls on, twice the calls halve the error of DDIM, and about quarter that of the other two (dotted: slopes
+# 1 and 2). DPM-Solver++ is
 # nearer after 40 calls than DDIM after 160. Heun's method needs short steps to be any good.
 #
 # ## Which sampler?

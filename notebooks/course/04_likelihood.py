@@ -18,7 +18,7 @@
 # diffusion model has a bound on that, which is a sum over the steps. Here it is computed term by term,
 # in bits; first for numbers of which all is known, then for sprites. It shows what the simple loss of
 # [notebook 2](02_denoising.ipynb) leaves out, and what a learned variance is good for. At the end the
-# likelihood itself is computed, without a bound.
+# density itself is computed, by an ODE.
 #
 # The symbols are those of [Ho, Jain & Abbeel 2020](https://arxiv.org/abs/2006.11239) (DDPM), with
 # $\bar\alpha_0 = 1$ in front, so `alpha_bar[t]` is $\bar\alpha_t$. All is computed in float64, since variances
@@ -97,10 +97,11 @@ print(f"zlib: {sum(packed) / n:.2f} bits/dim")
 # Draw backwards as in [notebook 3](03_drawing.ipynb): that defines $p(x_0)$, a huge integral. From
 # below it can be bounded by comparing, at each step, with the posterior that knows $x_0$ (DDPM, eq. 5):
 #
-# $$-\ln p(x_0) \le \underbrace{\mathrm{KL}\big(q(x_T|x_0)\,\|\,\mathcal N(0, I)\big)}_{L_T} + \sum_t
+# $$-\ln p(x_0) \le \mathbb E_q\Big[\underbrace{\mathrm{KL}\big(q(x_T|x_0)\,\|\,\mathcal N(0, I)\big)}_{L_T} + \sum_t
 # \underbrace{\mathrm{KL}\big(q(x_{s}|x_t,x_0)\,\|\,p_\theta(x_{s}|x_t)\big)}_{L_{s}}
-# \underbrace{-\ln p_\theta(x_0|x_1)}_{L_0}.$$
+# \underbrace{-\ln p_\theta(x_0|x_1)}_{L_0}\Big].$$
 #
+# The expectation is over the noise; below, one $x_t$ a step stands for it.
 # $p_\theta$ is the sampler: its mean is that of $q$ with the guess $\hat x_0$ in place of $x_0$, and its
 # variance $\sigma_t^2$ is ours to choose. All are Gaussians, so each term is a formula. For two of them, per
 # number,
@@ -315,7 +316,8 @@ assert weight[0] > 10 * weight[299]
 #
 # ## Learned variances
 #
-# $\sigma_t^2 = \beta_t$ is best if $x_0$ is anything, $\tilde\beta_t$ if it is one known picture (DDPM, §3.2).
+# $\sigma_t^2 = \beta_t$ is best if $x_0$ is itself noise from $\mathcal N(0, I)$, $\tilde\beta_t$ if it is one known
+# picture (DDPM, §3.2).
 # [Nichol & Dhariwal 2021](https://arxiv.org/abs/2102.09672) (eq. 15) let the network choose between:
 #
 # $$\sigma_t^2 = \exp\big(v \ln \beta_t + (1 - v) \ln \tilde\beta_t\big).$$
@@ -395,7 +397,8 @@ assert (
 #
 # $$\ln p(y_0) = \ln p(y_T) + \int \operatorname{div} \varepsilon_\theta \; d\hat\sigma.$$
 #
-# No bound any more. For numbers from $\mathcal N(0.3, s^2)$ the truth is known:
+# No bound any more, for real numbers. (To levels of 256 noise is added first, and the mean over it is a bound
+# again, if a close one.) For numbers from $\mathcal N(0.3, s^2)$ the truth is known:
 
 # %%
 oracle = GaussianOracle(mu=0.3, s=s_data)
@@ -498,5 +501,5 @@ for factor in (0.9, 0.99, 1.01, 1.1):
 # %% [markdown]
 # **What to remember.** The bound is a sum of distances between Gaussians, most of it where the noise is
 # least. The simple loss weighs the steps otherwise, for looks. A good variance is $\tilde\beta_t$ plus the
-# network's own error. The ODE gives the likelihood without a bound. Next: [the score](05_scores.ipynb), which
+# network's own error. The ODE gives the density itself. Next: [the score](05_scores.ipynb), which
 # that ODE follows.

@@ -148,7 +148,7 @@ assert abs(each.mean() - by_hand) < 4 * error
 # ([van den Oord, Vinyals & Kavukcuoglu 2017](https://arxiv.org/abs/1711.00937)). "The nearest" has no gradient. The trick is to pretend that it
 # has: forwards $z_q = e_k$, backwards the gradient goes *straight through* to $z$. In code that is
 # `z + (z_q - z).detach()`. A second term, $\beta \lVert z - \mathrm{sg}[e_k] \rVert^2$, keeps $z$ near its
-# vector.
+# vector. The vectors themselves follow the mean of the latents that chose them.
 
 # %%
 book = Codebook(size=4, width=2, commitment=0.25)
@@ -167,7 +167,7 @@ assert torch.equal(gradient, torch.full_like(z, 3.0))  # as if nothing had been 
 
 # %% [markdown]
 # **Rounding (FSQ).** Simpler still: squash each number by tanh, and round it to one of $L$ levels
-# ([Mentzer et al. 2023](https://arxiv.org/abs/2309.15505)). No codebook, no second loss, and no code that is never used. With 5 levels and
+# ([Mentzer et al. 2023](https://arxiv.org/abs/2309.15505)). No codebook, no second loss, and hardly a code that is never used. With 5 levels and
 # 3 numbers there are $5^3 = 125$ codes.
 
 # %%
@@ -235,7 +235,8 @@ for what, pixels in (("sprites_kl", seen.pixels), ("256 principal components", l
 # the network has had 280 steps, on another error at that: the mean of $|x - \hat x|$ and a distance between
 # features. But a principal component sees the whole picture, so that its 256 numbers are no picture. The
 # latent of the network is an $8 \times 8$ picture of four channels, and a U-Net can work on it. And for a
-# photograph of a million numbers there are no principal components: their matrix would fit into no memory.
+# photograph of a million numbers 256 components of whole pictures are far too few, and their matrix has
+# $10^{12}$ numbers.
 
 # %%
 codec_model = autoencoder.model
@@ -349,7 +350,7 @@ assert abs(float(kl(torch.tensor(1.0), torch.tensor(1.0))) - 0.5) < 1e-6
 # %% [markdown]
 # **2.** The signal has the variance $25\,\alpha^2$, so $\ln\mathrm{SNR}$ is $2 \ln 5 \approx 3.22$ higher at every level:
 # less noise than was meant. The true SNR is 1 where the schedule says $-3.22$, near its end. The model spends
-# most of its training on levels that hide nothing.
+# most of its training on levels that hide little.
 
 # %%
 level = schedules.cosine(T=1000).level(torch.arange(1000))

@@ -12,7 +12,7 @@
 # ---
 
 # %% [markdown]
-# # 8. Four families: GAN, VAE, flow, diffusion
+# # 8 · Four families: GAN, VAE, flow, diffusion
 #
 # Diffusion is one of four ways to learn a distribution from pictures. Here each of the other three is
 # written down in a few lines and checked by an answer that is known. Then all four learn the same sprites
@@ -69,7 +69,7 @@ def unnoise_command(name, *arguments):
 #
 # If $D$ cannot tell them apart the scores are equal, and the loss is $\ln 2$. To keep the play calm, steep
 # discriminators pay a penalty on real pictures, $R_1 = \tfrac\gamma2\,\lVert\nabla_x D(x)\rVert^2$ (Mescheder, Geiger &
-# Nowozin 2018). For a linear $D(x) = w \cdot x$ it is $\tfrac\gamma2 \lVert w \rVert^2$ everywhere.
+# Nowozin 2018); $R_2$ is the same on generated pictures. For a linear $D(x) = w \cdot x$ it is $\tfrac\gamma2 \lVert w \rVert^2$ everywhere.
 
 # %%
 real, fake = torch.tensor([1.3, 0.2]), torch.tensor([1.3, -0.5])
@@ -86,7 +86,7 @@ assert torch.allclose(penalty, torch.full((5,), gamma / 2 * 25))
 #
 # Nothing in the play asks $G$ for *all* of the data. With the plain loss it may make one kind of picture
 # well, until $D$ has learned it, and then run to the next: *mode collapse*. We see it best in two
-# dimensions: eight small heaps on a ring. The generator is given a faster discriminator's worst case: it
+# dimensions: eight small heaps on a ring. To provoke it, the generator on the left
 # learns ten times as fast as $D$.
 
 # %%
@@ -144,8 +144,8 @@ figure.tight_layout()
 
 # %% [markdown]
 # A heap (a red cross) counts if at least 20 of 1000 points lie within 0.3 of it. Right: the same generator
-# with the calmer loss, and rates that are equal. Two things were changed at once, so this shows what
-# can happen, not why; exercise 1 changes one at a time.
+# with the calmer loss, and rates that are equal. Loss, penalty and rates were all changed at once, so this shows
+# what can happen, not why; exercise 1 changes only the rates.
 #
 # ## VAE: a bound on the likelihood
 #
@@ -184,7 +184,7 @@ assert worse > exact
 # ## Flow: a change of variables
 #
 # A *normalizing flow* is an invertible network $z = f(x)$. Its density is exact (Dinh, Sohl-Dickstein &
-# Bengio 2017, eq. 2):
+# Bengio 2017, §3.1):
 #
 # $$\ln p(x) = \ln \mathcal N(f(x); 0, I) + \ln \left|\det \frac{\partial f}{\partial x}\right|.$$
 #
@@ -252,7 +252,8 @@ figure.tight_layout()
 # What a minute shows is what each family learns *first*. Diffusion has outlines and colours. The VAE has blurred
 # shapes, as the mean of many pictures is its safest answer. The flows must explain every pixel, and leave noise of single
 # pixels. The GAN has found one pattern that deceives its discriminator for a while: its pictures lie among real ones in
-# features (precision), but cover none of them (recall 0). None draws a sprite that would be recognised.
+# features (precision), but cover none of them (recall 0). (So early a GAN has good and bad moments: the run in the guide
+# has a precision of 0.02.) None draws a sprite that would be recognised.
 #
 # And *bits per dimension* are no measure of pictures: the VAE has the fewest and blurs, diffusion has the most and
 # looks best. (A bound or a density is about all pixels of real pictures, also about noise that nobody sees.)
@@ -340,7 +341,7 @@ figure.tight_layout()
 # so one more run is a hint, not a proof.)
 
 # %%
-equal = play("plain", gamma=0.0, rates=(2e-3, 2e-3), betas=(0.0, 0.99))
+equal = play("plain", gamma=0.0, rates=(2e-3, 2e-3), betas=(0.5, 0.999))
 far, nearest = torch.cdist(equal, heaps).min(1)
 hit = int((torch.bincount(nearest[far < 0.3], minlength=8) >= 20).sum())
 figure, axes = plt.subplots(figsize=(4, 4))
@@ -380,4 +381,4 @@ for to in (3.0, 0.4, 0.0):
 assert torch.equal(f(x, 0.0), x)
 
 # %% [markdown]
-# Where to go from here: the next notebook is about many runs at once, and what their differences mean.
+# Where to go from here: the [next notebook](09_sweeps.ipynb) is about many runs at once, and what their differences mean.

@@ -25,6 +25,7 @@
 import copy
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -143,9 +144,9 @@ assert all(run.name in page for run in Path("outputs/course_sweep").iterdir())
 # first sample grid of the sweep stands in.
 
 # %%
-browser = Path("/usr/bin/chromium")
+browser = shutil.which("chromium") or shutil.which("google-chrome")
 shot = Path("report.png")
-if browser.exists() and not TINY:
+if browser and not TINY:
     switches = ["--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=1100,1500"]
     command = [browser, *switches, f"--screenshot={shot}", Path("report.html").resolve().as_uri()]
     subprocess.run(command, capture_output=True, check=False, timeout=120)
