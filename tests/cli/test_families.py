@@ -101,7 +101,7 @@ def test_what_is_missing_is_trained_for_equal_times_and_compared(
         ("runs.VAE.train=[experiment=sprites_vea]", "runs.VAE"),
         ("+runs.VAE.share=many", "VAE.share"),
         ("minutes=[]", "minutes"),
-        ("run=outputs/x", "grid=families has runs of its own"),
+        ("run=outputs/x", "a comparison has runs of its own"),
         ("trained_runs=[a,b]", "4 runs are compared, not 2"),
     ],
 )

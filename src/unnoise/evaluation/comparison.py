@@ -1,4 +1,4 @@
-"""grid=families: several runs, trained for equal times, in one table."""
+"""grid=families and grid=latents: several runs, trained for equal times, in one table."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,7 +40,7 @@ Minutes = Annotated[float, Field(gt=0)]
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison(Quality):
-    """The keys of ``conf/grid/families.yaml``, beside those of ``conf/measure/quality.yaml``.
+    """The keys of ``conf/grid/families.yaml`` and ``latents.yaml``, beside those of ``quality.yaml``.
 
     Args:
         runs: what is compared, by name; each a ``Wanted``, in plain containers.
@@ -60,7 +60,7 @@ class Comparison(Quality):
         """What is wrong between the keys."""
         for key in ("run", "images", "guidance", "steps", "evaluations"):
             if getattr(self, key) is not None:
-                yield Problem(key, "grid=families has runs of its own: leave it out")
+                yield Problem(key, "a comparison has runs of its own: leave it out")
         for key in ("runs", "minutes", "seeds", "averaged"):
             if not getattr(self, key):
                 yield Problem(key, "is empty: give at least one")
