@@ -9,6 +9,7 @@ from PIL import Image
 
 from unnoise.cli import evaluate, timing, wanted
 from unnoise.cli.train import main as train
+from unnoise.config.compose import CONF
 from unnoise.evaluation.comparison import wanted_runs
 from unnoise.evaluation.results import read
 from unnoise.runs.wanted import Spent, Wanted, spent
@@ -141,3 +142,24 @@ def test_what_training_took_is_read_from_its_log(tmp_path):
     (tmp_path / "manifest.json").write_text('{"device": "cuda:0"}')
     assert spent(tmp_path, batch_size=2, after=1) == Spent(4, 1.0, "s")
     assert spent(tmp_path / "none", batch_size=2) is None
+
+
+@pytest.mark.parametrize("grid", ["families", "latents"])
+def test_all_runs_of_a_shipped_grid_can_be_trained(grid, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runs = yaml.safe_load((CONF / "grid" / f"{grid}.yaml").read_text())["runs"]
+    for name, each in wanted_runs(runs).items():
+        assert wanted.faults(each, ["precision=fp32"], []) == [], name
+
+
+def test_an_autoencoder_that_is_not_given_is_trained_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    trained = []
+    monkeypatch.setattr(timing, "timed", lambda *_: Spent(2, 6.0, "processor s"))
+    monkeypatch.setattr(
+        timing, "find_or_train", lambda run, *_: trained.append(run) or tmp_path / str(len(trained))
+    )
+    timing.trained_within(Wanted(train=["experiment=scenes_sd"]), 60, ["seed=1"], [], "mine")
+    first, own = trained
+    assert first == ["experiment=scenes_kl", "seed=1"]
+    assert f"autoencoder={tmp_path / '1'}" in own

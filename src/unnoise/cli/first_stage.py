@@ -22,11 +22,12 @@ def find_or_train_autoencoder(
     Raises:
         SystemExit: its training ended early, with its status.
     """
-    name, autoencoder = config.get("first_stage"), config.get("autoencoder")
-    if name is None or not isinstance(autoencoder, dict) or autoencoder.get("run") != "???":
+    if config.get("first_stage") is None:
         return None
     from unnoise.cli import wanted  # needs PyTorch, which --help does not
 
+    if (name := wanted.lacking_autoencoder(config)) is None:
+        return None
     if isinstance(config.get("resume"), str):
         return f"autoencoder={config['resume']}"
     others = [each for each in (*found, *check(config)) if root_of(each.key) != "autoencoder"]

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from unnoise.cli.wanted import Folders, composed, find_or_train, training
+from unnoise.cli.wanted import Folders, composed, find_or_train, lacking_autoencoder, training
 from unnoise.config.identity import OUTPUTS, root_of
 from unnoise.config.typed import in_full
 from unnoise.files import write_text
@@ -29,6 +29,9 @@ def trained_within(
         if (first := trained_within(wanted.first, rest, more, folders, why)) is None:
             return None
         own.append(f"from={first}")
+    if name := lacking_autoencoder(composed(own, folders)[0]):
+        chosen = [f"experiment={name}", *more]
+        own.append(f"autoencoder={find_or_train(chosen, folders, 'no autoencoder is given')}")
     steps = max(1, int(wanted.share * seconds / timed(own, folders).rate))
     return find_or_train([*own, *wanted.of_steps(steps)], folders, why)
 

@@ -43,8 +43,17 @@ def faults(
     """
     found = [] if wanted.first is None else faults(wanted.first, more, folders, fixed)
     steps = [] if fixed else wanted.of_steps(1000)
-    _, own = composed([*wanted.train, *more, *steps], folders)
+    config, own = composed([*wanted.train, *more, *steps], folders)
+    if lacking_autoencoder(config):  # it is trained first
+        own = [each for each in own if root_of(each.key) != "autoencoder"]
     return [*found, *errors_in(own)]
+
+
+def lacking_autoencoder(config: dict[str, Any]) -> str | None:
+    """The experiment whose autoencoder a config takes, if it names no run of one."""
+    autoencoder = config.get("autoencoder")
+    lacking = isinstance(autoencoder, dict) and autoencoder.get("run") == "???"
+    return config.get("first_stage") if lacking else None
 
 
 def finished(config: dict[str, Any]) -> Path | None:

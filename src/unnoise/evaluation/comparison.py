@@ -40,7 +40,7 @@ Minutes = Annotated[float, Field(gt=0)]
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison(Quality):
-    """The keys of ``conf/grid/families.yaml`` and ``latents.yaml``, beside those of ``quality.yaml``.
+    """The keys of ``families.yaml`` and ``latents.yaml`` in conf/grid, beside quality.yaml.
 
     Args:
         runs: what is compared, by name; each a ``Wanted``, in plain containers.
