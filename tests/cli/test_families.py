@@ -9,7 +9,7 @@ from PIL import Image
 
 from unnoise.cli import evaluate, timing, wanted
 from unnoise.cli.train import main as train
-from unnoise.config.compose import CONF
+from unnoise.config.compose import check_command_line
 from unnoise.evaluation.comparison import wanted_runs
 from unnoise.evaluation.results import read
 from unnoise.runs.wanted import Spent, Wanted, spent
@@ -144,11 +144,11 @@ def test_what_training_took_is_read_from_its_log(tmp_path):
     assert spent(tmp_path / "none", batch_size=2) is None
 
 
-@pytest.mark.parametrize("grid", ["families", "latents"])
+@pytest.mark.parametrize("grid", ["families", "garments", "latents"])
 def test_all_runs_of_a_shipped_grid_can_be_trained(grid, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    runs = yaml.safe_load((CONF / "grid" / f"{grid}.yaml").read_text())["runs"]
-    for name, each in wanted_runs(runs).items():
+    config, _ = check_command_line("evaluate", [f"grid={grid}"])
+    for name, each in wanted_runs(config["runs"]).items():
         assert wanted.faults(each, ["precision=fp32"], []) == [], name
 
 
