@@ -225,6 +225,7 @@ def test_what_an_autoencoder_cannot_draw_is_refused(wish, message, run, monkeypa
         (evaluate.main, ["n=40"], "only 20 validation pictures to reconstruct, not 40"),
         (sample.main, ["n=4", "first=17"], "only 20 validation pictures to reconstruct, not 21"),
         (evaluate.main, ["steps=[5]"], "reconstruction has no steps"),
+        (evaluate.main, ["measure=adherence", "steps=3"], "draws without steps and guidance"),
         (figure.main, ["figure=samplers"], "takes a diffusion model, not an AutoencoderModel"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",

@@ -107,6 +107,16 @@ def test_edits_and_evaluation_work_in_the_latent(run, monkeypatch, tmp_path):
     assert json.loads(file.read_text())["scores"][0]["metrics"]["fd_sprites"]["value"] > 0
 
 
+def test_a_likelihood_of_pictures_is_refused_before_a_latent_is_trained_in(
+    autoencoder, monkeypatch, capsys
+):
+    with pytest.raises(SystemExit) as end:
+        command(monkeypatch, train.main, *LATENT, f"autoencoder={autoencoder}",
+                "callbacks=likelihood", "max_steps=1")  # fmt: skip
+    assert end.value.code == 2
+    assert "callbacks.bits_per_dim  is for models of pixels" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("choice", "says"),
     [
@@ -205,6 +215,15 @@ def test_what_else_is_wrong_is_told_before_an_autoencoder_is_trained(
     with pytest.raises(SystemExit):
         command(monkeypatch, train.main, *CHAIN, f"--config-dir={tmp_path}/conf", "batch_size=-1")
     assert "batch_size" in capsys.readouterr().err
+    assert not first_stages
+
+
+def test_an_experiment_that_is_none_is_told(first_stages, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        command(monkeypatch, train.main, *LATENT, "autoencoder=trained", "first_stage=sprites_kk")
+    said = capsys.readouterr()
+    assert "no autoencoder is given: experiment=sprites_kk" in said.out
+    assert "did you mean 'sprites_kl'?" in said.err
     assert not first_stages
 
 

@@ -172,6 +172,17 @@ def test_captions_that_are_cut_off_are_counted_and_compared(encoder: HuggingFace
     assert torch.equal(*cut)
 
 
+def test_where_captions_are_cut_off_is_the_encoder_s_own_length(
+    encoder: HuggingFaceEncoder,
+) -> None:
+    of = TextConditioner(HuggingFaceEncoder(encoder.name, width=384), width=4)
+    of.encoder.loaded[0].model_max_length = 12
+    said = of.cut_off(["a cat", " ".join(["dog"] * 20)], "2 captions")
+    assert said is not None
+    assert "1 of 2 captions are longer than 12 tokens" in said
+    assert "the longest, number 1, has 22" in said
+
+
 def test_an_encoder_without_a_greatest_length_cuts_nothing() -> None:
     assert conditioner().cut_off(["a" * 1000], "1 caption") is None
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from unnoise.cli.command import stop_if_wrong
 from unnoise.config.compose import check_command_line
 from unnoise.config.identity import OUTPUTS, identity_of, root_of
 from unnoise.config.problems import Problem, errors_in
@@ -65,15 +66,15 @@ def finished(config: dict[str, Any]) -> Path | None:
 def find_or_train(overrides: Sequence[str], folders: Folders, why: str) -> Path | None:
     """A finished run of some overrides: one that is there, or trained now, or gone on with.
 
-    None if the overrides are wrong.
-
     Raises:
-        SystemExit: its training ended early, with its status.
+        SystemExit: the overrides are wrong, or its training ended early, with its status.
     """
     chosen = in_full(overrides)
     config, found = check_command_line("train", chosen, folders, sweep=False)
-    if config is None or errors_in(found):
-        return None
+    if errors := errors_in(found):
+        print(f"{why}: {' '.join(overrides)}", flush=True)
+        stop_if_wrong(errors)
+    assert config is not None
     if (run := finished(config)) is None:
         print(f"{why}: training {' '.join(overrides)} first", flush=True)
         train([*chosen, "resume=true"], folders)

@@ -159,8 +159,7 @@ class Adherence(Measure):
         trained, by_classifier = self.trained(self.averaged), self.classifier is not None
         sampler = self.sampler or trained.sampler
         try:
-            own = sampler if self.steps is None else replace(sampler, steps=self.steps)
-            trained.model.check_recipe(own)
+            trained.model.check_recipe(trained.model.changed(sampler, self.steps, None))
         except ValueError as error:
             yield Problem("steps", str(error))
         try:

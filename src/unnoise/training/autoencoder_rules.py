@@ -1,6 +1,6 @@
 """What must hold between the parts of a run with an autoencoder; see ``unnoise.training.rules``."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from unnoise.networks.adversarial import PatchDiscriminator
 from unnoise.networks.autoencoders import (
     Autoencoder,
     ConvolutionalAutoencoder,
+    Identity,
     KLAutoencoder,
     Reconstruction,
 )
@@ -64,6 +65,15 @@ def unclipped(
             "and a latent is not clipped: use prediction=v objective=v, or schedule=quadratic",
             "warning",
         )
+
+
+def of_pixels(autoencoder: Autoencoder | None, callbacks: Mapping[str, Any]) -> Iterator[Problem]:
+    """What needs the pictures' own likelihood is not measured in a latent."""
+    if autoencoder is None or isinstance(autoencoder, Identity):
+        return
+    for name, callback in callbacks.items():
+        if getattr(callback, "needs_pixels", False):
+            yield Problem(f"callbacks.{name}", "is for models of pixels, not of latents")
 
 
 def whole_steps(accumulate: int, discriminator: Any) -> Iterator[Problem]:

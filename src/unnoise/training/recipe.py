@@ -34,7 +34,7 @@ from unnoise.networks.autoencoders import (
 from unnoise.networks.base import Backbone
 from unnoise.networks.conditioning import Conditioner, ConditionShape
 from unnoise.runs.identity import Role
-from unnoise.training.autoencoder_rules import AUTOENCODER, unclipped
+from unnoise.training.autoencoder_rules import AUTOENCODER, of_pixels, unclipped
 from unnoise.training.initial import Initial, consistency, same_levels, stages
 from unnoise.training.optimization import OptimizerFactory
 from unnoise.training.rules import DIFFUSION, SHARED, Rule
@@ -143,6 +143,7 @@ class DiffusionRecipe(Recipe):
         *SHARED,
         *DIFFUSION,
         unclipped,
+        of_pixels,
         consistency,
         stages,
         same_levels,

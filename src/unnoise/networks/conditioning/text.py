@@ -21,7 +21,7 @@ from unnoise.config.numbers import Count
 from unnoise.networks.conditioning.base import Condition, Conditioner, ConditionShape, read
 
 MOST_REMEMBERED = 10_000  # texts
-MOST_TOKENS = 128  # of a text; what follows is cut off
+MOST_TOKENS = 128  # of a text
 AT_ONCE = 10_000  # texts that are split into tokens together
 
 
@@ -46,6 +46,11 @@ class TextEncoder(ABC):
             if not text.strip():
                 raise ValueError(f"caption {i} of {len(texts)} is empty")
         return [self._recalled(text) for text in texts]
+
+    @property
+    def most(self) -> int:
+        """Tokens that are read of a text; what follows is cut off."""
+        return MOST_TOKENS
 
     def cut(self, texts: Sequence[str]) -> Iterator[tuple[int, int, bytes]]:
         """Number, length in tokens and a digest of what is read, of each text that is cut off.
@@ -84,15 +89,19 @@ class HuggingFaceEncoder(TextEncoder):
         # as training needs it, even where a sampler in inference mode is the first to ask
         with torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False):
             tokenizer, model = self.loaded
-            most = min(MOST_TOKENS, tokenizer.model_max_length)
-            ids = tokenizer(text, truncation=True, max_length=most, return_tensors="pt")
+            ids = tokenizer(text, truncation=True, max_length=self.most, return_tensors="pt")
             state: Tensor = model(**ids).last_hidden_state[0]
         return state
+
+    @property
+    def most(self) -> int:
+        """Those that the model has been made for, at most 128."""
+        return min(MOST_TOKENS, int(self.loaded[0].model_max_length))
 
     def cut(self, texts: Sequence[str]) -> Iterator[tuple[int, int, bytes]]:
         """See TextEncoder; no text is taken to have more tokens than bytes."""
         tokenizer, _ = self.loaded
-        most = min(MOST_TOKENS, tokenizer.model_max_length)
+        most = self.most
         room = most - tokenizer.num_special_tokens_to_add()
         bar = tqdm(total=len(texts), desc="captions into tokens", delay=2, leave=False)
         for start in range(0, len(texts), AT_ONCE):
@@ -154,12 +163,16 @@ class ClipEncoder(HuggingFaceEncoder):
     A text is filled up to the greatest length, and so is "", which stands for no caption.
     """
 
+    @property
+    def most(self) -> int:
+        """Places of the model."""
+        return int(self.loaded[1].config.max_position_embeddings)
+
     def embed(self, text: str) -> Tensor:
         """float32 (L, width), the same L for all texts."""
         with torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False):
             tokenizer, model = self.loaded
-            most = model.config.max_position_embeddings
-            options = {"padding": "max_length", "truncation": True, "max_length": most}
+            options = {"padding": "max_length", "truncation": True, "max_length": self.most}
             ids = tokenizer(text, return_tensors="pt", **options).input_ids
             state: Tensor = model(ids).last_hidden_state[0]
         return state
@@ -235,8 +248,8 @@ class TextConditioner(Conditioner):
         alike = [len(group) for group in groups.values() if len(group) > 1]
         same = f"; {sum(alike):,} texts in {len(alike):,} groups differ behind the cut only"
         return (
-            f"{count:,} of {what} are longer than {MOST_TOKENS} tokens, and cut off there; the "
-            f"longest, number {where}, has {longest}{same if alike else ''}"
+            f"{count:,} of {what} are longer than {self.encoder.most} tokens, and cut off there; "
+            f"the longest, number {where}, has {longest}{same if alike else ''}"
         )
 
 

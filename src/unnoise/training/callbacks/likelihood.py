@@ -24,6 +24,7 @@ class BitsPerDim(Measurement):
     """
 
     seconds, needs_levels = "validation/bits_per_dim_seconds", True
+    needs_pixels = True
 
     def __init__(
         self,
