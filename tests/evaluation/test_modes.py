@@ -52,3 +52,35 @@ def test_modes_are_the_share_of_combinations_that_are_reached(images):
     distinct = len(SOURCE.lessons("train").labels[:100].unique())
     assert few["modes"].value == pytest.approx(distinct / SOURCE.combinations)
     assert few["modes"].error > 0
+
+
+@pytest.mark.parametrize("period", [1, 10, 30])
+def test_errors_are_alike_where_kinds_take_turns(period):
+    """As classes do where a model draws them in turn: a group is not a kind."""
+
+    class Source:
+        combinations = 300
+
+        def combination(self, pictures):
+            return pictures
+
+    draw, n, values, errors = torch.Generator().manual_seed(0), 600, [], []
+    for _ in range(40):
+        kind = torch.arange(n) % period
+        within = torch.randint(300 // period, (n,), generator=draw)
+        found = modes(Source(), kind * (300 // period) + within)["modes"]
+        values.append(found.value)
+        errors.append(found.error)
+    assert 1 < torch.tensor(errors).mean() / torch.tensor(values).std() < 2.5
+
+
+def test_few_pictures_are_a_group_each():
+    class Source:
+        combinations = 4
+
+        def combination(self, pictures):
+            return pictures
+
+    found = modes(Source(), torch.tensor([0, 1, 1, -1, -1, 2]))["recognised"]
+    share = 4 / 6
+    assert found.error == pytest.approx((share * (1 - share) / 5) ** 0.5)
