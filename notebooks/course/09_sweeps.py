@@ -85,7 +85,7 @@ print(unnoise_command("train", *sweep)[-1500:])
 # %%
 again = unnoise_command("train", *sweep, "sweep=status")
 print(again)
-assert again.splitlines()[-1].startswith("1 jobs: 1 finished" if TINY else "4 jobs: 4 finished")
+assert again.splitlines()[-1].startswith("1 job: 1 finished" if TINY else "4 jobs: 4 finished")
 
 # %% [markdown]
 # ## What does the difference mean?

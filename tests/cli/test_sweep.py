@@ -333,7 +333,7 @@ def test_options_may_stand_among_overrides(typed, training, monkeypatch, capsys)
     monkeypatch.setattr(sys, "argv", ["unnoise-train", *TINY, *typed])
     train.main()
     assert training.seeds == [1]
-    assert "1 jobs: 1 finished" in capsys.readouterr().out
+    assert "1 job: 1 finished" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("mode", [[], ["-m"]], ids=["one run", "sweep"])

@@ -68,7 +68,7 @@ def table(rows: Sequence[Row], metric: str, maximize: bool = False) -> str:
     states = [each.state for each in rows]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     mark = "; * is best" if best is not None and len(rows) > 1 else ""
-    return "\n".join([*text, f"{len(rows)} jobs: {counts}{mark}"])
+    return "\n".join([*text, f"{len(rows)} job{'s' * (len(rows) != 1)}: {counts}{mark}"])
 
 
 def _short(override: str) -> str:
