@@ -187,6 +187,7 @@ def test_conditions_are_those_of_the_data_where_they_are_now(monkeypatch, tmp_pa
         (["run={run}", "batch_size=0"], "batch_size  must be >= 1"),
         (["run={run}", "checkpoints=0"], "checkpoints"),
         (["run={run}", "averaged=true"], "averaged"),
+        (["run={run}", "averaged=[true,0.1]"], "the run kept no averages"),
         (["run={run}", "reference=test"], "reference"),
         (["run={run}", "resize=bicubic"], "resize"),
         (["run={run}", "precision=fp16"], "precision"),

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -29,13 +30,15 @@ from unnoise.evaluation.measure import Keys, Measure, Result, Scale
 from unnoise.evaluation.metrics import Compare
 from unnoise.evaluation.neighbours import K_DENSITY
 from unnoise.evaluation.results import Samples, Score, save, table
-from unnoise.models.averages import Averaged
+from unnoise.models.averages import Averaged, parts
 from unnoise.runs.checkpoints import find_checkpoints
 from unnoise.runs.identity import digest
-from unnoise.runs.layout import telling
+from unnoise.runs.layout import shown, telling
 
 ELSEWHERE = Path("outputs") / "evaluation"
 """Where the scores of given pictures go."""
+LOCAL = ("_target_", "device", "batch_size", "data_root", "data_changed", "columns")
+"""Keys that say where and how it is measured, not what."""
 Enough = Annotated[int, Field(gt=K_DENSITY)]
 
 
@@ -112,6 +115,13 @@ class Quality(Measure):
                 trained.check_recipe(instantiate(samples.recipe, MODEL))
             except ValueError as error:
                 yield Problem("samplers", f"{name}: {error}")
+        lengths = [each for each in self.averaged if not isinstance(each, bool)]
+        for checkpoint, length in product(checkpoints, lengths):
+            try:
+                parts(checkpoint, length)
+            except ValueError as error:
+                why = str(error).removeprefix("averaged: ")
+                yield Problem("averaged", f"{shown(checkpoint)}: {why}")
 
     def measure(self, keys: Keys) -> Result | None:
         """Draw what is not drawn yet, measure, and write: the first rank measures."""
@@ -132,8 +142,7 @@ class Quality(Measure):
             galleries.append((name, gallery))
         if place.rank > 0:
             return None
-        local = ("_target_", "device", "batch_size", "data_root", "data_changed", "columns")
-        request = self.beside({key: value for key, value in keys.items() if key not in local})
+        request = self.beside({key: value for key, value in keys.items() if key not in LOCAL})
         name = digest([request, *(samples.key for _, samples in drawn)], 8)
         images = None if self.images is None else Path(self.images).stem
         settings = (

@@ -7,6 +7,7 @@ over t, so that it means the same whatever t is. From two such averages, kept at
 that of any other length is put together: the combination whose p is closest.
 """
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -91,16 +92,15 @@ def stored(content: dict[str, Any]) -> dict[Profile, dict[str, Tensor]]:
     return found
 
 
-def reconstructed(path: Path, content: dict[str, Any], length: Length) -> dict[str, Tensor]:
-    """The state of a model whose weights are the average of a length, at a checkpoint.
+def parts(path: Path, length: Length) -> dict[Path, dict[Profile, float]]:
+    """What the average of a length is made of at a checkpoint: shares, file by file, of sum 1.
 
-    Its own averages and those of the earlier checkpoints beside it are combined, in float64, read
-    file by file. Whatever is the same in all of them stays exactly the same.
+    These are its own averages, and those of the earlier checkpoints beside it.
 
     Raises:
         NoAverage: the run kept no such averages, or too few of them.
     """
-    last = {profile: state for profile, state in stored(content).items() if profile.updates > 0}
+    last = _profiles(path)
     if not last:
         raise NoAverage(
             f"averaged: the run kept no averages to make one of length {length:g} of: train with "
@@ -108,22 +108,49 @@ def reconstructed(path: Path, content: dict[str, Any], length: Length) -> dict[s
         )
     saved = checkpoints(RunDirectory.of(path).path)
     earlier = saved[: saved.index(path)] if path in saved else []
-    files = {each: [*stored(read_checkpoint(each))] for each in earlier} | {path: [*last]}
-    kept = [profile for each in files.values() for profile in each if profile.updates > 0]
+    kept = [(file, profile) for file in (*earlier, path) for profile in _profiles(file)]
     wanted = Profile(max(profile.updates for profile in last), length)
-    shares, off = combination(kept, wanted)
+    shares, off = combination([profile for _, profile in kept], wanted)
     if off > FURTHEST:
         raise NoAverage(
             f"averaged: the {len(kept)} averages that the run kept make none of length {length:g} "
             f"(its weights would be {off:.0%} off): keep more checkpoints "
             "(callbacks.checkpoints.keep_every), or choose a length nearer to ema_lengths"
         )
-    share, state = dict(zip(kept, shares, strict=True)), next(iter(last.values()))
+    found: dict[Path, dict[Profile, float]] = {}
+    for (file, profile), share in zip(kept, shares, strict=True):
+        found.setdefault(file, {})[profile] = share
+    return found
+
+
+def _profiles(path: Path) -> tuple[Profile, ...]:
+    """Of the averages in a checkpoint that are of an update or more."""
+    file = path.stat()
+    return _read_profiles(path, file.st_mtime_ns, file.st_size)
+
+
+@functools.cache
+def _read_profiles(path: Path, changed: int, size: int) -> tuple[Profile, ...]:
+    return tuple(each for each in stored(read_checkpoint(path)) if each.updates > 0)
+
+
+def reconstructed(path: Path, content: dict[str, Any], length: Length) -> dict[str, Tensor]:
+    """The state of a model whose weights are the average of a length, at a checkpoint.
+
+    Its ``parts`` are combined in float64, read file by file. Whatever is the same in all of them
+    stays exactly the same.
+
+    Raises:
+        NoAverage: the run kept no such averages, or too few of them.
+    """
+    shares = parts(path, length)
+    state = stored(content)[next(iter(shares[path]))]
     whole = {k: torch.zeros_like(v, dtype=torch.float64) for k, v in state.items() if _is_sum(v)}
-    for each in files:
-        for profile, parts in stored(read_checkpoint(each)).items():
+    for file, of in shares.items():
+        averages = stored(read_checkpoint(file))
+        for profile, share in of.items():
             for key, total in whole.items():
-                total.add_(parts[key].double(), alpha=share.get(profile, 0.0))
+                total.add_(averages[profile][key].double(), alpha=share)
     return state | {key: total.to(state[key].dtype) for key, total in whole.items()}
 
 
