@@ -242,7 +242,7 @@ print(printed[printed.index("pictures against") - 4 :])
 # The errors are of the drawing. The last two rows are controls: real pictures, and noise.
 
 # %%
-(sheet,) = Path("outputs", "evaluation").glob("families*_pictures.png")
+(sheet,) = Path("outputs", "evaluation").glob("comparison*_pictures.png")
 figure, axes = plt.subplots(figsize=(10, 4.5))
 axes.imshow(plt.imread(sheet))
 axes.axis("off")
@@ -260,7 +260,7 @@ figure.tight_layout()
 
 # %%
 (plot,) = [
-    p for p in Path("outputs", "evaluation").glob("families*.png") if "pictures" not in p.stem
+    p for p in Path("outputs", "evaluation").glob("comparison*.png") if "pictures" not in p.stem
 ]
 figure, axes = plt.subplots(figsize=(7, 4))
 axes.imshow(plt.imread(plot))

@@ -2,17 +2,21 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 from unnoise.cli import evaluate, timing, wanted
 from unnoise.cli.train import main as train
 from unnoise.config.compose import check_command_line
+from unnoise.evaluation import comparison
 from unnoise.evaluation.comparison import wanted_runs
 from unnoise.evaluation.results import read
-from unnoise.runs.wanted import Spent, Wanted, spent
+from unnoise.runs.checkpoints import find_checkpoint
+from unnoise.runs.wanted import Spent, Wanted, spent, spent_in_all
 
 FEW = "data.size=60 data.validation_size=40 batch_size=2 validation_images=2 logger=none".split()
 RUNS = {
@@ -65,11 +69,12 @@ def command(monkeypatch, *arguments):
 def test_what_is_missing_is_trained_for_equal_times_and_compared(
     trainings, monkeypatch, tmp_path, capsys
 ):
+    monkeypatch.setattr(comparison, "SHOWN", 50)  # more than there are
     command(monkeypatch)
     steps = [each for run in trainings for each in run if each.startswith("max_steps")]
     assert steps == ["max_steps=2", "max_steps=2", "max_steps=4", "max_steps=4"]
     assert [each for each in trainings[3] if each.startswith("warmup")] == ["warmup_steps=2"]
-    (path,) = (tmp_path / "outputs" / "evaluation").glob("families*.json")
+    (path,) = (tmp_path / "outputs" / "evaluation").glob("comparison*.json")
     scores = read(path)
     names = ["VAE, 0.1 min", "GAN, 0.1 min", "VAE, 0.2 min", "GAN, 0.2 min"]
     assert [score.name for score in scores] == [*names, "real pictures", "noise"]
@@ -93,6 +98,13 @@ def test_what_is_missing_is_trained_for_equal_times_and_compared(
     trainings.clear()
     command(monkeypatch)
     assert not trainings, "all are there"
+    files = [str(find_checkpoint(Path(score.samples.source))) for score in scores[:4]]
+    command(monkeypatch, f"trained_runs=[{','.join(files)}]", "metrics=[fd,kid]", "controls=false")
+    assert "kid" in capsys.readouterr().out
+    (again,) = {*path.parent.glob("comparison*.json")} - {path}
+    for one, other in zip(scores[:4], read(again), strict=True):
+        assert other.metrics["fd_sprites"] == one.metrics["fd_sprites"]
+        assert other.samples.training == one.samples.training
 
 
 @pytest.mark.parametrize(
@@ -104,6 +116,17 @@ def test_what_is_missing_is_trained_for_equal_times_and_compared(
         ("minutes=[]", "minutes"),
         ("run=outputs/x", "a comparison has runs of its own"),
         ("trained_runs=[a,b]", "4 runs are compared, not 2"),
+        ("sampler=ddim", "sampler"),
+        ("averaged=[false]", "averaged"),
+        ("checkpoints=all", "checkpoints"),
+        ("seeds=[0,1]", "a comparison draws by one, not by 2"),
+        ("likelihood=1", "1 has no error"),
+        ("metrics=[fdd]", "there is no metric fdd"),
+        ("extractor=nothing", "there is no extractor nothing"),
+        (
+            "runs.GAN.train=['experiment=sprites_gan','data.size=70']",
+            "data.size is 70 in GAN, but 60 in VAE",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_before_anything_is_trained(
@@ -144,12 +167,25 @@ def test_what_training_took_is_read_from_its_log(tmp_path):
     assert spent(tmp_path / "none", batch_size=2) is None
 
 
+@pytest.mark.parametrize("resumed", [[0], [3], [4, 3], [3, 3]])
+def test_steps_before_a_stop_whose_time_was_not_logged_count_as_those_after_it(resumed, tmp_path):
+    rows = [
+        {"step": 1, "train/images_per_second": 4.0, "train/processor_seconds": 9.0},
+        {"step": 5, "train/images_per_second": 8.0, "train/processor_seconds": 6.0},
+        {"step": 9, "train/images_per_second": 8.0, "train/processor_seconds": 6.0},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "manifest.json").write_text(json.dumps({"resumed": [{"step": s} for s in resumed]}))
+    lost = 0 if resumed == [0] else 2
+    assert spent(tmp_path, batch_size=2) == Spent(9, 21.0 + 3 * lost, "processor s")
+
+
 @pytest.mark.parametrize("grid", ["families", "garments", "latents"])
 def test_all_runs_of_a_shipped_grid_can_be_trained(grid, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config, _ = check_command_line("evaluate", [f"grid={grid}"])
     for name, each in wanted_runs(config["runs"]).items():
-        assert wanted.faults(each, ["precision=fp32"], []) == [], name
+        assert wanted.checked(each, ["precision=fp32"], [])[1] == [], name
 
 
 def test_an_autoencoder_that_is_not_given_is_trained_first(tmp_path, monkeypatch):
@@ -163,3 +199,63 @@ def test_an_autoencoder_that_is_not_given_is_trained_first(tmp_path, monkeypatch
     first, own = trained
     assert first == ["experiment=scenes_kl", "seed=1"]
     assert f"autoencoder={tmp_path / '1'}" in own
+
+
+def test_a_step_is_timed_once_for_a_config(tmp_path, monkeypatch):
+    """Another config under the same name counts; what others note meanwhile stays."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    mine, timings = tmp_path / "conf" / "experiment" / "mine.yaml", []
+    file = tmp_path / "outputs" / "timed.json"
+
+    def written(batch_size):
+        mine.write_text(f"# @package _global_\nbatch_size: {batch_size}\n")
+
+    def measured(overrides, folders):
+        timings.append(overrides)
+        file.parent.mkdir(exist_ok=True)
+        kept = json.loads(file.read_text()) if file.exists() else {}
+        file.write_text(json.dumps(kept | {f"other {len(timings)}": {}}))
+        return Spent(2, float(len(timings)), "s")
+
+    monkeypatch.setattr(timing, "_time", measured)
+    way = ["experiment=mine"], ["conf"]
+    written(8)
+    assert [timing.timed(*way).seconds for _ in range(2)] == [1, 1]
+    written(4)
+    assert [timing.timed(*way).seconds for _ in range(2)] == [2, 2]
+    kept = json.loads(file.read_text())
+    assert len(kept) == 3
+    (entry,) = (each for each in kept.values() if each)
+    assert entry.pop("config")  # an older file does not have it
+    file.write_text(json.dumps(kept))
+    assert timing.timed(*way).seconds == 2
+
+
+def test_training_is_that_of_the_run_it_started_from_too(tmp_path):
+    row = {"step": 5, "train/images_per_second": 1.0, "train/processor_seconds": 3.0}
+    for name in ("first", "second"):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+        (tmp_path / name / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    first, plain = tmp_path / "first", {"batch_size": 2}
+    start = {"run": str(first / "checkpoints" / "step_00000005.ckpt")}
+    config = plain | {"initial": start}
+    assert spent_in_all(first, plain) == 3
+    assert spent_in_all(tmp_path / "second", config) is None  # nobody knows
+    (first / "config.yaml").write_text(yaml.safe_dump(plain | {"initial": None}))
+    assert spent_in_all(tmp_path / "second", config) == 6
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_the_time_of_a_picture_is_in_the_precision_that_draws(bf16):
+    seen = []
+
+    class Trained:
+        def draw(self, n, **_):
+            seen.append((n, torch.is_autocast_enabled("cpu")))
+
+    class Few:
+        n, batch_size, torch_device = 6, 4, torch.device("cpu")
+
+    assert comparison.Comparison._seconds(Few(), Trained(), bf16) >= 0
+    assert seen == [(1, bf16), (4, bf16)]

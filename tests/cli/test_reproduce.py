@@ -24,7 +24,7 @@ TINY = [
     *"network.attention_resolutions=[] validation_images=2 callbacks.samples.count=2".split(),
     *"callbacks.samples.sampler.steps=2 sampler.steps=2 precision=fp32".split(),
 ]
-MEASURE = ["n=12", "reference_count=30", "controls=false", "metrics=[fd]"]
+MEASURE = ["n=12", "reference_count=30", "controls=false", "metrics=[fd]", "sampler=mine"]
 EXPECTED = {"fd_sprites": {"value": 5.0, "error": 1.0, "source": "a guess"}}
 REFERENCE = {
     "about": "a test",
@@ -43,6 +43,10 @@ def trainings(tmp_path, monkeypatch):
     monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
     (tmp_path / "conf" / "published").mkdir(parents=True)
     (tmp_path / "conf" / "published" / "tiny.yaml").write_text(yaml.safe_dump(REFERENCE))
+    (tmp_path / "conf" / "sampler").mkdir()
+    sampler = (CONF / "sampler" / "ddim.yaml").read_text()
+    mine = sampler.replace("steps: 50", "steps: 2")
+    (tmp_path / "conf" / "sampler" / "mine.yaml").write_text(mine)
     noted = []
 
     def in_this_process(overrides, folders):
@@ -94,7 +98,7 @@ def test_killed_after_a_point_it_goes_on_from_there(trainings, monkeypatch, caps
     monkeypatch.setattr(
         reproduce,
         "measure",
-        lambda run, point, step: measured.append(step) or measure(run, point, step),
+        lambda run, point, step, *more: measured.append(step) or measure(run, point, step, *more),
     )
     command(monkeypatch, "tiny")
     assert trainings == [["until=2"], []]
@@ -121,6 +125,21 @@ def test_what_is_wrong_is_told_before_anything_is_trained(
     assert not trainings
 
 
+@pytest.mark.parametrize("wrong", ["metrics=[fdd]", "sampler=mnie"])
+def test_what_is_wrong_in_a_late_measure_is_told_before_anything_is_trained(
+    wrong, trainings, monkeypatch, capsys, tmp_path
+):
+    first, last = REFERENCE["points"]
+    points = [first, last | {"measure": [*MEASURE, wrong]}]
+    text = yaml.safe_dump(REFERENCE | {"points": points})
+    (tmp_path / "conf" / "published" / "tiny.yaml").write_text(text)
+    with pytest.raises(SystemExit) as end:
+        command(monkeypatch, "tiny")
+    assert end.value.code == 2
+    assert wrong.split("=")[1].strip("[]") in capsys.readouterr().err
+    assert not trainings
+
+
 def test_the_difference_is_in_standard_errors_of_both():
     paper = Expected(value=3.0, error=0.3, source="")
     row = Compared(1.0, 10, "fid", Estimate(4.0, 0.4), paper)
@@ -134,7 +153,7 @@ def test_the_difference_is_in_standard_errors_of_both():
 @pytest.mark.parametrize("name", sorted(references([])))
 def test_every_reference_names_a_recipe_that_is_right(name):
     found = reference(name, [])
-    wrong = wanted.faults(found.run, [], [], fixed=True)
+    wrong = wanted.checked(found.run, [], [], fixed=True)[1]
     files = ("data.root", "data: missing", "autoencoder.run")
     assert [str(each) for each in wrong if not str(each).startswith(files)] == []
     assert max(point.share for point in found.points) == 1

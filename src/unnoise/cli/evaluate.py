@@ -60,8 +60,10 @@ def find_or_train_all(
         return None
     of, more = folders(arguments), wanted.shared(arguments.overrides)
     runs = wanted_runs(config["runs"])
-    wrong = {name: wanted.faults(each, more, of) for name, each in runs.items()}
-    stop_if_wrong([Problem(f"runs.{k}", str(each)) for k, some in wrong.items() for each in some])
+    checked = {name: wanted.checked(each, more, of) for name, each in runs.items()}
+    wrong = [Problem(f"runs.{k}", str(each)) for k, (_, some) in checked.items() for each in some]
+    data = {name: one["data"] for name, (one, _) in checked.items() if "data" in one}
+    stop_if_wrong(wrong or [*instantiate(config).unmeasurable(data)])
     trained = [
         timing.trained_within(each, 60 * minutes, more, of, f"{name}, {minutes:g} min")
         for minutes in config["minutes"]

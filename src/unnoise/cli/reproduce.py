@@ -11,7 +11,7 @@ from unnoise.cli.terminal import any_encoding
 from unnoise.config.compose import check_command_line
 from unnoise.config.identity import directory_of
 from unnoise.config.nodes import instantiate
-from unnoise.config.problems import ConfigError, errors_in, report
+from unnoise.config.problems import ConfigError, Problem, errors_in, report
 from unnoise.evaluation.published import Point, Reference, compared, reference, references, table
 from unnoise.evaluation.results import Score, read
 from unnoise.files import write_text
@@ -57,7 +57,11 @@ def main() -> None:
 def reproduce(name: str, chosen: Reference, more: list[str], folders: list[str]) -> None:
     """Train to each point, measure there what is not measured yet, and print the table."""
     own = [*chosen.run.train, *more]
-    if wrong := errors_in([*wanted.faults(chosen.run, more, folders, fixed=True)]):
+    wrong = wanted.checked(chosen.run, more, folders, fixed=True)[1]
+    for k, point in enumerate(chosen.points):
+        _, found = measuring(point, folders)
+        wrong += [Problem(f"points.{k}.measure", str(each)) for each in found]
+    if wrong:
         raise ConfigError(report(wrong))
     if chosen.run.first is not None:
         first = [*chosen.run.first.train, *more]
@@ -82,7 +86,7 @@ def reproduce(name: str, chosen: Reference, more: list[str], folders: list[str])
                 until = [f"until={step}"] if step < last else []
                 wanted.train([*own, "resume=true", *until], folders)
                 run = Path(directory_of(config))
-            score = measure(run, point, step)
+            score = measure(run, point, step, folders)
         rows += compared(point, step, score)
         print(f"\n{table(rows)}\n{cost(run, config)}", flush=True)
         about = score.fingerprint
@@ -95,13 +99,21 @@ def measured(run: Path, point: Point, step: int) -> Score | None:
     return read(path)[0] if path.exists() else None
 
 
-def measure(run: Path, point: Point, step: int) -> Score:
-    """Measure a checkpoint, as unnoise-evaluate does, and keep the result."""
-    checkpoint = run / "checkpoints" / f"step_{step:08d}.ckpt"
-    config, found = check_command_line("evaluate", [f"run={checkpoint}", *point.measure])
+def measuring(
+    point: Point, folders: list[str], checkpoint: Path | None = None
+) -> tuple[dict[str, Any], list[Problem]]:
+    """The config of a point's measure, and the errors in it; what a run decides only with one."""
+    of = [] if checkpoint is None else [f"run={checkpoint}"]
+    config, found = check_command_line("evaluate", [*of, *point.measure], folders, sweep=False)
     found += [] if config is None else evaluate.check(config)
-    if config is None or errors_in(found):
-        raise ConfigError(report(found))
+    return config or {}, [each for each in errors_in(found) if of or each.key != "run"]
+
+
+def measure(run: Path, point: Point, step: int, folders: list[str]) -> Score:
+    """Measure a checkpoint, as unnoise-evaluate does, and keep the result."""
+    config, wrong = measuring(point, folders, run / "checkpoints" / f"step_{step:08d}.ckpt")
+    if wrong:
+        raise ConfigError(report(wrong))
     result = instantiate(config).measure(config)
     source = next(path for path in result.files if path.suffix == ".json")
     write_text(kept(run, point, step), source.read_text(encoding="utf-8"))

@@ -7,9 +7,11 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from unnoise.cli.wanted import Folders, composed, find_or_train, lacking_autoencoder, training
-from unnoise.config.identity import OUTPUTS, root_of
+from unnoise.cli.wanted import Folders, find_or_train, lacking_autoencoder, training
+from unnoise.config.compose import check_command_line
+from unnoise.config.identity import OUTPUTS, identity_of, root_of
 from unnoise.config.typed import in_full
 from unnoise.files import write_text
 from unnoise.runs.identity import digest
@@ -29,7 +31,7 @@ def trained_within(
         if (first := trained_within(wanted.first, rest, more, folders, why)) is None:
             return None
         own.append(f"from={first}")
-    if name := lacking_autoencoder(composed(own, folders)[0]):
+    if name := lacking_autoencoder(_config(own, folders)):
         chosen = [f"experiment={name}", *more]
         own.append(f"autoencoder={find_or_train(chosen, folders, 'no autoencoder is given')}")
     steps = max(1, int(wanted.share * seconds / timed(own, folders).rate))
@@ -39,22 +41,32 @@ def trained_within(
 def timed(overrides: Sequence[str], folders: Folders) -> Spent:
     """What a step takes on this machine, by some steps of a run that is thrown away.
 
-    It is kept in ``outputs/timed.json``, so that the same budget stays the same number of steps.
+    It is kept in ``outputs/timed.json``, so that the same budget stays the same number of steps,
+    as long as the overrides mean the same config.
     """
     plain = [each for each in overrides if root_of(each) != "from"]
     file, key = OUTPUTS / "timed.json", digest([sorted(plain), platform.node()], 12)
-    kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    if key not in kept:
+    config = identity_of(_config(plain, folders))
+    entry = _kept(file).get(key, {"config": None})
+    if entry.get("config", config) != config:  # an older entry does not say it
         print(f"timing {' '.join(overrides)}", flush=True)
         found = _time(overrides, folders)
-        kept[key] = {**vars(found), "of": plain, "machine": platform.node()}
-        text = json.dumps(kept, indent=2) + "\n"
-        write_text(file, text)
-    return Spent(*(kept[key][name] for name in ("steps", "seconds", "unit")))
+        entry = {**vars(found), "of": plain, "machine": platform.node(), "config": config}
+        write_text(file, json.dumps(_kept(file) | {key: entry}, indent=2) + "\n")
+    return Spent(*(entry[name] for name in ("steps", "seconds", "unit")))
+
+
+def _config(overrides: Sequence[str], folders: Folders) -> dict[str, Any]:
+    return check_command_line("train", in_full(overrides), folders, sweep=False)[0] or {}
+
+
+def _kept(file: Path) -> dict[str, Any]:
+    kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return kept
 
 
 def _time(overrides: Sequence[str], folders: Folders) -> Spent:
-    config, _ = composed(overrides, folders)
+    config = _config(overrides, folders)
     with tempfile.TemporaryDirectory(prefix="unnoise_") as folder:
         quick = [f"hydra.run.dir={folder}/run", f"until={TIMED}", "callbacks.metrics.every=1"]
         options = [*in_full(overrides), *quick, "logger=none", "resume=false"]

@@ -35,19 +35,19 @@ def composed(overrides: Sequence[str], folders: Folders) -> tuple[dict[str, Any]
     return config, [*found, *problems_of(config)]
 
 
-def faults(
+def checked(
     wanted: Wanted, more: Sequence[str], folders: Folders, fixed: bool = False
-) -> list[Problem]:
-    """What is wrong with a run that is wanted, and with the one that it starts from.
+) -> tuple[dict[str, Any], list[Problem]]:
+    """The config of a run that is wanted, and what is wrong with it and the one it starts from.
 
     Its steps are ``fixed``, or those that a time will allow.
     """
-    found = [] if wanted.first is None else faults(wanted.first, more, folders, fixed)
+    found = [] if wanted.first is None else checked(wanted.first, more, folders, fixed)[1]
     steps = [] if fixed else wanted.of_steps(1000)
     config, own = composed([*wanted.train, *more, *steps], folders)
     if lacking_autoencoder(config):  # it is trained first
         own = [each for each in own if root_of(each.key) != "autoencoder"]
-    return [*found, *errors_in(own)]
+    return config, [*found, *errors_in(own)]
 
 
 def lacking_autoencoder(config: dict[str, Any]) -> str | None:

@@ -11,11 +11,14 @@ import torch
 from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor
 
-from unnoise.config.problems import Problem
-from unnoise.data.source import HasCombinations
+from unnoise.config.nodes import DATA, instantiate
+from unnoise.config.problems import UNKNOWN, Problem
+from unnoise.config.schema import arguments
+from unnoise.data.source import HasCombinations, ImageSource
 from unnoise.data.stream import split_loader
 from unnoise.diffusion.noise import Noise
-from unnoise.distributed.devices import lightning_precision
+from unnoise.distributed.devices import lightning_precision, slow_bf16
+from unnoise.evaluation.estimates import metric_problems
 from unnoise.evaluation.evaluator import Evaluator, drawn_samples
 from unnoise.evaluation.frontier import plot
 from unnoise.evaluation.gallery import SampleSet, prompts_digest
@@ -23,18 +26,21 @@ from unnoise.evaluation.grid import sampler_name
 from unnoise.evaluation.likelihood import of_diffusion, terms
 from unnoise.evaluation.measure import Keys, Result
 from unnoise.evaluation.modes import modes
-from unnoise.evaluation.quality import ELSEWHERE, Quality
+from unnoise.evaluation.quality import ELSEWHERE, LOCAL, Quality
 from unnoise.evaluation.results import Estimate, Score, folded, save
 from unnoise.files import write_durably
 from unnoise.models.diffusion import DiffusionModel
 from unnoise.models.latent import LikelihoodModel
 from unnoise.models.trained import TrainedModel
-from unnoise.runs.checkpoints import find_checkpoint
-from unnoise.runs.identity import digest
+from unnoise.runs.checkpoints import find_checkpoint, read_checkpoint
+from unnoise.runs.identity import differences, digest
 from unnoise.runs.layout import RunDirectory, telling
-from unnoise.runs.wanted import Wanted, spent
+from unnoise.runs.wanted import Wanted, spent_in_all
 
 SHOWN = 16  # pictures of each run on the sheet
+OWN: dict[str, Any] = {"samplers": {}, "baselines": {}, "checkpoints": "newest", "averaged": [True]}
+OWN |= dict.fromkeys(("run", "images", "sampler", "steps", "evaluations", "guidance"))
+"""Keys of quality.yaml that are each run's own here, with the values that leave them so."""
 Minutes = Annotated[float, Field(gt=0)]
 
 
@@ -54,16 +60,22 @@ class Comparison(Quality):
     trained_runs: list[str] | None
     likelihood: Annotated[int, Field(ge=0)]
 
-    shared = False
+    name, shared = "comparison", False
 
     def conflicts(self) -> Iterator[Problem]:
         """What is wrong between the keys."""
-        for key in ("run", "images", "guidance", "steps", "evaluations"):
-            if getattr(self, key) is not None:
+        for key, own in OWN.items():
+            if getattr(self, key) not in (own, UNKNOWN):
                 yield Problem(key, "a comparison has runs of its own: leave it out")
-        for key in ("runs", "minutes", "seeds", "averaged"):
+        for key in ("runs", "minutes"):
             if not getattr(self, key):
                 yield Problem(key, "is empty: give at least one")
+        for message in () if self.metrics is None else metric_problems(self.metrics):
+            yield Problem("metrics", message)
+        if len(self.seeds) != 1:
+            yield Problem("seeds", f"a comparison draws by one, not by {len(self.seeds)}")
+        if self.likelihood == 1:
+            yield Problem("likelihood", "1 has no error: take 2 or more, or 0 for none")
         try:
             count = len(wanted_runs(self.runs)) * len(self.minutes)
         except ValueError as error:
@@ -76,11 +88,28 @@ class Comparison(Quality):
 
     def problems(self, keys: Keys) -> Iterator[Problem]:
         """What is wrong with the runs that are there."""
+        if slow := slow_bf16(self.precision, self.torch_device.type):
+            yield Problem("precision", slow, "warning")
+        data = {}
         for run in self.trained_runs or ():
             try:
-                find_checkpoint(Path(run))
-            except FileNotFoundError as error:
+                data[run] = read_checkpoint(find_checkpoint(Path(run)))["config"]["data"]
+            except (FileNotFoundError, ValueError) as error:
                 yield Problem("trained_runs", str(error))
+            except KeyError:
+                yield Problem("trained_runs", f"{run} is not a run")
+        yield from (Problem("trained_runs", each) for each in other_data(data))
+
+    def unmeasurable(self, data: Mapping[str, Any]) -> Iterator[Problem]:
+        """Why runs of some data, nodes by the names of the runs, could not be measured."""
+        if other := [*other_data(data)]:
+            yield from (Problem("runs", each) for each in other)
+            return
+        source: ImageSource = instantiate(next(iter(data.values())), DATA)
+        try:
+            _ = self.evaluator(source, source.images).extractor
+        except ValueError as error:
+            yield Problem("extractor", str(error))
 
     def rows(self) -> Iterator[tuple[str, float, Path]]:
         """Name, minutes and run of each row."""
@@ -102,18 +131,18 @@ class Comparison(Quality):
             scores.append(score)
             shown[title] = pixels[:SHOWN]
         controls = list(self._controls(evaluator)) if self.controls else []
-        request = {key: keys[key] for key in ("n", "runs", "minutes", "seeds", "reference_count")}
-        path = telling(
-            ELSEWHERE, ["families", f"n-{self.n}"], digest([request, self.trained_runs], 8), ".json"
-        )
-        about = {"measure": "families", "unnoise": version("unnoise"), "request": request}
+        request = self.beside({key: value for key, value in keys.items() if key not in LOCAL})
+        path = telling(ELSEWHERE, [self.name, f"n-{self.n}"], digest(request, 8), ".json")
+        about = {"measure": self.name, "unnoise": version("unnoise"), "request": request}
         files = save(path, [*scores, *controls], **about)
         metric = next(iter(scores[0].metrics))
         drawing = path.with_suffix(".png")
         files.append(plot(drawing, [*scores, *controls], metric, "seconds", _family))
-        real = evaluator.real("validation").read(torch.arange(SHOWN))
-        files.append(sheet(path.with_name(f"{path.stem}_pictures.png"), shown | {"real": real}))
-        return Result(table([*scores, *controls]), files)
+        real = evaluator.real("validation")
+        shown["real"] = real.read(torch.arange(min(SHOWN, len(real))))
+        files.append(sheet(path.with_name(f"{path.stem}_pictures.png"), shown))
+        every = self.columns == "all" or self.metrics is not None
+        return Result(table([*scores, *controls], every), files)
 
     def load(self, run: Path) -> TrainedModel:
         """The averaged model of a run."""
@@ -132,7 +161,8 @@ class Comparison(Quality):
             precision="bf16" if fast else "fp32",
             prompts=prompts_digest(trained),
         )
-        folder = RunDirectory(run).evaluation / "drawn"
+        files = RunDirectory.of(samples.checkpoint)
+        folder = files.evaluation / "drawn"
         gallery = evaluator.draw(folder, samples, self.n, lambda: trained, title)
         pixels = gallery.read(self.n)
         name = sampler_name(trained.config["sampler"])
@@ -140,12 +170,11 @@ class Comparison(Quality):
         metrics = score.metrics | self._more(evaluator, pixels)
         if self.likelihood and (bits := self._bits(trained)) is not None:
             metrics["bits_per_dim"] = bits
-        took = spent(run, trained.config["batch_size"])
         costs = replace(
             score.samples,
-            seconds=self._seconds(trained),
+            seconds=self._seconds(trained, fast),
             parameters=sum(p.numel() for p in trained.model.network.parameters()),
-            training=None if took is None else round(took.seconds, 1),
+            training=spent_in_all(files.path, trained.config),
         )
         return replace(score, samples=costs, metrics=metrics), pixels
 
@@ -162,14 +191,15 @@ class Comparison(Quality):
         source = evaluator.source
         return modes(source, pixels) if isinstance(source, HasCombinations) else {}
 
-    def _seconds(self, trained: TrainedModel) -> float:
+    def _seconds(self, trained: TrainedModel, bf16: bool) -> float:
         """Of a picture, in a batch; of the processor on a CPU, where other work does not count."""
-        on_cpu = self.torch_device.type == "cpu"
-        clock = time.process_time if on_cpu else time.perf_counter
+        kind = self.torch_device.type
+        clock = time.process_time if kind == "cpu" else time.perf_counter
         count = min(self.n, self.batch_size)
-        trained.draw(1, seed=1, batch_size=1, sampler=trained.sampler)  # makes things ready
-        begun = clock()
-        trained.draw(count, seed=1, batch_size=count, sampler=trained.sampler)
+        with torch.autocast(kind, torch.bfloat16, enabled=bf16):
+            trained.draw(1, seed=1, batch_size=1)  # makes things ready
+            begun = clock()
+            trained.draw(count, seed=1, batch_size=count)
         return (clock() - begun) / count
 
     def _bits(self, trained: TrainedModel) -> Estimate | None:
@@ -206,14 +236,24 @@ def wanted_runs(runs: Mapping[str, Any]) -> dict[str, Wanted]:
         raise ValueError(f"{where}: {first['msg'].lower()}") from error
 
 
+def other_data(nodes: Mapping[str, Any]) -> Iterator[str]:
+    """Which runs, of the nodes of their data by name, are of others than the first."""
+    first, *others = nodes or [""]
+    for name in others:
+        found = differences({"data": nodes[first]}, {"data": nodes[name]}, arguments)
+        for key, (its, own) in [*found.items()][:1]:
+            yield f"{key} is {own!r} in {name}, but {its!r} in {first}: all are to have the same"
+
+
 def _family(score: Score) -> str | None:
     return score.name.rpartition(", ")[0] or None
 
 
-def table(scores: Sequence[Score]) -> str:
-    """The rows for a terminal, with the costs first."""
-    every = dict.fromkeys(name for score in scores for name in score.metrics)
-    names = [name for name in every if name.partition("_")[0] not in ("sfd", "kid", "is")]
+def table(scores: Sequence[Score], every: bool = False) -> str:
+    """The rows for a terminal, with the costs first; without ``every`` metric, but for three."""
+    left = () if every else ("sfd", "kid", "is")
+    found = dict.fromkeys(name for score in scores for name in score.metrics)
+    names = [name for name in found if name.partition("_")[0] not in left]
     costs = ("evaluations", "seconds", "training", "parameters")
     heads = ["", *("s/picture" if c == "seconds" else c for c in costs)]
     cells = [[*heads, *(name.partition("_")[0] for name in names)]]

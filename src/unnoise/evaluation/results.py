@@ -86,7 +86,7 @@ class Samples:
     precision: str | None = None
     prompts: str | None = None
     parameters: int | None = None  # of the network that draws
-    training: float | None = None  # seconds; see ``Spent``
+    training: float | None = None  # seconds, those of a run that it started from too; see ``Spent``
     classifier: str | None = None
 
     @property

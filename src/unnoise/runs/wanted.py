@@ -1,7 +1,7 @@
 """Runs that are to be there: their overrides, and what their training took."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +10,7 @@ from pydantic import Field
 
 from unnoise.runs import manifest
 from unnoise.runs.layout import RunDirectory
+from unnoise.untrusted import load_yaml
 
 Part = Annotated[float, Field(gt=0, le=1)]
 
@@ -63,20 +64,37 @@ class Spent:
 def spent(run_dir: Path, batch_size: int, after: int = 0) -> Spent | None:
     """What the steps that are logged took, but for those up to ``after``; None if none are.
 
-    The first step also makes things ready: leave it out where few are timed.
+    The first step also makes things ready: leave it out where few are timed. Where a run stopped
+    between two lines, the steps before that are taken to be as long as those after it.
     """
-    on_cpu = str(manifest.read(run_dir).get("device", "cpu")) == "cpu"
+    about = manifest.read(run_dir)
+    on_cpu, starts = str(about.get("device", "cpu")) == "cpu", [0]
+    for each in about.get("resumed", []):  # steps; what one undoes is not there any more
+        starts = [*(step for step in starts if step < each["step"]), each["step"]]
     before, steps, seconds = 0, 0, 0.0
     for row in _rows(RunDirectory(run_dir).metrics):
         if "train/images_per_second" not in row:
             continue
         taken = row["step"] - before
-        before = row["step"]
         if row["step"] > after:
             steps += taken
             wall = taken * batch_size / row["train/images_per_second"]
-            seconds += row.get("train/processor_seconds", wall) if on_cpu else wall
+            timed = row["step"] - max(before, *(step for step in starts if step < row["step"]))
+            processor = row.get("train/processor_seconds")
+            seconds += processor * taken / timed if on_cpu and processor is not None else wall
+        before = row["step"]
     return Spent(steps, seconds, "processor s" if on_cpu else "s") if steps else None
+
+
+def spent_in_all(run_dir: Path, config: Mapping[str, Any]) -> float | None:
+    """Seconds of a run and of those that it started from; None if one of them does not say it."""
+    before: float | None = 0.0
+    if initial := config.get("initial"):
+        first = RunDirectory.of(Path(initial["run"]))
+        known = first.config.is_file()
+        before = spent_in_all(first.path, load_yaml(first.config)) if known else None
+    took = spent(run_dir, config["batch_size"])
+    return None if took is None or before is None else round(took.seconds + before, 1)
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
