@@ -9,6 +9,8 @@ from commands import command, trained
 
 import unnoise
 from unnoise.cli import evaluate, figure, report, sample, train
+from unnoise.config.nodes import instantiate
+from unnoise.models.classifier import NoisyClassifier
 
 GAN = (
     "experiment=sprites_gan trainer=cpu logger=none data.size=80 data.validation_size=20 "
@@ -68,6 +70,17 @@ def test_classes_are_drawn_as_they_are_named(tmp_path, monkeypatch):
     array = np.load(tmp_path / "drawn" / "images.npz")["arr_0"]
     assert np.abs(array.astype(int) - named.nhwc()).max() <= 1
     assert named.captions == ["hero", "food", "hero", "food"]
+    node = {"_target_": "unnoise.networks.encoder.UNetEncoder", "shape": [3, 16, 16],
+            "classes": 5, "channels": 8, "multipliers": [1]}  # fmt: skip
+    about = {"network": node, "data": model.config["data"]}
+    judge = NoisyClassifier(instantiate(node), model.class_names, "label", about)
+    judge.save(tmp_path / "judge.pt")
+    command(monkeypatch, evaluate.main, "measure=adherence", f"run={under}", "n=6", "guidance=[1]",
+            f"judge={tmp_path}/judge.pt", "device=cpu")  # fmt: skip
+    (file,) = (under / "evaluation").glob("adherence*.json")
+    (_, row) = json.loads(file.read_text())["rows"]
+    hits = judge.predict(model.sample(6, labels=range(5)).pixels) == torch.arange(6) % 5
+    assert (row["pictures"], row["n"], row["agreed"]) == ("drawn", 6, int(hits.sum()))
 
 
 def test_it_is_evaluated_and_reported(run, monkeypatch, tmp_path, capsys):

@@ -218,6 +218,24 @@ def test_what_else_is_wrong_is_told_before_an_autoencoder_is_trained(
     assert not first_stages
 
 
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        ("autoencoder.rnu=outputs/sprites_kl/mine", "unknown key; did you mean 'autoencoder.run'?"),
+        ("autoencoder=outputs/a,outputs/b", "add -m"),
+    ],
+)
+def test_an_autoencoder_that_is_mistyped_is_no_reason_to_train_another(
+    typed, says, first_stages, tmp_path, monkeypatch, capsys
+):
+    choice = [] if typed.startswith("autoencoder=") else ["autoencoder=trained"]
+    with pytest.raises(SystemExit):
+        command(monkeypatch, train.main, *LATENT, *choice, "first_stage=tiny_kl", typed,
+                f"--config-dir={tmp_path}/conf")  # fmt: skip
+    assert says in capsys.readouterr().err
+    assert not first_stages
+
+
 def test_an_experiment_that_is_none_is_told(first_stages, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         command(monkeypatch, train.main, *LATENT, "autoencoder=trained", "first_stage=sprites_kk")
@@ -245,6 +263,14 @@ def test_its_fd_stands_in_the_sheet_of_its_autoencoder(
     with pytest.raises(SystemExit):
         command(monkeypatch, evaluate.main, *given, f"diffusion={autoencoder}")
     assert "is not in the latent of this run" in capsys.readouterr().err
+
+
+def test_a_classifier_does_not_guide_in_a_latent(run, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        command(monkeypatch, evaluate.main, "measure=adherence", f"run={run}", "classifier=any")
+    assert (
+        "run  guidance by a classifier of pictures takes a model of pix" in capsys.readouterr().err
+    )
 
 
 def test_a_prediction_that_only_clipping_saves_is_warned_of(

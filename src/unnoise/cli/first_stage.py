@@ -4,7 +4,6 @@ from argparse import Namespace
 from typing import Any
 
 from unnoise.cli.hydra_app import folders
-from unnoise.config.identity import root_of
 from unnoise.config.problems import Check, Problem, errors_in
 from unnoise.distributed.environment import place
 
@@ -30,7 +29,7 @@ def find_or_train_autoencoder(
         return None
     if isinstance(config.get("resume"), str):
         return f"autoencoder={config['resume']}"
-    others = [each for each in (*found, *check(config)) if root_of(each.key) != "autoencoder"]
+    others = [each for each in (*found, *check(config)) if each.key != wanted.LACKING]
     if errors_in(others) or place().world_size > 1:
         return None
     chosen = [f"experiment={name}", *wanted.shared(arguments.overrides)]

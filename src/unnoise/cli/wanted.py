@@ -17,6 +17,8 @@ from unnoise.runs.wanted import Wanted
 
 SHARED = ("data", "trainer", "logger", "precision", "workers", "seed")
 """Keys whose overrides are for all runs of a command."""
+LACKING = "autoencoder.run"
+"""The key that is missing where an autoencoder is to be found or trained."""
 Folders = Sequence[str]
 
 
@@ -46,7 +48,7 @@ def checked(
     steps = [] if fixed else wanted.of_steps(1000)
     config, own = composed([*wanted.train, *more, *steps], folders)
     if lacking_autoencoder(config):  # it is trained first
-        own = [each for each in own if root_of(each.key) != "autoencoder"]
+        own = [each for each in own if each.key != LACKING]
     return config, [*found, *errors_in(own)]
 
 

@@ -27,6 +27,7 @@ from unnoise.files import file_digest
 from unnoise.models.averages import Averaged
 from unnoise.models.classifier import classifier_file
 from unnoise.models.codec import Codec
+from unnoise.models.diffusion import diffusion_model
 from unnoise.models.trained import TrainedModel
 from unnoise.runs.identity import digest
 
@@ -163,6 +164,9 @@ class Adherence(Measure):
         except ValueError as error:
             yield Problem("steps", str(error))
         try:
+            if by_classifier:
+                what = "guidance by a classifier of pictures"
+                diffusion_model(trained.model, what, of_pixels=True)
             labels = classifiers.needed_labels(trained, by_classifier)
             if "label" not in labels:
                 classifiers.prompt_sets(trained.source, labels, self.n)
@@ -215,11 +219,13 @@ class Adherence(Measure):
             if not trained.model.codec.is_pixels:
                 again = through(trained.model.codec, real, self.batch_size, device)
                 rows += compared("reconstructed", prompts, None, judge, again)
+        sampler = keys["sampler"] or trained.config["sampler"]
         for prompts in sets:
             for scale in self.guidance:
+                guided = scale if "guidance" in sampler else None  # then it is 1, which is off
                 samples = SampleSet(
                     checkpoint=checkpoint,
-                    recipe=recipe(keys["sampler"] or trained.config["sampler"], self.steps, scale),
+                    recipe=recipe(sampler, self.steps, guided),
                     seed=self.seed,
                     averaged=self.averaged,
                     prompts=digest(prompts.options(judges), 12),
@@ -235,7 +241,7 @@ class Adherence(Measure):
         if place.rank > 0:
             return None
         about: dict[str, Any] = {
-            "sampler": keys["sampler"] or trained.config["sampler"],
+            "sampler": sampler,
             **{key: keys[key] for key in ("n", "steps", "guidance", "seed", "averaged")},
             "classifier": None if guide is None else file_digest(guide),
             "judges": {label: file_digest(path) for label, path in files.items()} or "data",
