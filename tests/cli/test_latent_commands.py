@@ -167,6 +167,22 @@ def test_a_foreign_autoencoder_or_a_missing_scale_is_refused(run, tmp_path):
         unnoise.load(changed(run, tmp_path / "b", no_scale), device="cpu")
 
 
+def test_weights_that_do_not_fit_their_own_config_are_told(
+    autoencoder, tmp_path, monkeypatch, capsys
+):
+    def lacking(state):
+        for key in [key for key in state if key.endswith("autoencoder.quant.bias")]:
+            del state[key]
+
+    damaged = changed(autoencoder, tmp_path / "a", lacking)
+    with pytest.raises(SystemExit) as end:
+        command(monkeypatch, train.main, *LATENT, f"autoencoder={damaged}", "max_steps=1")
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert "does not fit its own config" in said
+    assert "quant.bias" in said
+
+
 @pytest.fixture
 def first_stages(tmp_path, monkeypatch):
     """The experiment tiny_kl, which takes two steps; trained in this process, and noted."""

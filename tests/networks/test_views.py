@@ -4,14 +4,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from unnoise.data.sprites import Sprites
 from unnoise.networks.conditioning import (
+    ClassConditioner,
     ConditionShape,
     Edges,
     Grey,
+    JointConditioner,
     LowResolution,
     PictureConditioner,
     View,
 )
+from unnoise.training.rules import conditions
 
 
 def pictures(channels: int = 3, size: int = 16) -> Tensor:
@@ -125,3 +129,13 @@ def test_the_picture_to_print_is_the_view() -> None:
     shown = PictureConditioner(LowResolution(factor=4, channels=1)).picture({"image": x})
     assert shown.dtype == torch.uint8
     assert (shown.float().mean((2, 3)) - x.float().mean((2, 3))).abs().max() < 0.5
+
+
+@pytest.mark.parametrize(("factor", "told"), [(4, []), (5, ["factor 5 does not divide the 16×16"])])
+def test_a_part_of_a_joint_condition_is_tried_before_a_run(factor: int, told: list[str]) -> None:
+    with torch.device("meta"):
+        low = PictureConditioner(LowResolution(factor, 3))
+        both = JointConditioner({"class": ClassConditioner(5, 4), "low": low})
+    for each in (low, both):
+        found = list(conditions(Sprites(10, 10), each, flip=False))
+        assert [problem.message[: len(told[0])] for problem in found] == told

@@ -103,13 +103,13 @@ def conditions(
             if classes and part.classes != classes:
                 message = f"knows {part.classes} classes, but the data has {classes}"
                 yield Problem("conditioning", message)
-    if conditioning.reads == ("image",):
-        keep = torch.ones(1, dtype=torch.bool, device="meta")
-        image = torch.zeros(1, *data.shape, dtype=torch.uint8, device="meta")
-        try:
-            conditioning({"image": image}, keep)
-        except ValueError as error:
-            yield Problem("conditioning", str(error))
+        elif isinstance(part, Conditioner) and part.reads == ("image",):
+            keep = torch.ones(1, dtype=torch.bool, device="meta")
+            image = torch.zeros(1, *data.shape, dtype=torch.uint8, device="meta")
+            try:
+                part({"image": image}, keep)
+            except ValueError as error:
+                yield Problem("conditioning", str(error))
 
 
 def present(callbacks: Callbacks) -> Iterator[Problem]:

@@ -37,8 +37,11 @@ class Trained(Autoencoder):
         return self.network.scaled
 
     def fetch(self) -> None:
-        """Take the weights of the run; ValueError if they are not those of ``digest``."""
-        self.network.load_state_dict(first_stage(self.run).weights)
+        """Take the weights of the run; ValueError if they do not fit, or are not of ``digest``."""
+        try:
+            self.network.load_state_dict(first_stage(self.run).weights)
+        except RuntimeError as error:
+            raise ValueError(f"{self.run} does not fit its own config: {error}") from error
         self.check()
 
     def check(self) -> None:

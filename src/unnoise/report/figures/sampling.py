@@ -171,7 +171,7 @@ class Captions(ModelFigure):
             return {"of the validation split": seen[: self.count]}
         held_out = data.held_out(self.count).captions
         assert held_out is not None
-        return {"pairings seen in training": seen[: self.count], "pairings held out": held_out}
+        return {"as in training": seen[: self.count], "with something held out": held_out}
 
 
 @dataclass(frozen=True)
