@@ -86,6 +86,7 @@ COMPANIONS = {
 
 SMALL = {
     "sprites_dit": "network.width=8 network.depth=1 network.heads=1",
+    "scenes_sd": "network.width=8 network.depth=1 network.heads=1",
     "imagenet_dit": "network.width=8 network.depth=1 network.heads=1 data.image_size=16 "
     "data.classes=2 data.validation_share=0.5",
     "sprites_gan": "network.channels=4 discriminator.channels=4",
