@@ -24,6 +24,10 @@ TINY = (
     "callbacks.checkpoints.every=2 validate_every=2 validation_images=8 seed=3 precision=fp32"
 ).split()
 PATCHES = "{_target_: unnoise.networks.adversarial.PatchDiscriminator, channels: 4, layers: 1}"
+QUALITY = (
+    "{_target_: unnoise.training.callbacks.quality.Quality, count: 40, reference_count: 40, "
+    "metrics: [fd], sampler: {_target_: unnoise.networks.autoencoders.Reconstruction}}"
+)
 KL = ["experiment=sprites_kl", *TINY]
 
 
@@ -178,6 +182,7 @@ def test_autoencoders_of_codes_are_trained_and_drawn_from(network, monkeypatch, 
         (["network.multipliers=[1,1,1,1,1,1]"], "16×16 pixels cannot be halved 5 times"),
         (["network=unet_1m"], "network"),
         (["+network.colours=3"], "network.colours  is no key"),
+        ([f"+callbacks.quality={QUALITY}"], "count 40: there are only 20 validation pictures"),
         (["extractor=sprits"], "there is no extractor sprits; did you mean 'sprites'?"),
         (["extractor=inception"], "inception is not for training"),
         (["data=cifar10", "perceptual=1"], "needs an extractor, and this data has none"),

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from unnoise.config.numbers import Count
+from unnoise.config.problems import ConfigError
 from unnoise.data.source import Split
 from unnoise.distributed.environment import Place
 from unnoise.evaluation.evaluator import Evaluator
@@ -74,8 +75,13 @@ class Quality(Measurement):
         """Make extractor and reference ready: first one process of each machine, then the others.
 
         Raises:
+            ConfigError: more are to be reconstructed than there are validation pictures.
             ValueError: there is no such metric or extractor, or the reference is too small.
         """
+        try:
+            _prompts(trainer, module).check_number(self.count)
+        except ValueError as error:
+            raise ConfigError(f"quality of pictures, count {self.count}: {error}") from error
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
         splits = {"train": data.train_images, "validation": data.validation_split}
         self._ready = self.evaluator(
@@ -93,8 +99,7 @@ class Quality(Measurement):
     def measure(self, trainer: Trainer, module: GenerativeModule) -> dict[str, float]:
         """quality/fd_garments and the like."""
         assert self._ready is not None, "on_fit_start has not run"
-        model = module.ema.model
-        prompts = Prompts(model, lambda: trainer.datamodule.validation_split)  # type: ignore[attr-defined]
+        model, prompts = module.ema.model, _prompts(trainer, module)
 
         def draw_some(ids: Sequence[int]) -> Tensor:
             with trainer.precision_plugin.forward_context():
@@ -102,3 +107,8 @@ class Quality(Measurement):
 
         values = self._ready.values(draw_some, self.count)
         return {f"quality/{name}": value for name, value in values.items()}
+
+
+def _prompts(trainer: Trainer, module: Any) -> Prompts:
+    """Those of the run's model and data."""
+    return Prompts(module.ema.model, lambda: trainer.datamodule.validation_split)  # type: ignore[attr-defined]
