@@ -12,6 +12,8 @@ from PIL import Image
 
 import unnoise
 from unnoise.cli import evaluate, sample, train, wanted
+from unnoise.evaluation.autoencoder import AutoencoderSheet
+from unnoise.models.trained import TrainedModel
 from unnoise.runs.averaged import weights_digest
 from unnoise.runs.first_stage import first_stage
 from unnoise.untrusted import UnsafeFile
@@ -279,6 +281,23 @@ def test_its_fd_stands_in_the_sheet_of_its_autoencoder(
     with pytest.raises(SystemExit):
         command(monkeypatch, evaluate.main, *given, f"diffusion={autoencoder}")
     assert "is not in the latent of this run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("data", "says"), [({"size": 90}, None), ({"seed": 7}, "was trained on other data")]
+)
+def test_a_run_of_fewer_or_more_of_the_same_pictures_is_in_the_sheet(data, says, autoencoder, run):
+    path = run / "checkpoints" / "step_00000004.ckpt"
+    sheet = AutoencoderSheet(
+        run=str(autoencoder), averaged=True, n=3, extractor="auto", weights=None, diffusion=None,
+        data_root=None, data_changed="refuse", batch_size=4, device="cpu",
+    )  # fmt: skip
+    trained, drawing = (TrainedModel.load(each, device="cpu") for each in (autoencoder, path))
+    drawing.config["data"] |= data
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AutoencoderSheet, "_drawing", lambda *_: drawing)
+        fault = sheet._latent_fault(trained, str(run))
+    assert fault is says or says in fault
 
 
 def test_a_classifier_does_not_guide_in_a_latent(run, monkeypatch, capsys):

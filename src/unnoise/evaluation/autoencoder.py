@@ -121,8 +121,9 @@ class AutoencoderSheet(Measure):
         own = weights_digest(trained.model.autoencoder.state_dict())
         if not isinstance(inside, Trained) or inside.digest.partition("-")[0] != own:
             return f"{run} is not in the latent of this run: train it with autoencoder={self.run}"
+        free = "root", "size"  # a recipe may take fewer of the same pictures
         data = [
-            {key: value for key, value in each.config["data"].items() if key != "root"}
+            {key: value for key, value in each.config["data"].items() if key not in free}
             for each in (trained, drawing)
         ]
         return None if data[0] == data[1] else f"{run} was trained on other data"
