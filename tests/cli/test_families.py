@@ -1,6 +1,7 @@
 """unnoise-evaluate grid=…: runs that are trained where they are missing, and compared."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from PIL import Image
 
 from unnoise.cli import evaluate, timing, wanted
 from unnoise.cli.train import main as train
-from unnoise.config.compose import check_command_line
+from unnoise.config.compose import CONF, check_command_line
 from unnoise.evaluation import comparison
 from unnoise.evaluation.comparison import wanted_runs
 from unnoise.evaluation.results import read
@@ -263,3 +264,17 @@ def test_the_time_of_a_picture_is_in_the_precision_that_draws(bf16):
 
     assert comparison.Comparison._seconds(Few(), Trained(), bf16) >= 0
     assert seen == [(1, bf16), (4, bf16)]
+
+
+def test_the_commands_of_the_guide_can_be_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    guide = (CONF.parent / "notebooks" / "guide" / "families.md").read_text()
+    lines = [line for line in guide.splitlines() if line.startswith("unnoise-evaluate grid=")]
+    for line in lines:
+        config, found = check_command_line(
+            "evaluate", shlex.split(line.replace("…", "X"), comments=True)[1:]
+        )
+        assert found == [], line
+        assert wanted_runs(config["runs"])
+    assert len(lines) == 3
+    assert config["runs"]["mine"] == {"train": ["experiment=mine", "name=mine"]}
