@@ -115,6 +115,7 @@ def test_what_is_missing_is_trained_for_equal_times_and_compared(
         ("runs.VAE.train=[experiment=sprites_vea]", "runs.VAE"),
         ("+runs.VAE.share=many", "VAE.share"),
         ("minutes=[]", "minutes"),
+        ("minutes=[inf]", "minutes"),
         ("run=outputs/x", "a comparison has runs of its own"),
         ("trained_runs=[a,b]", "4 runs are compared, not 2"),
         ("sampler=ddim", "sampler"),

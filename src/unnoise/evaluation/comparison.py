@@ -41,7 +41,7 @@ SHOWN = 16  # pictures of each run on the sheet
 OWN: dict[str, Any] = {"samplers": {}, "baselines": {}, "checkpoints": "newest", "averaged": [True]}
 OWN |= dict.fromkeys(("run", "images", "sampler", "steps", "evaluations", "guidance"))
 """Keys of quality.yaml that are each run's own here, with the values that leave them so."""
-Minutes = Annotated[float, Field(gt=0)]
+Minutes = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True, kw_only=True)
