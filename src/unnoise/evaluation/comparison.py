@@ -1,4 +1,4 @@
-"""grid=families and grid=latents: several runs, trained for equal times, in one table."""
+"""grid=families, garments, latents: several runs, trained for equal times, in one table."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -46,7 +46,7 @@ Minutes = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison(Quality):
-    """The keys of ``families.yaml`` and ``latents.yaml`` in conf/grid, beside quality.yaml.
+    """The keys of a grid of several runs, as conf/grid/families.yaml, beside quality.yaml.
 
     Args:
         runs: what is compared, by name; each a ``Wanted``, in plain containers.
