@@ -1,8 +1,12 @@
 """unnoise-evaluate grid=…: runs that are trained where they are missing, and compared."""
 
 import json
+import os
 import shlex
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -205,6 +209,24 @@ def test_an_autoencoder_that_is_not_given_is_trained_first(tmp_path, monkeypatch
     first, own = trained
     assert first == ["experiment=scenes_kl", "seed=1"]
     assert f"autoencoder={tmp_path / '1'}" in own
+
+
+def test_a_training_ends_with_the_command_that_needs_it(tmp_path):
+    """Else it would go on unseen, and a second one beside it when the command comes again."""
+    stand_in = tmp_path / "python"
+    stand_in.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/new\nmv {tmp_path}/new {tmp_path}/pid\n"
+                        "exec sleep 60\n")  # fmt: skip
+    stand_in.chmod(0o755)
+    code = "import sys; from unnoise.cli import wanted; sys.executable = sys.argv[1]; "
+    code += "wanted.train([], [])"
+    with subprocess.Popen([sys.executable, "-c", code, str(stand_in)]) as command:
+        while not (tmp_path / "pid").exists():
+            assert command.poll() is None
+            time.sleep(0.05)
+        command.terminate()
+        assert command.wait() == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 def test_a_step_is_timed_once_for_a_config(tmp_path, monkeypatch):

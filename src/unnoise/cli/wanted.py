@@ -1,8 +1,10 @@
 """Runs that a command needs: those that are there, or trained before it begins."""
 
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -87,24 +89,30 @@ def find_or_train(overrides: Sequence[str], folders: Folders, why: str) -> Path 
 def train(overrides: Sequence[str], folders: Folders) -> None:
     """unnoise-train in a process of its own; SystemExit if it ends early, with its status."""
     with training(in_full(overrides), folders) as process:
-        try:
-            status = process.wait()
-        except BaseException:
-            process.terminate()
-            raise
+        status = process.wait()
     if status:
         sys.exit(status if status > 0 else 128 - status)
 
 
+@contextmanager
 def training(
     overrides: Sequence[str], folders: Folders, quiet: bool = False
-) -> subprocess.Popen[bytes]:
-    """unnoise-train as it runs; a quiet one says nothing, and what is wrong to its stderr pipe."""
+) -> Iterator[subprocess.Popen[bytes]]:
+    """unnoise-train, which ends with this process; a quiet one has a pipe for what is wrong."""
     start = "from unnoise.cli.train import main; main()"
     command = [sys.executable, "-c", start, *overrides]
     command += [f"--config-dir={folder}" for folder in folders]
     out, error = (subprocess.DEVNULL, subprocess.PIPE) if quiet else (None, None)
-    return subprocess.Popen(command, stdout=out, stderr=error)
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        with subprocess.Popen(command, stdout=out, stderr=error) as process:
+            try:
+                yield process
+            except BaseException:
+                process.terminate()
+                raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def say(run: Path, what: str) -> None:
