@@ -299,5 +299,5 @@ def test_the_commands_of_the_guide_can_be_read(tmp_path, monkeypatch):
         )
         assert found == [], line
         assert wanted_runs(config["runs"])
-    assert len(lines) == 3
+    assert len(lines) == 4
     assert config["runs"]["mine"] == {"train": ["experiment=mine", "name=mine"]}
