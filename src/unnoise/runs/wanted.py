@@ -94,7 +94,7 @@ def spent_in_all(run_dir: Path, config: Mapping[str, Any]) -> float | None:
         known = first.config.is_file()
         before = spent_in_all(first.path, load_yaml(first.config)) if known else None
     took = spent(run_dir, config["batch_size"])
-    return None if took is None or before is None else round(took.seconds + before, 1)
+    return None if took is None or before is None else round(took.seconds + before, 3)
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
