@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from unnoise.diffusion.noise import Noise
-from unnoise.evaluation import latents
+from unnoise.evaluation import estimates, latents
 from unnoise.evaluation.autoencoder_numbers import NO_EXTRACTOR, numbers, text
 from unnoise.evaluation.autoencoder_sheet import principal
 from unnoise.evaluation.reconstructions import Block, Pictures, look
@@ -74,15 +74,15 @@ def test_a_latent_of_two_places_has_no_slope():
 
 
 def test_groups_are_even_and_not_every_tenth():
-    found = latents.groups(205)
+    found = estimates.groups(205)
     assert sorted(found.bincount().tolist()) == [20] * 5 + [21] * 5
     assert len(set(found[::10].tolist())) > 3
-    assert sorted(latents.groups(4).tolist()) == [0, 1, 2, 3]
+    assert sorted(estimates.groups(4).tolist()) == [0, 1, 2, 3]
 
 
 def test_the_jackknife_of_a_mean_is_its_standard_error():
     x = normals(10, 1)[:, 0].double()
-    value, error = latents.jackknife(lambda kept: float(x[kept].mean()), 10)
+    value, error = estimates.jackknife(lambda kept: float(x[kept].mean()), 10)
     assert value == pytest.approx(float(x.mean()))
     assert error == pytest.approx(float(x.std()) / math.sqrt(10))
 
@@ -114,7 +114,7 @@ def sheet(autoencoder, pictures, batch_size=64, parts=1, extractor=None):
     model = AutoencoderModel(autoencoder, pictures.shape[1:]).eval().requires_grad_(False)
     rows = torch.arange(len(pictures)).chunk(parts)
     blocks = [
-        look(model, Pictures(pictures[k], latents.groups(len(pictures))[k]), extractor,
+        look(model, Pictures(pictures[k], estimates.groups(len(pictures))[k]), extractor,
              batch_size, shows=k[0] == 0)
         for k in rows
     ]  # fmt: skip

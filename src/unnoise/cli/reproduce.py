@@ -12,11 +12,19 @@ from unnoise.config.compose import check_command_line
 from unnoise.config.identity import directory_of
 from unnoise.config.nodes import instantiate
 from unnoise.config.problems import ConfigError, Problem, errors_in, report
-from unnoise.evaluation.published import Point, Reference, compared, reference, references, table
+from unnoise.evaluation.published import (
+    Point,
+    Reference,
+    compared,
+    kept,
+    measured,
+    reference,
+    references,
+    table,
+)
 from unnoise.evaluation.results import Score, read
 from unnoise.files import write_text
 from unnoise.runs.checkpoints import checkpoints
-from unnoise.runs.identity import digest
 from unnoise.runs.layout import shown, step_of
 from unnoise.runs.wanted import Spent, spent
 
@@ -93,12 +101,6 @@ def reproduce(name: str, chosen: Reference, more: list[str], folders: list[str])
         print(f"{about.count} pictures against {about.reference}, features by {about.extractor}\n")
 
 
-def measured(run: Path, point: Point, step: int) -> Score | None:
-    """What was measured at a point before."""
-    path = kept(run, point, step)
-    return read(path)[0] if path.exists() else None
-
-
 def measuring(
     point: Point, folders: list[str], checkpoint: Path | None = None
 ) -> tuple[dict[str, Any], list[Problem]]:
@@ -118,11 +120,6 @@ def measure(run: Path, point: Point, step: int, folders: list[str]) -> Score:
     source = next(path for path in result.files if path.suffix == ".json")
     write_text(kept(run, point, step), source.read_text(encoding="utf-8"))
     return read(source)[0]
-
-
-def kept(run: Path, point: Point, step: int) -> Path:
-    """Where the result of a point is."""
-    return run / "evaluation" / f"reproduced_{step:08d}_{digest(point.measure, 8)}.json"
 
 
 def cost(run: Path, config: dict[str, Any]) -> str:

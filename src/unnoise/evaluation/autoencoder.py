@@ -15,7 +15,7 @@ from unnoise.config.problems import ConfigError, Problem
 from unnoise.data.source import ImageSource
 from unnoise.distributed.environment import Place
 from unnoise.distributed.group import broadcast, gather, join
-from unnoise.evaluation import latents
+from unnoise.evaluation import estimates, latents
 from unnoise.evaluation.autoencoder_numbers import NO_EXTRACTOR, Row, numbers, text
 from unnoise.evaluation.autoencoder_sheet import draw
 from unnoise.evaluation.evaluator import BLOCK, Evaluator, drawn_samples
@@ -78,7 +78,7 @@ class AutoencoderSheet(Measure):
         images, extractor = trained.validation, self._extractor(trained.source)
         count = len(images) if self.n is None else self.n
         starts = range(0, count, BLOCK)[place.rank :: place.world_size]
-        groups, mine = latents.groups(count), {}
+        groups, mine = estimates.groups(count), {}
         for start in tqdm(starts, disable=not sys.stderr.isatty(), leave=False):
             rows = torch.arange(start, min(start + BLOCK, count))
             pictures = Pictures(images.read(rows), groups[rows])

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from unnoise.evaluation import latents
+from unnoise.evaluation import estimates, latents
 from unnoise.evaluation.estimates import metric_name
 from unnoise.evaluation.extractors.base import Extractor
 from unnoise.evaluation.reconstructions import TRANSFORMS, Block
@@ -77,7 +77,7 @@ def _of_latents(of: Block) -> Iterator[Row]:
         yield Row("perplexity", Estimate(used.perplexity), f"of {len(of.codes)}")
     for name, power in of.powers.items():
         try:
-            row = Row("", Estimate(*latents.slope(power[: min(n, latents.GROUPS)], n)))
+            row = Row("", Estimate(*latents.slope(power[: min(n, estimates.GROUPS)], n)))
         except ValueError as error:
             row = Row("", None, str(error))
         yield row._replace(name=f"slope of the spectrum, {name}")

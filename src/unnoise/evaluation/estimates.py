@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
+from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from unnoise.config.problems import did_you_mean
@@ -15,6 +16,7 @@ from unnoise.evaluation.results import Estimate
 KINDS = ("fd", "sfd", "kid", "is", "precision", "recall", "density", "coverage", "memorised")
 """What can be measured; see ``metric_name`` for the names of the numbers."""
 INCEPTION = {"fd": "fid", "sfd": "sfid"}
+GROUPS = 10  # of pictures, that errors are estimated by
 
 
 def metric_name(kind: str, extractor: str) -> str:
@@ -119,3 +121,24 @@ def estimates(
             found[name] = Estimate(float(value[name]), float(error))
     order = [metric_name(kind, reference.extractor) for kind in KINDS]
     return {name: found[name] for name in dict.fromkeys([*order, *found]) if name in found}
+
+
+def groups(n: int) -> Tensor:
+    """The group 0 … 9 that each of n pictures is in, (n,): at random, always the same.
+
+    They are equal in size but for one picture. Every tenth would not do where classes take turns.
+    """
+    return torch.randperm(n, generator=torch.Generator().manual_seed(0)) % min(GROUPS, n)
+
+
+def jackknife(value: Callable[[Tensor], float], n: int) -> tuple[float, float]:
+    """A value of n pictures, with its standard error by deleting each of its G ``groups``.
+
+    ``value`` takes which groups are kept, (G,) bool. With θ_g the value without group g the error
+    is √((G − 1)/G · Σ_g (θ_g − θ̄)²).
+    """
+    G = min(GROUPS, n)
+    kept = ~torch.eye(G, dtype=torch.bool)
+    parts = torch.tensor([value(each) for each in kept], dtype=torch.float64)
+    error = ((parts - parts.mean()).square().sum() * (G - 1) / G).sqrt()
+    return value(kept.any(0)), float(error)

@@ -4,7 +4,6 @@ Shapes: N pictures, C channels, H × W pixels; latents of D channels, h × w pla
 """
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -12,11 +11,11 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from unnoise.evaluation.distances import frechet_distance, moments
+from unnoise.evaluation.estimates import groups, jackknife
 
 ROUNDING_ERROR = 1 / 12  # squared, of pixels that were rounded to the nearest
 WINDOW = 11  # pixels that SSIM looks at
 ACTIVE = 0.01  # variance of a unit
-GROUPS = 10  # of pictures, that errors are estimated by
 
 
 def psnr(x: Tensor, y: Tensor) -> Tensor:
@@ -132,27 +131,6 @@ def spectrum(power: Tensor) -> Spectrum:
         return Spectrum(torch.empty(0), torch.empty(0))
     cycles = torch.stack([half_cycles[at].log().mean().exp() / 2 for at in rings])
     return Spectrum(cycles, torch.stack([logs[at].mean().exp() for at in rings]))
-
-
-def groups(n: int) -> Tensor:
-    """The group 0 … 9 that each of n pictures is in, (n,): at random, always the same.
-
-    They are equal in size but for one picture. Every tenth would not do where classes take turns.
-    """
-    return torch.randperm(n, generator=torch.Generator().manual_seed(0)) % min(GROUPS, n)
-
-
-def jackknife(value: Callable[[Tensor], float], n: int) -> tuple[float, float]:
-    """A value of n pictures, with its standard error by deleting each of its G ``groups``.
-
-    ``value`` takes which groups are kept, (G,) bool. With θ_g the value without group g the error
-    is √((G − 1)/G · Σ_g (θ_g − θ̄)²).
-    """
-    G = min(GROUPS, n)
-    kept = ~torch.eye(G, dtype=torch.bool)
-    parts = torch.tensor([value(each) for each in kept], dtype=torch.float64)
-    error = ((parts - parts.mean()).square().sum() * (G - 1) / G).sqrt()
-    return value(kept.any(0)), float(error)
 
 
 def paired_distance(x: Tensor, y: Tensor) -> tuple[float, float]:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from unnoise.data.source import HasCombinations
-from unnoise.evaluation.latents import groups, jackknife
+from unnoise.evaluation.estimates import groups, jackknife
 from unnoise.evaluation.results import Estimate
 
 

@@ -9,7 +9,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from unnoise.config.compose import CONF
 from unnoise.config.problems import ConfigError, did_you_mean
-from unnoise.evaluation.results import Estimate, Score, aligned
+from unnoise.evaluation.results import Estimate, Score, aligned, read
+from unnoise.runs.identity import digest
 from unnoise.runs.wanted import Part, Wanted
 from unnoise.untrusted import load_yaml
 
@@ -116,3 +117,14 @@ def table(rows: list[Compared]) -> str:
     lines = aligned([head, *(row.cells for row in rows)], left=(2, 6))
     sources = {row.metric: row.paper.source for row in rows if row.paper is not None}
     return "\n".join([*lines, *(f"{name}: {source}" for name, source in sources.items())])
+
+
+def kept(run: Path, point: Point, step: int) -> Path:
+    """Where the result of a point is."""
+    return run / "evaluation" / f"reproduced_{step:08d}_{digest(point.measure, 8)}.json"
+
+
+def measured(run: Path, point: Point, step: int) -> Score | None:
+    """What was measured at a point before."""
+    path = kept(run, point, step)
+    return read(path)[0] if path.exists() else None

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from unnoise.evaluation import latents
+from unnoise.evaluation import estimates, latents
 from unnoise.evaluation.autoencoder_sheet import Shown
 from unnoise.evaluation.extractors.base import Extractor
 from unnoise.evaluation.extractors.domain import DomainExtractor
@@ -143,4 +143,4 @@ def _seen(
 
 def _grouped(x: Tensor, groups: Tensor) -> Tensor:
     """(B, …) summed over each group: (G, …)."""
-    return x.new_zeros(latents.GROUPS, *x.shape[1:]).index_add_(0, groups, x)
+    return x.new_zeros(estimates.GROUPS, *x.shape[1:]).index_add_(0, groups, x)
