@@ -12,16 +12,8 @@ from unnoise.config.compose import check_command_line
 from unnoise.config.identity import directory_of
 from unnoise.config.nodes import instantiate
 from unnoise.config.problems import ConfigError, Problem, errors_in, report
-from unnoise.evaluation.published import (
-    Point,
-    Reference,
-    compared,
-    kept,
-    measured,
-    reference,
-    references,
-    table,
-)
+from unnoise.evaluation import published
+from unnoise.evaluation.published import Point, Reference
 from unnoise.evaluation.results import Score, read
 from unnoise.files import write_text
 from unnoise.runs.checkpoints import checkpoints
@@ -49,10 +41,10 @@ def main() -> None:
     paths = [Path(each) for each in folders]
     try:
         if arguments.name is None:
-            for name in references(paths):
-                print(f"{name:<20} {reference(name, paths).about}")
+            for name in published.references(paths):
+                print(f"{name:<20} {published.reference(name, paths).about}")
             return
-        chosen = reference(arguments.name, paths)
+        chosen = published.reference(arguments.name, paths)
         reproduce(arguments.name, chosen, arguments.overrides, folders)
     except (ConfigError, FileNotFoundError, ValueError) as error:
         print(error, file=sys.stderr)
@@ -86,7 +78,7 @@ def reproduce(name: str, chosen: Reference, more: list[str], folders: list[str])
     rows = []
     for point in sorted(chosen.points, key=lambda each: each.share):
         step = math.ceil(point.share * last)
-        if (score := measured(run, point, step)) is None:
+        if (score := published.measured(run, point, step)) is None:
             if not (run / "checkpoints" / f"step_{step:08d}.ckpt").exists():
                 if checkpoints(run) and step_of(checkpoints(run)[-1]) > step:
                     print(f"{shown(run)} is past step {step}, which was not measured", flush=True)
@@ -95,8 +87,8 @@ def reproduce(name: str, chosen: Reference, more: list[str], folders: list[str])
                 wanted.train([*own, "resume=true", *until], folders)
                 run = Path(directory_of(config))
             score = measure(run, point, step, folders)
-        rows += compared(point, step, score)
-        print(f"\n{table(rows)}\n{cost(run, config)}", flush=True)
+        rows += published.compared(point, step, score)
+        print(f"\n{published.table(rows)}\n{cost(run, config)}", flush=True)
         about = score.fingerprint
         print(f"{about.count} pictures against {about.reference}, features by {about.extractor}\n")
 
@@ -118,7 +110,7 @@ def measure(run: Path, point: Point, step: int, folders: list[str]) -> Score:
         raise ConfigError(report(wrong))
     result = instantiate(config).measure(config)
     source = next(path for path in result.files if path.suffix == ".json")
-    write_text(kept(run, point, step), source.read_text(encoding="utf-8"))
+    write_text(published.kept(run, point, step), source.read_text(encoding="utf-8"))
     return read(source)[0]
 
 
